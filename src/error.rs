@@ -1,0 +1,210 @@
+//! What went wrong, where, and what to try.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// The crate's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// What kind of thing went wrong. Match on this; read the rest.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// The operating system refused to read or write.
+    Io,
+    /// The bytes are not the format they should be.
+    FileFormat,
+    /// A readable file that holds no text encoder this crate knows.
+    UnknownLayout,
+    /// A tensor that the text encoder needs is not there.
+    MissingTensor,
+    /// A tensor has a shape that no encoder of its kind has.
+    TensorShape,
+    /// A tensor has a data type or values that cannot be used as weights.
+    TensorValue,
+    /// A vocabulary or merges file is broken.
+    Vocabulary,
+    /// A textual-inversion embedding cannot be used.
+    Embedding,
+    /// A LoRA cannot be used.
+    Lora,
+    /// Two things that must belong together do not.
+    Mismatch,
+    /// A request asks for something that makes no sense for these weights.
+    Request,
+    /// A prompt that was to be read strictly has a mistake.
+    Prompt,
+    /// The device or its libraries failed.
+    Device,
+    /// A model hub could not be reached, or what it sent is wrong.
+    Hub,
+    /// This build, or this version, cannot do it.
+    Unsupported,
+    /// A workflow is broken.
+    Workflow,
+    /// A workflow needs a node that is not known.
+    UnsupportedNode,
+}
+
+/// The one error of this crate: a kind to match, a place to look, a hint to try.
+///
+/// ```
+/// use sd_conditioner::{Conditioner, ErrorKind};
+/// let error = Conditioner::open("no-such-file.safetensors").unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::Io);
+/// assert!(error.path().is_some());
+/// ```
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    message: String,
+    path: Option<PathBuf>,
+    tensor: Option<String>,
+    node: Option<String>,
+    span: Option<Range<usize>>,
+    hint: Option<String>,
+    source: Option<Source>,
+}
+
+impl Error {
+    /// An error of `kind`; the message says what was expected and what was found.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
+        Error(Box::new(Inner {
+            kind,
+            message: message.into(),
+            path: None,
+            tensor: None,
+            node: None,
+            span: None,
+            hint: None,
+            source: None,
+        }))
+    }
+
+    /// A failed read or write at `path`.
+    pub fn io(path: impl Into<PathBuf>, error: std::io::Error) -> Error {
+        Error::new(ErrorKind::Io, error.to_string()).at_path(path).because(error)
+    }
+
+    /// Names the file or folder. The innermost name given first is kept.
+    #[must_use]
+    pub fn at_path(mut self, path: impl Into<PathBuf>) -> Error {
+        self.0.path.get_or_insert_with(|| path.into());
+        self
+    }
+
+    /// Names the tensor, as the file spells it.
+    #[must_use]
+    pub fn at_tensor(mut self, name: impl Into<String>) -> Error {
+        self.0.tensor.get_or_insert_with(|| name.into());
+        self
+    }
+
+    /// Names the workflow node.
+    #[must_use]
+    pub fn at_node(mut self, node: impl Into<String>) -> Error {
+        self.0.node.get_or_insert_with(|| node.into());
+        self
+    }
+
+    /// Gives the bytes of the prompt that are meant.
+    #[must_use]
+    pub fn at_span(mut self, span: Range<usize>) -> Error {
+        self.0.span.get_or_insert(span);
+        self
+    }
+
+    /// Says what to try.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Error {
+        self.0.hint.get_or_insert_with(|| hint.into());
+        self
+    }
+
+    /// Keeps the cause, reachable by [`std::error::Error::source`]. Which type it has is no promise.
+    #[must_use]
+    pub fn because(mut self, source: impl Into<Source>) -> Error {
+        self.0.source.get_or_insert_with(|| source.into());
+        self
+    }
+
+    /// What kind of thing went wrong.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// What went wrong, without place and hint.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// The file or folder that is meant.
+    pub fn path(&self) -> Option<&Path> {
+        self.0.path.as_deref()
+    }
+
+    /// The tensor that is meant.
+    pub fn tensor(&self) -> Option<&str> {
+        self.0.tensor.as_deref()
+    }
+
+    /// The workflow node that is meant.
+    pub fn node(&self) -> Option<&str> {
+        self.0.node.as_deref()
+    }
+
+    /// The bytes of the prompt that are meant.
+    pub fn span(&self) -> Option<Range<usize>> {
+        self.0.span.clone()
+    }
+
+    /// What to try.
+    pub fn hint_text(&self) -> Option<&str> {
+        self.0.hint.as_deref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = &self.0;
+        if let Some(path) = &inner.path {
+            write!(f, "{}: ", path.display())?;
+        }
+        if let Some(node) = &inner.node {
+            write!(f, "node {node}: ")?;
+        }
+        if let Some(tensor) = &inner.tensor {
+            write!(f, "tensor `{tensor}`: ")?;
+        }
+        if let Some(span) = &inner.span {
+            write!(f, "prompt bytes {}..{}: ", span.start, span.end)?;
+        }
+        f.write_str(&inner.message)?;
+        if let Some(hint) = &inner.hint {
+            write!(f, " ({hint})")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {self}", self.0.kind)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_ref().map(|source| &**source as &(dyn std::error::Error + 'static))
+    }
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Error {
+        Error::new(ErrorKind::Device, error.to_string()).because(error)
+    }
+}

@@ -1,0 +1,163 @@
+//! TEXT → PROMPT. Grammar only, and total: every string parses.
+//!
+//! A [`Prompt`] is a list of [`Piece`]s with strengths and byte spans, and [`Note`]s about what had
+//! to be guessed. Which brackets mean something is decided by the [`Dialect`].
+
+use std::ops::Range;
+
+/// Which tool's grammar a text is written in.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// No grammar: every character is text.
+    #[default]
+    Plain,
+}
+
+/// How strongly a piece is meant; 1 is neutral. (A *weight* is a tensor, a *strength* is emphasis.)
+///
+/// Kept in f64, as the reference parsers compute it; any value they can produce is allowed.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub struct Strength(f64);
+
+impl Strength {
+    /// Changes nothing.
+    pub const NEUTRAL: Strength = Strength(1.0);
+
+    /// A strength as the reference parser computed it.
+    pub const fn new(value: f64) -> Strength {
+        Strength(value)
+    }
+
+    /// The number.
+    pub const fn get(self) -> f64 {
+        self.0
+    }
+
+    /// True when it is exactly 1.
+    pub fn is_neutral(self) -> bool {
+        self.0 == 1.0
+    }
+}
+
+/// One part of a prompt. Spans are byte ranges of the source text.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq)]
+pub enum Piece {
+    /// Text to tokenize on its own.
+    Text {
+        /// The text, escapes already undone.
+        text: String,
+        /// Its strength.
+        strength: Strength,
+        /// Where it stands in the source.
+        span: Range<usize>,
+    },
+    /// A textual-inversion embedding, by name.
+    Embedding {
+        /// The name as written.
+        name: String,
+        /// Its strength.
+        strength: Strength,
+        /// Where it stands in the source.
+        span: Range<usize>,
+    },
+    /// A forced start of a new window.
+    Break {
+        /// Where it stands in the source.
+        span: Range<usize>,
+    },
+}
+
+/// Something worth telling the author of a prompt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// What it is about.
+    pub kind: NoteKind,
+    /// The bytes of the source that are meant.
+    pub span: Range<usize>,
+    /// For people.
+    pub message: String,
+}
+
+/// What a [`Note`] is about.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NoteKind {
+    /// Text beyond the last window was dropped.
+    Cut,
+    /// A bracket without its partner.
+    Unbalanced,
+    /// An embedding that is not known.
+    UnknownEmbedding,
+    /// A strength that is not finite or far outside the usual range.
+    Strength,
+    /// The reference tool would have raised an error here.
+    ReferenceError,
+    /// A quirk of the reference tool that is reproduced on purpose.
+    Quirk,
+    /// Positive and negative could not be brought to one length the tool's own way.
+    Length,
+}
+
+/// A parsed prompt.
+///
+/// ```
+/// use sd_conditioner::{Dialect, Prompt};
+/// let prompt = Prompt::parse("a (cat)", Dialect::Plain);
+/// assert_eq!(prompt.pieces().len(), 1);
+/// assert!(!prompt.has_emphasis());
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prompt {
+    source: String,
+    dialect: Dialect,
+    pieces: Vec<Piece>,
+    notes: Vec<Note>,
+}
+
+impl Prompt {
+    /// Reads `text` in `dialect`. Total: what the reference tool would refuse becomes a note.
+    pub fn parse(text: &str, dialect: Dialect) -> Prompt {
+        let (pieces, notes) = match dialect {
+            Dialect::Plain => (plain(text), Vec::new()),
+        };
+        Prompt { source: text.to_owned(), dialect, pieces, notes }
+    }
+
+    /// The text as given.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The dialect it was read in.
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    /// The parts, in order.
+    pub fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
+    /// What had to be guessed.
+    pub fn notes(&self) -> &[Note] {
+        &self.notes
+    }
+
+    /// True when some piece has a strength other than exactly 1.
+    pub fn has_emphasis(&self) -> bool {
+        self.pieces.iter().any(|piece| match piece {
+            Piece::Text { strength, .. } | Piece::Embedding { strength, .. } => {
+                !strength.is_neutral()
+            }
+            Piece::Break { .. } => false,
+        })
+    }
+}
+
+/// The whole text as one neutral piece.
+fn plain(text: &str) -> Vec<Piece> {
+    let span = 0..text.len();
+    vec![Piece::Text { text: text.to_owned(), strength: Strength::NEUTRAL, span }]
+}

@@ -1,0 +1,135 @@
+//! FILES → CANONICAL TENSORS. Any checkpoint layout goes in; text-encoder tensors under one set of
+//! names come out, and a report of what was left.
+
+mod synthetic;
+
+pub use synthetic::Synthetic;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::error::Result;
+
+/// One of the text encoders that Stable Diffusion uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum EncoderId {
+    /// OpenAI CLIP ViT-L/14: SD 1.x, SDXL's first encoder.
+    ClipL,
+    /// `OpenCLIP` ViT-H/14: SD 2.x.
+    OpenClipH,
+    /// `OpenCLIP` ViT-bigG/14: SDXL's second encoder, the refiner's only one.
+    OpenClipG,
+}
+
+impl EncoderId {
+    /// `clip_l`, `clip_h` or `clip_g`.
+    pub const fn tag(self) -> &'static str {
+        match self {
+            EncoderId::ClipL => "clip_l",
+            EncoderId::OpenClipH => "clip_h",
+            EncoderId::OpenClipG => "clip_g",
+        }
+    }
+}
+
+impl fmt::Display for EncoderId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.tag())
+    }
+}
+
+/// A family of diffusion models that share one kind of conditioning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Family {
+    /// Stable Diffusion 1.x: ViT-L, 77×768.
+    Sd1,
+    /// Stable Diffusion 2.x and SD-Turbo: ViT-H, 77×1024.
+    Sd2,
+    /// SDXL base and what was made from it: ViT-L and ViT-bigG, 77×2048, pooled 1280.
+    Sdxl,
+    /// The SDXL refiner: ViT-bigG, 77×1280, pooled 1280.
+    Refiner,
+}
+
+impl Family {
+    /// All four.
+    pub const ALL: [Family; 4] = [Family::Sd1, Family::Sd2, Family::Sdxl, Family::Refiner];
+
+    /// `sd1`, `sd2`, `sdxl` or `refiner`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Family::Sd1 => "sd1",
+            Family::Sd2 => "sd2",
+            Family::Sdxl => "sdxl",
+            Family::Refiner => "refiner",
+        }
+    }
+
+    /// The encoders it reads, in the order in which their channels are joined.
+    pub const fn encoders(self) -> &'static [EncoderId] {
+        match self {
+            Family::Sd1 => &[EncoderId::ClipL],
+            Family::Sd2 => &[EncoderId::OpenClipH],
+            Family::Sdxl => &[EncoderId::ClipL, EncoderId::OpenClipG],
+            Family::Refiner => &[EncoderId::OpenClipG],
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What is known of a tensor before it is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Rows first, as PyTorch prints it.
+    pub shape: Vec<usize>,
+    /// How it is stored: `F32`, `F16`, `BF16`, `F8_E4M3`…
+    pub stored: String,
+}
+
+/// The tensors of one text encoder under canonical names.
+///
+/// | name | shape |
+/// |---|---|
+/// | `token_embedding` | `[vocabulary, width]` |
+/// | `position_embedding` | `[77, width]` |
+/// | `layers.N.{ln1,ln2}.{weight,bias}` | `[width]` |
+/// | `layers.N.{q,k,v,out}.{weight,bias}` | `[width, width]`, `[width]` |
+/// | `layers.N.fc1.{weight,bias}` | `[4·width, width]`, `[4·width]` |
+/// | `layers.N.fc2.{weight,bias}` | `[width, 4·width]`, `[width]` |
+/// | `final_ln.{weight,bias}` | `[width]` |
+/// | `projection` (may be absent) | `[projected, width]` |
+///
+/// All matrices are `[out, in]`, whatever the file has.
+pub trait TensorSource: fmt::Debug + Send + Sync {
+    /// All canonical names it has, in no promised order.
+    fn names(&self) -> Vec<String>;
+
+    /// Shape and stored type of one, or `None`.
+    fn info(&self, name: &str) -> Option<TensorInfo>;
+
+    /// Reads one tensor, converted to `dtype` on `device`.
+    fn load(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor>;
+}
+
+/// What became of a file's tensors.
+#[must_use]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LoadReport {
+    /// Tensors that went into an encoder, as the file names them.
+    pub used: Vec<String>,
+    /// Tensors inside an encoder's root that no rule knows: a newer layout announces itself here.
+    pub unused: Vec<String>,
+    /// Conversions on the way in, such as `F16 -> F32`, with how many tensors each.
+    pub cast: BTreeMap<String, usize>,
+    /// Tensors passed over on purpose, by class (`unet`, `vae`, `position_ids`…), with how many each.
+    pub ignored: BTreeMap<String, usize>,
+    /// Things a person should know, such as a damaged buffer that was rebuilt.
+    pub notes: Vec<String>,
+}
