@@ -1,9 +1,10 @@
 //! FILES → CANONICAL TENSORS. Any checkpoint layout goes in; text-encoder tensors under one set of
 //! names come out, and a report of what was left.
 
+mod layout;
 mod synthetic;
 
-pub use synthetic::Synthetic;
+pub use synthetic::{Synthetic, SyntheticSize};
 
 use std::collections::BTreeMap;
 use std::fmt;
