@@ -134,3 +134,6 @@ pub struct LoadReport {
     /// Things a person should know, such as a damaged buffer that was rebuilt.
     pub notes: Vec<String>,
 }
+
+mod checkpoint;
+pub use checkpoint::{Checkpoint, combine};
