@@ -2,6 +2,7 @@
 #![doc(test(attr(deny(warnings))))]
 
 pub mod error;
+pub mod hub;
 pub mod prompt;
 pub mod tokens;
 pub mod weights;
