@@ -5,6 +5,7 @@ pub mod conditioner;
 pub mod conditioning;
 pub mod encoder;
 pub mod error;
+pub mod hub;
 pub mod kernels;
 pub mod profile;
 pub mod prompt;
