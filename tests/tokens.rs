@@ -204,16 +204,15 @@ fn decoding_gives_the_words_back() {
 #[test]
 fn merges_equal_the_tokenizers_crate() {
     let tokenizer = Tokenizer::clip();
-    let spelled = |id| tokenizer.piece(id).unwrap().to_owned();
-    let pieces = (0..).take(VOCABULARY).map(|id| (spelled(id), id)).collect();
-    let merges = MERGES
-        .lines()
-        .skip(1)
-        .map(|line| line.split_once(' ').unwrap());
-    let merges = merges
-        .map(|(left, right)| (left.to_owned(), right.to_owned()))
+    let pieces: HashMap<&str, TokenId> = (0..)
+        .take(VOCABULARY)
+        .map(|id| (tokenizer.piece(id).unwrap(), id))
         .collect();
-    let model = BPE::builder().vocab_and_merges::<HashMap<String, u32>, _>(pieces, merges);
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name| folder.path().join(name).to_str().unwrap().to_owned();
+    fs::write(file("vocab.json"), serde_json::to_string(&pieces).unwrap()).unwrap();
+    fs::write(file("merges.txt"), MERGES).unwrap();
+    let model = BPE::from_file(&file("vocab.json"), &file("merges.txt"));
     let model = model.end_of_word_suffix("</w>".to_owned()).build().unwrap();
     let mut random = Random(11);
     for _ in 0..3000 {

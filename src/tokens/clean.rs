@@ -9,6 +9,7 @@ use unicode_general_category::{GeneralCategory, get_general_category};
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 
 use super::split::{OPEN_AI_SPECIALS, OPEN_CLIP_SPECIALS, Pattern};
+use super::unicode::is_later_than_14;
 use super::{Cleaner, TokenId, TokenRule, ftfy, html};
 
 /// What a text consists of after cleaning.
@@ -131,6 +132,7 @@ fn hf_slow(text: &str) -> Cow<'_, str> {
 }
 
 /// NUL, U+FFFD, and every category C that is no line break or tab (`_clean_text`, `_is_control`).
+/// The category is that of Python's Unicode: to 3.11, an emoji of 2022 is a control character.
 fn is_dropped(letter: char) -> bool {
     use GeneralCategory as Category;
     let category = get_general_category(letter);
@@ -141,7 +143,7 @@ fn is_dropped(letter: char) -> bool {
             | Category::PrivateUse
             | Category::Surrogate
             | Category::Unassigned
-    );
+    ) || is_later_than_14(letter);
     letter == '\u{fffd}' || (other && !matches!(letter, '\t' | '\n' | '\r'))
 }
 

@@ -5,6 +5,7 @@ mod clean;
 mod ftfy;
 mod html;
 mod split;
+mod unicode;
 mod vocabulary;
 
 pub use bpe::Tokenizer;

@@ -23,8 +23,9 @@ pub(super) enum Pattern {
     /// Python's `regex` module, ignoring case, after the alternatives of these specials
     /// (`clip/simple_tokenizer.py`; `open_clip`; transformers 4, `tokenization_clip.py`).
     Python([(&'static str, TokenId); 2]),
-    /// The `tokenizers` crate: case matters, specials were cut before (`CLIPConverter`,
-    /// transformers, `convert_slow_tokenizer.py`).
+    /// The `tokenizers` crate: case matters. Specials were cut before; where lower-casing makes
+    /// another, the pattern takes it whole, and the byte-level step that follows cuts it into words
+    /// (`CLIPTokenizer` of transformers 5, `tokenization_clip.py`).
     Rust,
     /// C++ over bytes with the C locale's classes (stable-diffusion.cpp,
     /// `src/tokenizers/clip_tokenizer.cpp`).
@@ -43,6 +44,8 @@ pub(super) enum Piece<'a> {
 /// All matches of the pattern in a text. What no alternative matches (white space) is dropped.
 pub(super) struct Pieces<'a> {
     rest: &'a str,
+    /// What follows `rest`, while that is one match to be cut further.
+    later: Option<&'a str>,
     pattern: Pattern,
 }
 
@@ -50,6 +53,7 @@ impl<'a> Pieces<'a> {
     pub(super) fn new(text: &'a str, pattern: Pattern) -> Pieces<'a> {
         Pieces {
             rest: text,
+            later: None,
             pattern,
         }
     }
@@ -60,16 +64,30 @@ impl<'a> Pieces<'a> {
         piece
     }
 
-    /// The special that the rest begins with. One spelled with a long s is matched as a whole too,
-    /// but is not the special: the piece goes to the merges as it is.
-    fn special(&self) -> Option<(usize, Option<TokenId>)> {
+    /// Takes the special that the rest begins with. One spelled with a long s is matched as a whole
+    /// too, but is not the special: it goes to the merges as it is.
+    fn special(&mut self) -> Option<Piece<'a>> {
         let Pattern::Python(specials) = self.pattern else {
             return None;
         };
-        specials.into_iter().find_map(|(name, id)| {
+        let (length, id) = specials.into_iter().find_map(|(name, id)| {
             let length = length_of_match(self.rest, name, true)?;
             Some((length, (length == name.len()).then_some(id)))
-        })
+        })?;
+        let word = self.take(length);
+        Some(id.map_or(Piece::Word(word), Piece::Special))
+    }
+
+    /// Holds back what follows a special that will be cut into words.
+    fn hold(&mut self) {
+        let names = OPEN_AI_SPECIALS.map(|(name, _)| name);
+        let length = names
+            .into_iter()
+            .find_map(|name| length_of_match(self.rest, name, false));
+        if let (Pattern::Rust, None, Some(length)) = (self.pattern, self.later, length) {
+            self.later = Some(&self.rest[length..]);
+            self.rest = &self.rest[..length];
+        }
     }
 
     fn contraction(&self) -> Option<usize> {
@@ -91,14 +109,17 @@ impl<'a> Iterator for Pieces<'a> {
     type Item = Piece<'a>;
 
     fn next(&mut self) -> Option<Piece<'a>> {
+        if self.rest.is_empty() {
+            self.rest = self.later.take()?;
+        }
         let space = self.run(Kind::Space);
         self.take(space);
         let first = self.rest.chars().next()?;
-        if first == '<'
-            && let Some((length, id)) = self.special()
-        {
-            let word = self.take(length);
-            return Some(id.map_or(Piece::Word(word), Piece::Special));
+        if first == '<' {
+            if let Some(special) = self.special() {
+                return Some(special);
+            }
+            self.hold();
         }
         let contraction = if first == '\'' {
             self.contraction()
