@@ -1,1 +1,3 @@
+//! The integration tests, room by room.
+
 mod tokens;

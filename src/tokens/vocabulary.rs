@@ -1,8 +1,10 @@
 //! MERGES FILE → VOCABULARY. Every id has one spelling, every word its ids.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::BinaryHeap;
 use std::sync::LazyLock;
+
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use super::{END_OF_TEXT, START_OF_TEXT, TokenId, VOCABULARY};
 use crate::error::{Error, ErrorKind, Result};
@@ -41,8 +43,8 @@ pub(super) struct Vocabulary {
     spellings: String,
     ends: Vec<usize>,
     merges: Vec<(TokenId, TokenId)>,
-    ranks: HashMap<(TokenId, TokenId), usize>,
-    words: HashMap<Box<[u8]>, TokenId>,
+    ranks: FxHashMap<(TokenId, TokenId), usize>,
+    words: FxHashMap<Box<[u8]>, TokenId>,
 }
 
 impl Vocabulary {
@@ -94,7 +96,7 @@ impl Vocabulary {
 
 /// The bytes that the spelling of a piece stands for, and whether it ends a word.
 pub(super) fn bytes_of(spelling: &str) -> (Vec<u8>, bool) {
-    static BYTES: LazyLock<HashMap<char, u8>> = LazyLock::new(|| {
+    static BYTES: LazyLock<FxHashMap<char, u8>> = LazyLock::new(|| {
         ALPHABET
             .iter()
             .map(|(byte, letter)| (*letter, *byte))
@@ -114,7 +116,7 @@ pub(super) fn bytes_of(spelling: &str) -> (Vec<u8>, bool) {
 
 /// A vocabulary while its merges are read.
 struct Reader {
-    ids: HashMap<String, TokenId>,
+    ids: FxHashMap<String, TokenId>,
     vocabulary: Vocabulary,
 }
 
@@ -124,11 +126,11 @@ impl Reader {
             spellings: String::new(),
             ends: Vec::with_capacity(VOCABULARY),
             merges: Vec::with_capacity(MERGES),
-            ranks: HashMap::with_capacity(MERGES),
-            words: HashMap::new(),
+            ranks: FxHashMap::with_capacity_and_hasher(MERGES, FxBuildHasher),
+            words: FxHashMap::default(),
         };
         let mut reader = Reader {
-            ids: HashMap::with_capacity(VOCABULARY),
+            ids: FxHashMap::with_capacity_and_hasher(VOCABULARY, FxBuildHasher),
             vocabulary,
         };
         for end in ["", WORD_END] {
@@ -191,9 +193,9 @@ impl Reader {
 }
 
 /// The words whose merging ends in one piece, so that most words cost one look-up.
-fn single_pieces(vocabulary: &Vocabulary) -> HashMap<Box<[u8]>, TokenId> {
+fn single_pieces(vocabulary: &Vocabulary) -> FxHashMap<Box<[u8]>, TokenId> {
     let mut ids = Vec::new();
-    let mut words = HashMap::with_capacity(VOCABULARY);
+    let mut words = FxHashMap::with_capacity_and_hasher(VOCABULARY, FxBuildHasher);
     for id in (0..START_OF_TEXT).chain(END_OF_TEXT + 1..id_of(vocabulary.ends.len())) {
         let (bytes, ends) = bytes_of(vocabulary.piece(id).unwrap_or_default());
         ids.clear();
