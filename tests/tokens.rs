@@ -184,6 +184,31 @@ fn landmarks() {
     assert_eq!(Tokenizer::clip().piece(TokenId::MAX), None);
 }
 
+/// Where transformers 5 looks for its specials: run with 5.23 and the tokenizer folder of SD 1.x,
+/// then with `!` as its padding token.
+#[test]
+fn transformers_5_finds_specials_before_or_after_normalizing() {
+    let check = |text: &str, plain: &[TokenId], bang: &[TokenId]| {
+        assert_eq!(
+            Tokenizer::clip().encode(text, rule(Cleaner::HfFast)),
+            plain,
+            "{text:?}"
+        );
+        assert_eq!(
+            Tokenizer::clip().encode(text, banged(Cleaner::HfFast)),
+            bang,
+            "{text:?}"
+        );
+    };
+    check("a<|StartOfText|>b", &[320, 49406, 321], &[320, 49406, 321]);
+    let words = [320, 27, 347, 40786, 4160, 91, 285, 321];
+    check("a<|EndOfText|>b", &words, &[320, 49407, 321]);
+    let crossed = [27, 347, 40786, 4160, 91, 22684, 363];
+    check("<|endoftext|>\u{338}", &[49407, 136, 372], &crossed);
+    let words = [2781, 1443, 27, 347, 40786, 4160, 91, 29, 256];
+    check("wow!!<|ENDOFTEXT|>!", &words, &[2781, 0, 0, 49407, 0]);
+}
+
 #[test]
 fn decoding_gives_the_words_back() {
     let check = |text: &str, wanted: &str| {
