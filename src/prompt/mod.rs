@@ -122,12 +122,7 @@ impl Prompt {
         let (pieces, notes) = match dialect {
             Dialect::Plain => (plain(text), Vec::new()),
         };
-        Prompt {
-            source: text.to_owned(),
-            dialect,
-            pieces,
-            notes,
-        }
+        Prompt { source: text.to_owned(), dialect, pieces, notes }
     }
 
     /// The text as given.
@@ -164,9 +159,5 @@ impl Prompt {
 /// The whole text as one neutral piece.
 fn plain(text: &str) -> Vec<Piece> {
     let span = 0..text.len();
-    vec![Piece::Text {
-        text: text.to_owned(),
-        strength: Strength::NEUTRAL,
-        span,
-    }]
+    vec![Piece::Text { text: text.to_owned(), strength: Strength::NEUTRAL, span }]
 }
