@@ -2,6 +2,7 @@
 
 mod support;
 
+mod tokens;
 mod conditioning;
 mod kernels;
 mod tidy;

@@ -2,6 +2,12 @@
 
 mod bpe;
 mod chunk;
+mod clean;
+mod ftfy;
+mod html;
+mod split;
+mod unicode;
+mod vocabulary;
 
 pub use bpe::Tokenizer;
 pub use chunk::{Chunk, ChunkRule, Chunks, Split};
@@ -38,8 +44,17 @@ pub enum Cleaner {
     /// transformers 4 `CLIPTokenizer` without ftfy: a BERT-like cleaner.
     HfSlow,
     /// transformers 5, and the `tokenizers` pipeline: NFC, white space, per-character lower case.
+    ///
+    /// Two details follow transformers 5: `<|endoftext|>` is special in this spelling only, unless
+    /// `bang_is_special`; `<|startoftext|>` in any mix of cases.
     #[default]
     HfFast,
+    /// transformers 4 `CLIPTokenizerFast`: as [`HfFast`](Cleaner::HfFast), but both specials are
+    /// found in any mix of cases.
+    HfFast4,
+    /// stable-diffusion.cpp (`src/tokenizers/clip_tokenizer.cpp`): ASCII lower case, and a pattern
+    /// that knows the classes of ASCII only.
+    SdCpp,
 }
 
 /// Everything that decides which ids a text gets.
