@@ -1,9 +1,18 @@
 //! FILES → CANONICAL TENSORS. Any checkpoint layout goes in; text-encoder tensors under one set of
 //! names come out, and a report of what was left.
 
+mod checkpoint;
+mod combine;
+mod format;
 mod layout;
+mod source;
+mod summary;
 mod synthetic;
 
+pub use checkpoint::{Checkpoint, Container};
+pub use combine::{Encoders, combine};
+pub use layout::Layout;
+pub use summary::{EncoderSummary, Summary};
 pub use synthetic::{Synthetic, SyntheticSize};
 
 use std::collections::BTreeMap;
