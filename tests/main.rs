@@ -1,4 +1,8 @@
-//! The one integration binary: a module for each room, in flow order.
+//! The one integration binary; modules in the order of the flow.
 
 mod support;
+
+mod conditioning;
+mod kernels;
+mod tidy;
 mod weights;

@@ -16,13 +16,17 @@ use sd_conditioner::{Error, ErrorKind};
 fn load(path: &Path) -> Result<Vec<(EncoderId, Box<dyn TensorSource>)>, Error> {
     let checkpoint = Checkpoint::open(path)?;
     let encoders = checkpoint.encoders().into_iter();
-    encoders.map(|encoder| Ok((encoder, checkpoint.encoder(encoder)?))).collect()
+    encoders
+        .map(|encoder| Ok((encoder, checkpoint.encoder(encoder)?)))
+        .collect()
 }
 
 /// An error of this kind, with a path, whose text has all these words.
 #[track_caller]
 fn check_refused<T>(result: Result<T, Error>, kind: ErrorKind, words: &[&str]) {
-    let Err(error) = result else { panic!("accepted, but expected {kind:?} with {words:?}") };
+    let Err(error) = result else {
+        panic!("accepted, but expected {kind:?} with {words:?}")
+    };
     assert_eq!(error.kind(), kind, "{error}");
     assert!(error.path().is_some(), "no path in: {error}");
     let text = error.to_string();

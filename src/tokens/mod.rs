@@ -1,8 +1,10 @@
 //! PROMPT → CHUNKS. Exact integers: the ids that each reference tool computes, in windows of 77.
 
 mod bpe;
+mod chunk;
 
 pub use bpe::Tokenizer;
+pub use chunk::{Chunk, ChunkRule, Chunks, Split};
 
 /// A row of the token-embedding table.
 pub type TokenId = u32;

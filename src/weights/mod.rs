@@ -5,6 +5,7 @@ mod checkpoint;
 mod combine;
 mod format;
 mod layout;
+mod opening;
 mod source;
 mod summary;
 mod synthetic;
@@ -142,4 +143,19 @@ pub struct LoadReport {
     pub ignored: BTreeMap<String, usize>,
     /// Things a person should know, such as a damaged buffer that was rebuilt.
     pub notes: Vec<String>,
+}
+
+impl LoadReport {
+    /// Adds another file's report.
+    pub fn merge(&mut self, other: LoadReport) {
+        self.used.extend(other.used);
+        self.unused.extend(other.unused);
+        self.notes.extend(other.notes);
+        for (how, count) in other.cast {
+            *self.cast.entry(how).or_default() += count;
+        }
+        for (class, count) in other.ignored {
+            *self.ignored.entry(class).or_default() += count;
+        }
+    }
 }

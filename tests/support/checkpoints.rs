@@ -10,7 +10,7 @@ use super::entries::{Entry, Stored, save};
 
 /// A way to store the encoders of a family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Layout {
+pub enum Layout {
     /// A diffusers folder.
     Diffusers,
     /// The family's usual single file.
@@ -46,24 +46,38 @@ pub(crate) enum Layout {
 }
 
 /// Writes a family's encoders into `folder`: files in encoder order, or the diffusers folder.
-pub(crate) fn write(folder: &Path, family: Family, layout: Layout, stored: Stored, seed: u64) -> Vec<PathBuf> {
+pub fn write(
+    folder: &Path,
+    family: Family,
+    layout: Layout,
+    stored: Stored,
+    seed: u64,
+) -> Vec<PathBuf> {
     if layout == Layout::Diffusers {
         return vec![diffusers(folder, family, stored, seed)];
     }
-    let sources = family.encoders().iter().map(|encoder| source(*encoder, seed));
+    let sources = family
+        .encoders()
+        .iter()
+        .map(|encoder| source(*encoder, seed));
     if let Some(prefixes) = single_file(family, layout) {
         let mut entries = filler(family);
         for (source, prefix) in sources.zip(prefixes) {
             entries.extend(tower(&source, prefix, layout, stored));
         }
-        return vec![save(&folder.join(format!("{family}.safetensors")), &entries)];
+        return vec![save(
+            &folder.join(format!("{family}.safetensors")),
+            &entries,
+        )];
     }
     let path = |source: &Synthetic| folder.join(format!("{}.safetensors", source.encoder()));
-    sources.map(|source| save(&path(&source), &tower(&source, "", layout, stored))).collect()
+    sources
+        .map(|source| save(&path(&source), &tower(&source, "", layout, stored)))
+        .collect()
 }
 
 /// The tiny encoder that every layout holds.
-pub(crate) fn source(encoder: EncoderId, seed: u64) -> Synthetic {
+pub fn source(encoder: EncoderId, seed: u64) -> Synthetic {
     Synthetic::new(encoder, SyntheticSize::Tiny, seed)
 }
 
@@ -71,15 +85,16 @@ pub(crate) fn source(encoder: EncoderId, seed: u64) -> Synthetic {
 /// with `transformer` are transformers' names.
 fn single_file(family: Family, layout: Layout) -> Option<Vec<&'static str>> {
     let prefixes: &[&str] = match (layout, family) {
-        (Layout::SingleFile | Layout::SingleFileFlat, Family::Sd1) | (Layout::Transformers, Family::Sd2) => {
-            &["cond_stage_model.transformer."]
-        }
+        (Layout::SingleFile | Layout::SingleFileFlat, Family::Sd1)
+        | (Layout::Transformers, Family::Sd2) => &["cond_stage_model.transformer."],
         (Layout::SingleFile, Family::Sd2) => &["cond_stage_model.model."],
-        (Layout::SingleFile | Layout::LinearProjection, Family::Refiner) | (Layout::Sgm, Family::Sd2) => {
-            &["conditioner.embedders.0.model."]
-        }
+        (Layout::SingleFile | Layout::LinearProjection, Family::Refiner)
+        | (Layout::Sgm, Family::Sd2) => &["conditioner.embedders.0.model."],
         (Layout::SingleFile | Layout::SingleFileFlat | Layout::LinearProjection, Family::Sdxl) => {
-            &["conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."]
+            &[
+                "conditioner.embedders.0.transformer.",
+                "conditioner.embedders.1.model.",
+            ]
         }
         (Layout::ComfyPrefixed, Family::Sdxl) => &["clip_l.transformer.", "clip_g.transformer."],
         (Layout::ComfyPrefixed, Family::Sd2) => &["clip_h.transformer."],
@@ -93,8 +108,13 @@ fn single_file(family: Family, layout: Layout) -> Option<Vec<&'static str>> {
 /// One encoder's tensors in the layout's names.
 fn tower(source: &Synthetic, prefix: &str, layout: Layout, stored: Stored) -> Vec<Entry> {
     let is_l = source.encoder() == EncoderId::ClipL;
-    let hugging = |root: &str, projection: Projection| huggingface(source, prefix, root, projection, stored);
-    let linear = if is_l { Projection::None } else { Projection::Linear };
+    let hugging =
+        |root: &str, projection: Projection| huggingface(source, prefix, root, projection, stored);
+    let linear = if is_l {
+        Projection::None
+    } else {
+        Projection::Linear
+    };
     match layout {
         Layout::OpenClip => {
             let mut entries = open_clip(source, "", Projection::Bare, stored);
@@ -113,11 +133,22 @@ fn tower(source: &Synthetic, prefix: &str, layout: Layout, stored: Stored) -> Ve
         Layout::ClipModel => {
             let mut entries = hugging("text_model.", Projection::Linear);
             entries.extend(vision("vision_model.", stored));
-            entries.push(Entry::filled("visual_projection.weight", stored, &[4, 4], 0.5));
+            entries.push(Entry::filled(
+                "visual_projection.weight",
+                stored,
+                &[4, 4],
+                0.5,
+            ));
             entries
         }
-        Layout::SingleFile | Layout::LinearProjection | Layout::Sgm if prefix.ends_with("model.") => {
-            let projection = if layout == Layout::LinearProjection { Projection::Linear } else { Projection::Bare };
+        Layout::SingleFile | Layout::LinearProjection | Layout::Sgm
+            if prefix.ends_with("model.") =>
+        {
+            let projection = if layout == Layout::LinearProjection {
+                Projection::Linear
+            } else {
+                Projection::Bare
+            };
             open_clip(source, prefix, projection, stored)
         }
         Layout::SingleFileFlat if prefix.ends_with("model.") => {
@@ -139,7 +170,7 @@ fn tower(source: &Synthetic, prefix: &str, layout: Layout, stored: Stored) -> Ve
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Projection {
+pub enum Projection {
     None,
     /// `text_projection.weight`, `[projected, width]`.
     Linear,
@@ -148,21 +179,37 @@ pub(crate) enum Projection {
 }
 
 /// transformers' names.
-pub(crate) fn huggingface(source: &Synthetic, prefix: &str, root: &str, projection: Projection, stored: Stored) -> Vec<Entry> {
+pub fn huggingface(
+    source: &Synthetic,
+    prefix: &str,
+    root: &str,
+    projection: Projection,
+    stored: Stored,
+) -> Vec<Entry> {
     let mut entries = Vec::new();
     for canonical in source.names() {
         if canonical == "projection" {
             entries.extend(projected(source, prefix, projection, stored));
             continue;
         }
-        let name = match canonical.strip_prefix("layers.").and_then(|rest| rest.split_once('.')) {
+        let name = match canonical
+            .strip_prefix("layers.")
+            .and_then(|rest| rest.split_once('.'))
+        {
             Some((layer, rest)) => format!("encoder.layers.{layer}.{}", huggingface_part(rest)),
             None => match canonical.as_str() {
-                "token_embedding" | "position_embedding" => format!("embeddings.{canonical}.weight"),
+                "token_embedding" | "position_embedding" => {
+                    format!("embeddings.{canonical}.weight")
+                }
                 last => last.replace("final_ln", "final_layer_norm"),
             },
         };
-        entries.push(one(source, &format!("{prefix}{root}{name}"), &canonical, stored));
+        entries.push(one(
+            source,
+            &format!("{prefix}{root}{name}"),
+            &canonical,
+            stored,
+        ));
     }
     entries
 }
@@ -179,10 +226,23 @@ fn huggingface_part(part: &str) -> String {
 }
 
 /// `open_clip`'s names.
-pub(crate) fn open_clip(source: &Synthetic, prefix: &str, projection: Projection, stored: Stored) -> Vec<Entry> {
-    let mut entries = vec![Entry::filled(&format!("{prefix}logit_scale"), stored, &[], 4.6055)];
+pub fn open_clip(
+    source: &Synthetic,
+    prefix: &str,
+    projection: Projection,
+    stored: Stored,
+) -> Vec<Entry> {
+    let mut entries = vec![Entry::filled(
+        &format!("{prefix}logit_scale"),
+        stored,
+        &[],
+        4.6055,
+    )];
     for canonical in source.names() {
-        let name = match canonical.strip_prefix("layers.").and_then(|rest| rest.split_once('.')) {
+        let name = match canonical
+            .strip_prefix("layers.")
+            .and_then(|rest| rest.split_once('.'))
+        {
             Some((layer, rest)) if rest.starts_with("q.") => {
                 let leaf = &rest[2..];
                 let name = format!("{prefix}transformer.resblocks.{layer}.attn.in_proj_{leaf}");
@@ -190,7 +250,9 @@ pub(crate) fn open_clip(source: &Synthetic, prefix: &str, projection: Projection
                 continue;
             }
             Some((_, rest)) if rest.starts_with("k.") || rest.starts_with("v.") => continue,
-            Some((layer, rest)) => format!("transformer.resblocks.{layer}.{}", open_clip_part(rest)),
+            Some((layer, rest)) => {
+                format!("transformer.resblocks.{layer}.{}", open_clip_part(rest))
+            }
             None => match canonical.as_str() {
                 "projection" => {
                     entries.extend(projected(source, prefix, projection, stored));
@@ -222,7 +284,9 @@ fn open_clip_part(part: &str) -> String {
 fn one(source: &Synthetic, name: &str, canonical: &str, stored: Stored) -> Entry {
     let shape = source.info(canonical).expect("a canonical name").shape;
     let (source, canonical) = (source.clone(), canonical.to_owned());
-    Entry::new(name, stored, &shape, move || source.values(&canonical).expect("a canonical name"))
+    Entry::new(name, stored, &shape, move || {
+        source.values(&canonical).expect("a canonical name")
+    })
 }
 
 fn fused(source: &Synthetic, name: &str, layer: &str, leaf: &str, stored: Stored) -> Entry {
@@ -231,21 +295,36 @@ fn fused(source: &Synthetic, name: &str, layer: &str, leaf: &str, stored: Stored
     shape[0] *= 3;
     let source = source.clone();
     Entry::new(name, stored, &shape, move || {
-        parts.iter().flat_map(|part| source.values(part).expect("a canonical name")).collect()
+        parts
+            .iter()
+            .flat_map(|part| source.values(part).expect("a canonical name"))
+            .collect()
     })
 }
 
-fn projected(source: &Synthetic, prefix: &str, projection: Projection, stored: Stored) -> Option<Entry> {
+fn projected(
+    source: &Synthetic,
+    prefix: &str,
+    projection: Projection,
+    stored: Stored,
+) -> Option<Entry> {
     match projection {
         Projection::None => None,
-        Projection::Linear => Some(one(source, &format!("{prefix}text_projection.weight"), "projection", stored)),
+        Projection::Linear => Some(one(
+            source,
+            &format!("{prefix}text_projection.weight"),
+            "projection",
+            stored,
+        )),
         Projection::Bare => {
             let source = source.clone();
             let width = source.info("projection")?.shape[0];
             let name = format!("{prefix}text_projection");
             Some(Entry::new(&name, stored, &[width, width], move || {
                 let values = source.values("projection").expect("a projection");
-                (0..width * width).map(|cell| values[cell % width * width + cell / width]).collect()
+                (0..width * width)
+                    .map(|cell| values[cell % width * width + cell / width])
+                    .collect()
             }))
         }
     }
@@ -253,13 +332,20 @@ fn projected(source: &Synthetic, prefix: &str, projection: Projection, stored: S
 
 fn position_ids(prefix: &str) -> Entry {
     let name = format!("{prefix}text_model.embeddings.position_ids");
-    Entry::new(&name, Stored::I64, &[1, 77], || (0_u8..77).map(f32::from).collect())
+    Entry::new(&name, Stored::I64, &[1, 77], || {
+        (0_u8..77).map(f32::from).collect()
+    })
 }
 
 fn vision(prefix: &str, stored: Stored) -> Vec<Entry> {
-    ["conv1.weight", "ln_pre.weight", "transformer.resblocks.0.ln_1.weight", "proj"]
-        .map(|name| Entry::filled(&format!("{prefix}{name}"), stored, &[8, 8], 0.25))
-        .into()
+    [
+        "conv1.weight",
+        "ln_pre.weight",
+        "transformer.resblocks.0.ln_1.weight",
+        "proj",
+    ]
+    .map(|name| Entry::filled(&format!("{prefix}{name}"), stored, &[8, 8], 0.25))
+    .into()
 }
 
 /// A few tensors of U-Net, VAE and schedule. The context width is the real family's.
@@ -270,13 +356,31 @@ fn filler(family: Family) -> Vec<Entry> {
         Family::Sdxl => 2048,
         Family::Refiner => 1280,
     };
-    let unet = |name: &str, shape: &[usize]| Entry::filled(&format!("model.diffusion_model.{name}"), Stored::F16, shape, 0.1);
+    let unet = |name: &str, shape: &[usize]| {
+        Entry::filled(
+            &format!("model.diffusion_model.{name}"),
+            Stored::F16,
+            shape,
+            0.1,
+        )
+    };
     vec![
         unet("input_blocks.0.0.weight", &[8, 4, 3, 3]),
-        unet("input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight", &[8, context]),
-        unet("input_blocks.4.1.transformer_blocks.0.attn1.to_k.weight", &[8, 640]),
+        unet(
+            "input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight",
+            &[8, context],
+        ),
+        unet(
+            "input_blocks.4.1.transformer_blocks.0.attn1.to_k.weight",
+            &[8, 640],
+        ),
         unet("out.2.bias", &[4]),
-        Entry::filled("first_stage_model.encoder.conv_in.bias", Stored::F32, &[128], 0.1),
+        Entry::filled(
+            "first_stage_model.encoder.conv_in.bias",
+            Stored::F32,
+            &[128],
+            0.1,
+        ),
         Entry::filled("alphas_cumprod", Stored::F32, &[1000], 0.1),
         Entry::filled("model_ema.num_updates", Stored::I32, &[], 470_000.0),
     ]
@@ -302,7 +406,11 @@ fn diffusers(folder: &Path, family: Family, stored: Stored, seed: u64) -> PathBu
         "requires_safety_checker": false,
     });
     for (encoder, slot) in family.encoders().iter().zip(slots) {
-        let class = if *encoder == EncoderId::OpenClipG { "CLIPTextModelWithProjection" } else { "CLIPTextModel" };
+        let class = if *encoder == EncoderId::OpenClipG {
+            "CLIPTextModelWithProjection"
+        } else {
+            "CLIPTextModel"
+        };
         index[*slot] = serde_json::json!(["transformers", class]);
         text_encoder(&folder.join(slot), *encoder, stored, seed);
     }
@@ -311,16 +419,20 @@ fn diffusers(folder: &Path, family: Family, stored: Stored, seed: u64) -> PathBu
 }
 
 /// The folder of one encoder.
-pub(crate) fn text_encoder(folder: &Path, encoder: EncoderId, stored: Stored, seed: u64) {
+pub fn text_encoder(folder: &Path, encoder: EncoderId, stored: Stored, seed: u64) {
     let source = diffusers_source(encoder, seed);
-    let projection = if encoder == EncoderId::OpenClipG { Projection::Linear } else { Projection::None };
+    let projection = if encoder == EncoderId::OpenClipG {
+        Projection::Linear
+    } else {
+        Projection::None
+    };
     let entries = huggingface(&source, "", "text_model.", projection, stored);
     save(&folder.join("model.safetensors"), &entries);
     save_text(&folder.join("config.json"), &config(encoder).to_string());
 }
 
 /// What a diffusers folder holds of an encoder.
-pub(crate) fn diffusers_source(encoder: EncoderId, seed: u64) -> Synthetic {
+pub fn diffusers_source(encoder: EncoderId, seed: u64) -> Synthetic {
     match encoder {
         EncoderId::OpenClipH => source(encoder, seed).with_layers(3).without_projection(),
         EncoderId::ClipL => source(encoder, seed).without_projection(),
@@ -329,7 +441,7 @@ pub(crate) fn diffusers_source(encoder: EncoderId, seed: u64) -> Synthetic {
 }
 
 /// `config.json` with the values that real repositories have.
-pub(crate) fn config(encoder: EncoderId) -> serde_json::Value {
+pub fn config(encoder: EncoderId) -> serde_json::Value {
     let (width, n_layers, act) = match encoder {
         EncoderId::ClipL => (128, 3, "quick_gelu"),
         EncoderId::OpenClipH => (192, 3, "gelu"),
@@ -344,7 +456,7 @@ pub(crate) fn config(encoder: EncoderId) -> serde_json::Value {
 }
 
 /// Writes a text file and the folders above it.
-pub(crate) fn save_text(path: &Path, text: &str) {
+pub fn save_text(path: &Path, text: &str) {
     std::fs::create_dir_all(path.parent().expect("a file in a folder")).expect("a writable folder");
     std::fs::write(path, text).expect("a writable file");
 }

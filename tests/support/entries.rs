@@ -9,7 +9,7 @@ use half::{bf16, f16};
 
 /// How values are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stored {
+pub enum Stored {
     F64,
     F32,
     F16,
@@ -22,7 +22,7 @@ pub(crate) enum Stored {
 }
 
 impl Stored {
-    pub(crate) const fn tag(self) -> &'static str {
+    pub const fn tag(self) -> &'static str {
         match self {
             Stored::F64 => "F64",
             Stored::F32 => "F32",
@@ -36,7 +36,7 @@ impl Stored {
         }
     }
 
-    pub(crate) const fn n_bytes(self) -> usize {
+    pub const fn n_bytes(self) -> usize {
         match self {
             Stored::F64 | Stored::I64 => 8,
             Stored::F32 | Stored::I32 => 4,
@@ -46,8 +46,11 @@ impl Stored {
     }
 
     /// Little-endian bytes. Halves are rounded to nearest even, 8-bit types towards zero.
-    #[expect(clippy::cast_possible_truncation, reason = "integers in these files are small")]
-    pub(crate) fn bytes(self, values: &[f32]) -> Vec<u8> {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "integers in these files are small"
+    )]
+    pub fn bytes(self, values: &[f32]) -> Vec<u8> {
         fn each<const N: usize>(values: &[f32], bytes: impl Fn(f32) -> [u8; N]) -> Vec<u8> {
             values.iter().flat_map(|value| bytes(*value)).collect()
         }
@@ -60,12 +63,12 @@ impl Stored {
             Stored::F8E5m2 => each(values, |value| [f16::from_f32(value).to_le_bytes()[1]]),
             Stored::I64 => each(values, |value| (value as i64).to_le_bytes()),
             Stored::I32 => each(values, |value| (value as i32).to_le_bytes()),
-            Stored::U8 => each(values, |value| (value as i32).to_le_bytes()[..1].try_into().expect("1")),
+            Stored::U8 => each(values, |value| [value as u8]),
         }
     }
 
     /// What a reader must make of a value that was stored so.
-    pub(crate) fn rounded(self, value: f32) -> f32 {
+    pub fn rounded(self, value: f32) -> f32 {
         match self {
             Stored::F64 | Stored::F32 | Stored::I64 | Stored::I32 | Stored::U8 => value,
             Stored::F16 => f16::from_f32(value).to_f32(),
@@ -77,37 +80,59 @@ impl Stored {
 }
 
 /// Towards zero, at most 448.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded just before")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "bounded just before"
+)]
 fn e4m3(value: f32) -> u8 {
     let sign = if value.is_sign_negative() { 0x80 } else { 0 };
     let size = value.abs().min(448.0);
     let exponent = ((size.to_bits() >> 23) as i32 - 127 + 7).max(0);
-    let mantissa = if exponent == 0 { (size * 512.0) as u32 } else { (size.to_bits() >> 20) & 7 };
+    let mantissa = if exponent == 0 {
+        (size * 512.0) as u32
+    } else {
+        (size.to_bits() >> 20) & 7
+    };
     sign | ((exponent as u8) << 3) | mantissa as u8
 }
 
 fn from_e4m3(byte: u8) -> f32 {
     let (exponent, mantissa) = (i32::from(byte >> 3 & 15), f32::from(byte & 7));
-    let size = if exponent == 0 { mantissa * 2_f32.powi(-9) } else { (8.0 + mantissa) * 2_f32.powi(exponent - 10) };
+    let size = if exponent == 0 {
+        mantissa * 2_f32.powi(-9)
+    } else {
+        (8.0 + mantissa) * 2_f32.powi(exponent - 10)
+    };
     if byte < 0x80 { size } else { -size }
 }
 
 /// One tensor to write; its values are made when their turn comes.
 #[derive(Clone)]
-pub(crate) struct Entry {
-    pub(crate) name: String,
-    pub(crate) stored: Stored,
-    pub(crate) shape: Vec<usize>,
-    pub(crate) make: Rc<dyn Fn() -> Vec<f32>>,
+pub struct Entry {
+    pub name: String,
+    pub stored: Stored,
+    pub shape: Vec<usize>,
+    pub make: Rc<dyn Fn() -> Vec<f32>>,
 }
 
 impl Entry {
-    pub(crate) fn new(name: &str, stored: Stored, shape: &[usize], make: impl Fn() -> Vec<f32> + 'static) -> Entry {
-        Entry { name: name.to_owned(), stored, shape: shape.to_vec(), make: Rc::new(make) }
+    pub fn new(
+        name: &str,
+        stored: Stored,
+        shape: &[usize],
+        make: impl Fn() -> Vec<f32> + 'static,
+    ) -> Entry {
+        Entry {
+            name: name.to_owned(),
+            stored,
+            shape: shape.to_vec(),
+            make: Rc::new(make),
+        }
     }
 
     /// A tensor of one value throughout.
-    pub(crate) fn filled(name: &str, stored: Stored, shape: &[usize], value: f32) -> Entry {
+    pub fn filled(name: &str, stored: Stored, shape: &[usize], value: f32) -> Entry {
         let count = shape.iter().product();
         Entry::new(name, stored, shape, move || vec![value; count])
     }
@@ -118,15 +143,20 @@ impl Entry {
 }
 
 /// Length and text of the header: widest type first, then by name, padded to 8 bytes.
-pub(crate) fn header(entries: &[Entry]) -> (Vec<Entry>, Vec<u8>) {
+pub fn header(entries: &[Entry]) -> (Vec<Entry>, Vec<u8>) {
     let mut order = entries.to_vec();
-    order.sort_by(|one, two| (two.stored.n_bytes(), &one.name).cmp(&(one.stored.n_bytes(), &two.name)));
+    order.sort_by(|one, two| {
+        (two.stored.n_bytes(), &one.name).cmp(&(one.stored.n_bytes(), &two.name))
+    });
     let mut fields = Vec::new();
     let mut end = 0;
     for entry in &order {
         let (start, stored, shape) = (end, entry.stored.tag(), &entry.shape);
         end += entry.n_bytes();
-        fields.push(format!(r#""{}":{{"dtype":"{stored}","shape":{shape:?},"data_offsets":[{start},{end}]}}"#, entry.name));
+        fields.push(format!(
+            r#""{}":{{"dtype":"{stored}","shape":{shape:?},"data_offsets":[{start},{end}]}}"#,
+            entry.name
+        ));
     }
     let mut text = format!("{{{}}}", fields.join(","));
     while text.len() % 8 != 0 {
@@ -138,14 +168,15 @@ pub(crate) fn header(entries: &[Entry]) -> (Vec<Entry>, Vec<u8>) {
 }
 
 /// Writes a whole file.
-pub(crate) fn save(path: &Path, entries: &[Entry]) -> PathBuf {
+pub fn save(path: &Path, entries: &[Entry]) -> PathBuf {
     let (order, header) = header(entries);
     let folder = path.parent().expect("a file in a folder");
     std::fs::create_dir_all(folder).expect("a writable folder");
     let mut file = BufWriter::new(File::create(path).expect("a writable file"));
     file.write_all(&header).expect("space");
     for entry in order {
-        file.write_all(&entry.stored.bytes(&(entry.make)())).expect("space");
+        file.write_all(&entry.stored.bytes(&(entry.make)()))
+            .expect("space");
     }
     file.flush().expect("space");
     path.to_owned()
@@ -153,11 +184,12 @@ pub(crate) fn save(path: &Path, entries: &[Entry]) -> PathBuf {
 
 /// Writes the header only and makes the file as long as it should be: all values are zero and take
 /// no space.
-pub(crate) fn save_sparse(path: &Path, entries: &[Entry]) -> PathBuf {
+pub fn save_sparse(path: &Path, entries: &[Entry]) -> PathBuf {
     let (order, header) = header(entries);
     let n_bytes: usize = order.iter().map(Entry::n_bytes).sum();
     let mut file = File::create(path).expect("a writable file");
     file.write_all(&header).expect("space");
-    file.set_len((header.len() + n_bytes) as u64).expect("a sparse file");
+    file.set_len((header.len() + n_bytes) as u64)
+        .expect("a sparse file");
     path.to_owned()
 }

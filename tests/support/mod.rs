@@ -1,4 +1,6 @@
-//! What several test modules share.
+//! What several test modules need.
 
-pub(crate) mod checkpoints;
-pub(crate) mod entries;
+pub mod checkpoints;
+pub mod close;
+pub mod entries;
+pub mod golden;

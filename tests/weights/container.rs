@@ -37,7 +37,11 @@ fn not_weights_at_all() {
     check(b"1234567", broken, &["7 bytes"]);
     check(b"<!DOCTYPE html><html></html>", broken, &["HTML", "login"]);
     check(b"<?xml version=\"1.0\"?><Error/>", broken, &["XML"]);
-    check(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", broken, &["Git LFS", "git lfs pull"]);
+    check(
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+        broken,
+        &["Git LFS", "git lfs pull"],
+    );
     check(b"{\"error\": \"Entry not found\"}", broken, &["JSON"]);
     check(b"\x89PNG\r\n\x1a\n0000000000", broken, &["image"]);
     check(b"RIFF\x10\0\0\0WEBPVP8 ", broken, &["image"]);
@@ -45,48 +49,128 @@ fn not_weights_at_all() {
     check(b"\x08\x07\x12\x04onnx........", broken, &["ONNX"]);
     check(b"\x1f\x8b\x08\0\0\0\0\0\0\0", broken, &["gzip"]);
     check(b"7z\xbc\xaf\x27\x1c\0\0\0\0", broken, &["7z"]);
-    check(b"random text, long enough to be looked at", broken, &["no known weight format"]);
+    check(
+        b"random text, long enough to be looked at",
+        broken,
+        &["no known weight format"],
+    );
 }
 
 #[test]
 fn pickles_and_other_archives() {
     let not_here = ErrorKind::Unsupported;
-    let zip = |name: &str| [b"PK\x03\x04\x14\0\0\0".as_slice(), &[0; 18], name.as_bytes(), b"PK\x05\x06"].concat();
+    let zip = |name: &str| {
+        [
+            b"PK\x03\x04\x14\0\0\0".as_slice(),
+            &[0; 18],
+            name.as_bytes(),
+            b"PK\x05\x06",
+        ]
+        .concat()
+    };
     check(&zip("archive/data.pkl"), not_here, &["PyTorch", "pickle"]);
-    check(&zip("archive/data.pkl archive/constants.pkl"), not_here, &["TorchScript"]);
+    check(
+        &zip("archive/data.pkl archive/constants.pkl"),
+        not_here,
+        &["TorchScript"],
+    );
     check(&zip("arr_0.npy"), ErrorKind::FileFormat, &["npz"]);
     check(&zip("model.onnx"), ErrorKind::FileFormat, &["ONNX"]);
     check(&zip("holiday.txt"), ErrorKind::FileFormat, &["plain zip"]);
-    check(b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e.", not_here, &["1.6"]);
-    check(b"\x80\x04\x95\0\0\0\0\0\0\0\0}\x94.", not_here, &["Python pickle"]);
+    check(
+        b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e.",
+        not_here,
+        &["1.6"],
+    );
+    check(
+        b"\x80\x04\x95\0\0\0\0\0\0\0\0}\x94.",
+        not_here,
+        &["Python pickle"],
+    );
     let mut tar = vec![b'a'; 600];
     tar[257..262].copy_from_slice(b"ustar");
     check(&tar, not_here, &["tar"]);
-    check(b"GGUF\x03\0\0\0\0\0\0\0\0\0\0\0", not_here, &["GGUF", "gguf"]);
+    check(
+        b"GGUF\x03\0\0\0\0\0\0\0\0\0\0\0",
+        not_here,
+        &["GGUF", "gguf"],
+    );
 }
 
 #[test]
 fn broken_headers() {
     let broken = ErrorKind::FileFormat;
     let tensor = |fields: &str| file(&format!("{{\"a\":{{{fields}}}}}"), 16);
-    check(&file("{\"__metadata__\":{\"format\":\"pt\"}}", 0), broken, &["no tensor"]);
-    check(&file("{\"a\":12}        ", 0), broken, &["header cannot be read", "`a`"]);
-    check(&file("{\"a\":{\"dtype\":", 0), broken, &["header cannot be read"]);
-    check(&file("{\"__metadata__\":{\"format\":1}}", 0), broken, &["__metadata__", "string"]);
+    check(
+        &file("{\"__metadata__\":{\"format\":\"pt\"}}", 0),
+        broken,
+        &["no tensor"],
+    );
+    check(
+        &file("{\"a\":12}        ", 0),
+        broken,
+        &["header cannot be read", "`a`"],
+    );
+    check(
+        &file("{\"a\":{\"dtype\":", 0),
+        broken,
+        &["header cannot be read"],
+    );
+    check(
+        &file("{\"__metadata__\":{\"format\":1}}", 0),
+        broken,
+        &["__metadata__", "string"],
+    );
     let deep = format!("{{\"a\":{}1{}}}", "[".repeat(5000), "]".repeat(5000));
     check(&file(&deep, 0), broken, &["header cannot be read"]);
-    let nested = format!("{{\"a\":{{\"x\":{}1{}}}}}", "[".repeat(5000), "]".repeat(5000));
+    let nested = format!(
+        "{{\"a\":{{\"x\":{}1{}}}}}",
+        "[".repeat(5000),
+        "]".repeat(5000)
+    );
     check(&file(&nested, 0), broken, &["recursion"]);
-    check(&tensor("\"dtype\":\"F33\",\"shape\":[4],\"data_offsets\":[0,16]"), broken, &["`a`", "F33"]);
-    check(&tensor("\"dtype\":\"F32\",\"shape\":[-4],\"data_offsets\":[0,16]"), broken, &["`a`", "-4"]);
-    check(&tensor("\"dtype\":\"F32\",\"shape\":[4.5],\"data_offsets\":[0,16]"), broken, &["`a`", "4.5"]);
-    check(&tensor("\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,16]"), broken, &["`a`", "12 bytes", "16"]);
+    check(
+        &tensor("\"dtype\":\"F33\",\"shape\":[4],\"data_offsets\":[0,16]"),
+        broken,
+        &["`a`", "F33"],
+    );
+    check(
+        &tensor("\"dtype\":\"F32\",\"shape\":[-4],\"data_offsets\":[0,16]"),
+        broken,
+        &["`a`", "-4"],
+    );
+    check(
+        &tensor("\"dtype\":\"F32\",\"shape\":[4.5],\"data_offsets\":[0,16]"),
+        broken,
+        &["`a`", "4.5"],
+    );
+    check(
+        &tensor("\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,16]"),
+        broken,
+        &["`a`", "12 bytes", "16"],
+    );
     let huge = "\"dtype\":\"F32\",\"shape\":[4294967296,4294967296,4],\"data_offsets\":[0,16]";
     check(&tensor(huge), broken, &["`a`", "overflow"]);
-    check(&tensor("\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[16,0]"), broken, &["`a`"]);
-    check(&tensor("\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,16]"), broken, &["`a`", "nobody's"]);
-    check(&tensor("\"dtype\":\"F32\",\"shape\":[8],\"data_offsets\":[0,32]"), broken, &["incomplete download"]);
-    check(&tensor("\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]"), broken, &["trailing bytes"]);
+    check(
+        &tensor("\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[16,0]"),
+        broken,
+        &["`a`"],
+    );
+    check(
+        &tensor("\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,16]"),
+        broken,
+        &["`a`", "nobody's"],
+    );
+    check(
+        &tensor("\"dtype\":\"F32\",\"shape\":[8],\"data_offsets\":[0,32]"),
+        broken,
+        &["incomplete download"],
+    );
+    check(
+        &tensor("\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]"),
+        broken,
+        &["trailing bytes"],
+    );
     let mut latin = file("{\"a\":12}", 0);
     latin[10] = 0xe4;
     check(&latin, broken, &["UTF-8"]);
@@ -96,8 +180,16 @@ fn broken_headers() {
 fn tensors_that_collide() {
     let a = "\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]";
     let b = "\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[8,24]";
-    check(&file(&format!("{{\"a\":{{{a}}},\"b\":{{{b}}}}}"), 24), ErrorKind::FileFormat, &["`b`", "overlap"]);
-    check(&file(&format!("{{\"a\":{{{a}}},\"a\":{{{a}}}}}"), 16), ErrorKind::FileFormat, &["`a`", "twice"]);
+    check(
+        &file(&format!("{{\"a\":{{{a}}},\"b\":{{{b}}}}}"), 24),
+        ErrorKind::FileFormat,
+        &["`b`", "overlap"],
+    );
+    check(
+        &file(&format!("{{\"a\":{{{a}}},\"a\":{{{a}}}}}"), 16),
+        ErrorKind::FileFormat,
+        &["`a`", "twice"],
+    );
 }
 
 #[test]
@@ -107,8 +199,16 @@ fn header_lengths() {
     check(&long, ErrorKind::FileFormat, &["200000000"]);
     let mut short = 5_000_u64.to_le_bytes().to_vec();
     short.extend_from_slice(b"{\"a\":{");
-    check(&short, ErrorKind::FileFormat, &["within its header", "expected 5008 bytes, found 14"]);
-    check(&[8, 0, 0, 0, 0, 0, 0, 0], ErrorKind::FileFormat, &["incomplete"]);
+    check(
+        &short,
+        ErrorKind::FileFormat,
+        &["within its header", "expected 5008 bytes, found 14"],
+    );
+    check(
+        &[8, 0, 0, 0, 0, 0, 0, 0],
+        ErrorKind::FileFormat,
+        &["incomplete"],
+    );
 }
 
 #[test]
@@ -116,7 +216,11 @@ fn paths_that_cannot_be_read() {
     let folder = tempfile::tempdir().expect("a folder");
     let missing = folder.path().join("missing.safetensors");
     check_refused(load(&missing), ErrorKind::Io, &["missing.safetensors"]);
-    check_refused(load(folder.path()), ErrorKind::UnknownLayout, &["model_index.json"]);
+    check_refused(
+        load(folder.path()),
+        ErrorKind::UnknownLayout,
+        &["model_index.json"],
+    );
     #[cfg(unix)]
     {
         let ring = folder.path().join("ring.safetensors");
@@ -129,14 +233,24 @@ fn paths_that_cannot_be_read() {
 #[test]
 fn truncated_files() {
     let folder = tempfile::tempdir().expect("a folder");
-    let entries = huggingface(&source(EncoderId::ClipL, 1), "", "text_model.", Projection::None, Stored::F16);
+    let entries = huggingface(
+        &source(EncoderId::ClipL, 1),
+        "",
+        "text_model.",
+        Projection::None,
+        Stored::F16,
+    );
     let path = save_sparse(&folder.path().join("whole.safetensors"), &entries);
     load(&path).expect("a whole file");
     let length = std::fs::metadata(&path).expect("there").len();
     let file = File::options().write(true).open(&path).expect("writable");
     for cut in [length - 1, length / 2, 4000, 9] {
         file.set_len(cut).expect("cut");
-        check_refused(load(&path), ErrorKind::FileFormat, &["incomplete download", &cut.to_string()]);
+        check_refused(
+            load(&path),
+            ErrorKind::FileFormat,
+            &["incomplete download", &cut.to_string()],
+        );
     }
 }
 
@@ -146,16 +260,26 @@ fn inspecting_a_large_file_is_fast() {
     let folder = tempfile::tempdir().expect("a folder");
     let path: PathBuf = folder.path().join("large.safetensors");
     let root = "cond_stage_model.transformer.";
-    let mut entries = huggingface(&source(EncoderId::ClipL, 1), root, "text_model.", Projection::None, Stored::F16);
+    let mut entries = huggingface(
+        &source(EncoderId::ClipL, 1),
+        root,
+        "text_model.",
+        Projection::None,
+        Stored::F16,
+    );
     for block in 0..1000 {
         let name = format!("model.diffusion_model.input_blocks.{block}.0.weight");
         entries.push(Entry::filled(&name, Stored::F16, &[1750, 2000], 0.0));
     }
     let (order, header) = header(&entries);
-    let n_bytes: usize = order.iter().map(|entry| entry.shape.iter().product::<usize>() * 2).sum();
+    let n_bytes: usize = order
+        .iter()
+        .map(|entry| entry.shape.iter().product::<usize>() * 2)
+        .sum();
     let mut file = File::create(&path).expect("a writable file");
     file.write_all(&header).expect("space");
-    file.set_len((header.len() + n_bytes) as u64).expect("a sparse file");
+    file.set_len((header.len() + n_bytes) as u64)
+        .expect("a sparse file");
     assert!(n_bytes > 7_000_000_000);
     let start = Instant::now();
     let summary = Checkpoint::open(&path).expect("SD 1.x").summary();

@@ -1,7 +1,7 @@
 //! Readable files whose tensors are not a whole, known text encoder.
 
 use sd_conditioner::ErrorKind;
-use sd_conditioner::weights::{Checkpoint, EncoderId, TensorSource};
+use sd_conditioner::weights::{Checkpoint, EncoderId};
 
 use super::{check_refused, load};
 use crate::support::checkpoints::{Projection, huggingface, open_clip, source};
@@ -9,14 +9,26 @@ use crate::support::entries::{Entry, Stored, save_sparse};
 
 /// L in transformers' names, in a standalone file.
 fn l() -> Vec<Entry> {
-    huggingface(&source(EncoderId::ClipL, 1), "", "text_model.", Projection::None, Stored::F16)
+    huggingface(
+        &source(EncoderId::ClipL, 1),
+        "",
+        "text_model.",
+        Projection::None,
+        Stored::F16,
+    )
 }
 
 /// An encoder below an SGM or LDM prefix.
 fn at(encoder: EncoderId, prefix: &str) -> Vec<Entry> {
     let source = source(encoder, 1);
     if prefix.ends_with("transformer.") {
-        huggingface(&source, prefix, "text_model.", Projection::None, Stored::F16)
+        huggingface(
+            &source,
+            prefix,
+            "text_model.",
+            Projection::None,
+            Stored::F16,
+        )
     } else {
         open_clip(&source, prefix, Projection::Bare, Stored::F16)
     }
@@ -28,7 +40,10 @@ fn tensor(name: &str, shape: &[usize]) -> Entry {
 
 /// The context width by which a U-Net's family is known.
 fn unet(context: usize) -> Entry {
-    tensor("model.diffusion_model.input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight", &[8, context])
+    tensor(
+        "model.diffusion_model.input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight",
+        &[8, context],
+    )
 }
 
 #[track_caller]
@@ -55,9 +70,18 @@ fn check_without(part: &str, words: &[&str]) {
 
 #[test]
 fn missing_tensors() {
-    check_without("final_layer_norm.bias", &["text_model.final_layer_norm.bias", "1 problem"]);
-    check_without("layers.1.self_attn.k_proj.weight", &["layers.1.self_attn.k_proj.weight", "missing"]);
-    check_without("position_embedding", &["position_embedding.weight", "missing"]);
+    check_without(
+        "final_layer_norm.bias",
+        &["text_model.final_layer_norm.bias", "1 problem"],
+    );
+    check_without(
+        "layers.1.self_attn.k_proj.weight",
+        &["layers.1.self_attn.k_proj.weight", "missing"],
+    );
+    check_without(
+        "position_embedding",
+        &["position_embedding.weight", "missing"],
+    );
     check_without("layers.1.", &["layer 1 is missing", "up to 2"]);
     check_without("token_embedding", &["no token embedding"]);
     check_without("self_attn", &["24 problem", "and 14 more"]);
@@ -67,7 +91,11 @@ fn missing_tensors() {
 fn a_fused_weight_without_its_bias() {
     let mut entries = at(EncoderId::OpenClipH, "cond_stage_model.model.");
     entries.retain(|entry| !entry.name.ends_with("resblocks.2.attn.in_proj_bias"));
-    check(&entries, ErrorKind::MissingTensor, &["resblocks.2.attn.in_proj_bias", "clip_h"]);
+    check(
+        &entries,
+        ErrorKind::MissingTensor,
+        &["resblocks.2.attn.in_proj_bias", "clip_h"],
+    );
 }
 
 #[test]
@@ -80,44 +108,88 @@ fn wrong_shapes() {
             }
         }
     };
-    check_changed(set("layers.0.mlp.fc1.weight", &[256, 128]), shape, &["fc1.weight", "[256, 128]", "[512, 128]"]);
-    check_changed(set("final_layer_norm.bias", &[128, 1]), shape, &["final_layer_norm.bias"]);
-    check_changed(set("layers.0.layer_norm1.weight", &[0]), shape, &["layer_norm1.weight", "[0]"]);
-    check_changed(set("token_embedding", &[49000, 128]), shape, &["49000", "49408"]);
+    check_changed(
+        set("layers.0.mlp.fc1.weight", &[256, 128]),
+        shape,
+        &["fc1.weight", "[256, 128]", "[512, 128]"],
+    );
+    check_changed(
+        set("final_layer_norm.bias", &[128, 1]),
+        shape,
+        &["final_layer_norm.bias"],
+    );
+    check_changed(
+        set("layers.0.layer_norm1.weight", &[0]),
+        shape,
+        &["layer_norm1.weight", "[0]"],
+    );
+    check_changed(
+        set("token_embedding", &[49000, 128]),
+        shape,
+        &["49000", "49408"],
+    );
     check_changed(set("token_embedding", &[49408, 100]), shape, &["100", "64"]);
     check_changed(set("token_embedding", &[49408]), shape, &["two dimensions"]);
-    check_changed(set("position_embedding", &[64, 128]), shape, &["64 positions"]);
-    check_changed(set("position_embedding", &[248, 128]), ErrorKind::Unsupported, &["LongCLIP", "248"]);
+    check_changed(
+        set("position_embedding", &[64, 128]),
+        shape,
+        &["64 positions"],
+    );
+    check_changed(
+        set("position_embedding", &[248, 128]),
+        ErrorKind::Unsupported,
+        &["LongCLIP", "248"],
+    );
     check_changed(set("layers.2.self_attn", &[3]), shape, &["8 problem"]);
 }
 
 #[test]
 fn added_tokens_are_kept() {
     let mut entries = l();
-    for entry in entries.iter_mut().filter(|entry| entry.name.contains("token_embedding")) {
+    for entry in entries
+        .iter_mut()
+        .filter(|entry| entry.name.contains("token_embedding"))
+    {
         entry.shape = vec![49410, 128];
     }
     let folder = tempfile::tempdir().expect("a folder");
     let path = save_sparse(&folder.path().join("file.safetensors"), &entries);
     let encoders = load(&path).expect("L with two added tokens");
-    assert_eq!(encoders[0].1.info("token_embedding").expect("listed").shape, [49410, 128]);
+    assert_eq!(
+        encoders[0].1.info("token_embedding").expect("listed").shape,
+        [49410, 128]
+    );
 }
 
 #[test]
 fn unknown_sizes() {
     let unknown = ErrorKind::UnknownLayout;
     let sized = |width: usize, n_layers: usize| {
-        let mut entries = vec![tensor("text_model.embeddings.token_embedding.weight", &[49408, width])];
+        let mut entries = vec![tensor(
+            "text_model.embeddings.token_embedding.weight",
+            &[49408, width],
+        )];
         for layer in 0..n_layers {
-            entries.push(tensor(&format!("text_model.encoder.layers.{layer}.mlp.fc1.weight"), &[1, 1]));
+            entries.push(tensor(
+                &format!("text_model.encoder.layers.{layer}.mlp.fc1.weight"),
+                &[1, 1],
+            ));
         }
         entries
     };
-    check(&sized(1024, 12), unknown, &["width 1024", "12 layers", "RN50x64"]);
+    check(
+        &sized(1024, 12),
+        unknown,
+        &["width 1024", "12 layers", "RN50x64"],
+    );
     check(&sized(512, 12), unknown, &["B/32"]);
     check(&sized(1280, 36), unknown, &["ViT-e/14"]);
     check(&sized(768, 11), unknown, &["11 layers", "incomplete"]);
-    check(&sized(768, 12), ErrorKind::MissingTensor, &["clip_l", "more"]);
+    check(
+        &sized(768, 12),
+        ErrorKind::MissingTensor,
+        &["clip_l", "more"],
+    );
     check(&sized(1152, 27), unknown, &["width 1152"]);
 }
 
@@ -131,16 +203,34 @@ fn wrong_types() {
         }
     };
     let value = ErrorKind::TensorValue;
-    check_changed(set("layers.0.mlp.fc1.weight", Stored::I64), value, &["fc1.weight", "I64"]);
-    check_changed(set("token_embedding", Stored::U8), value, &["token_embedding", "U8"]);
+    check_changed(
+        set("layers.0.mlp.fc1.weight", Stored::I64),
+        value,
+        &["fc1.weight", "I64"],
+    );
+    check_changed(
+        set("token_embedding", Stored::U8),
+        value,
+        &["token_embedding", "U8"],
+    );
 }
 
 /// Types that candle cannot read are no obstacle where nobody reads them.
 #[test]
 fn odd_types_of_other_tensors_do_not_matter() {
     let mut entries = l();
-    entries.push(Entry::filled("model.diffusion_model.scale", Stored::U8, &[3], 1.0));
-    entries.push(Entry::filled("model.diffusion_model.packed", Stored::F8E5m2, &[3], 1.0));
+    entries.push(Entry::filled(
+        "model.diffusion_model.scale",
+        Stored::U8,
+        &[3],
+        1.0,
+    ));
+    entries.push(Entry::filled(
+        "model.diffusion_model.packed",
+        Stored::F8E5m2,
+        &[3],
+        1.0,
+    ));
     let folder = tempfile::tempdir().expect("a folder");
     let path = save_sparse(&folder.path().join("file.safetensors"), &entries);
     load(&path).expect("L beside odd types");
@@ -150,25 +240,43 @@ fn odd_types_of_other_tensors_do_not_matter() {
 fn quantized_encoders() {
     let with = |names: &[&str]| {
         let mut entries = l();
-        entries.extend(names.iter().map(|name| tensor(&format!("text_model.encoder.layers.0.{name}"), &[1])));
+        entries.extend(
+            names
+                .iter()
+                .map(|name| tensor(&format!("text_model.encoder.layers.0.{name}"), &[1])),
+        );
         entries
     };
     let unsupported = ErrorKind::Unsupported;
-    check(&with(&["mlp.fc1.weight.absmax"]), unsupported, &["bitsandbytes"]);
+    check(
+        &with(&["mlp.fc1.weight.absmax"]),
+        unsupported,
+        &["bitsandbytes"],
+    );
     check(&with(&["mlp.fc1.SCB"]), unsupported, &["bitsandbytes"]);
     check(&with(&["mlp.fc1.qweight"]), unsupported, &["GPTQ"]);
-    check(&with(&["mlp.fc1.weight_scale"]), ErrorKind::TensorValue, &["weight_scale", "F16"]);
+    check(
+        &with(&["mlp.fc1.weight_scale"]),
+        ErrorKind::TensorValue,
+        &["weight_scale", "F16"],
+    );
 }
 
 #[test]
 fn unused_tensors_inside_a_root_are_reported() {
     let mut entries = l();
-    entries.push(tensor("text_model.encoder.layers.0.self_attn.novelty", &[1]));
+    entries.push(tensor(
+        "text_model.encoder.layers.0.self_attn.novelty",
+        &[1],
+    ));
     entries.push(tensor("something.else", &[1]));
     let folder = tempfile::tempdir().expect("a folder");
     let path = save_sparse(&folder.path().join("file.safetensors"), &entries);
     let report = Checkpoint::open(&path).expect("L").report();
-    assert_eq!(report.unused, ["text_model.encoder.layers.0.self_attn.novelty"]);
+    assert_eq!(
+        report.unused,
+        ["text_model.encoder.layers.0.self_attn.novelty"]
+    );
     assert_eq!(report.ignored.get("other"), Some(&1));
 }
 
@@ -176,12 +284,35 @@ fn unused_tensors_inside_a_root_are_reported() {
 fn two_encoders_for_one_slot() {
     let mismatch = ErrorKind::Mismatch;
     let both = |one: Vec<Entry>, two: Vec<Entry>| [one, two].concat();
-    let (ldm, sgm) = ("cond_stage_model.transformer.", "conditioner.embedders.0.transformer.");
+    let (ldm, sgm) = (
+        "cond_stage_model.transformer.",
+        "conditioner.embedders.0.transformer.",
+    );
     let one = at(EncoderId::ClipL, ldm);
-    check(&both(one.clone(), at(EncoderId::ClipL, sgm)), mismatch, &["ambiguous", ldm, sgm]);
-    let other_style = open_clip(&source(EncoderId::ClipL, 1), ldm, Projection::Bare, Stored::F16);
-    check(&both(one.clone(), other_style), mismatch, &["ambiguous", "both naming styles"]);
-    check(&both(one, at(EncoderId::OpenClipG, "conditioner.embedders.1.model.")), mismatch, &["both"]);
+    check(
+        &both(one.clone(), at(EncoderId::ClipL, sgm)),
+        mismatch,
+        &["ambiguous", ldm, sgm],
+    );
+    let other_style = open_clip(
+        &source(EncoderId::ClipL, 1),
+        ldm,
+        Projection::Bare,
+        Stored::F16,
+    );
+    check(
+        &both(one.clone(), other_style),
+        mismatch,
+        &["ambiguous", "both naming styles"],
+    );
+    check(
+        &both(
+            one,
+            at(EncoderId::OpenClipG, "conditioner.embedders.1.model."),
+        ),
+        mismatch,
+        &["both"],
+    );
 }
 
 /// The rest of a second encoder does not spoil a whole one.
@@ -191,13 +322,24 @@ fn leftovers_beside_a_whole_encoder() {
     let mut rest = at(EncoderId::ClipL, "old.transformer.");
     rest.retain(|entry| !entry.name.ends_with("k_proj.bias"));
     entries.extend(rest);
-    entries.push(tensor("embedder.model.token_embedding.weight", &[49408, 1024]));
+    entries.push(tensor(
+        "embedder.model.token_embedding.weight",
+        &[49408, 1024],
+    ));
     entries.push(tensor("embedder.model.ln_final.weight", &[1024]));
     let folder = tempfile::tempdir().expect("a folder");
     let path = save_sparse(&folder.path().join("file.safetensors"), &entries);
     load(&path).expect("the complete one");
-    let notes = Checkpoint::open(&path).expect("the complete one").report().notes;
-    assert!(notes.iter().any(|note| note.contains("the complete one is used")), "{notes:?}");
+    let notes = Checkpoint::open(&path)
+        .expect("the complete one")
+        .report()
+        .notes;
+    assert!(
+        notes
+            .iter()
+            .any(|note| note.contains("the complete one is used")),
+        "{notes:?}"
+    );
 }
 
 #[test]
@@ -208,41 +350,111 @@ fn encoders_and_unets_of_different_families() {
     };
     let mismatch = ErrorKind::Mismatch;
     let l_in_sgm = at(EncoderId::ClipL, "conditioner.embedders.0.transformer.");
-    check(&with(at(EncoderId::ClipL, "cond_stage_model.transformer."), 1024), mismatch, &["disagree", "sd1", "sd2"]);
-    check(&with(at(EncoderId::OpenClipH, "conditioner.embedders.0.model."), 1280), mismatch, &["disagree", "refiner"]);
-    check(&with(l_in_sgm.clone(), 2048), ErrorKind::MissingTensor, &["second", "clip_g"]);
-    check(&with(l(), 2048), ErrorKind::MissingTensor, &["second", "clip_g"]);
+    check(
+        &with(at(EncoderId::ClipL, "cond_stage_model.transformer."), 1024),
+        mismatch,
+        &["disagree", "sd1", "sd2"],
+    );
+    check(
+        &with(
+            at(EncoderId::OpenClipH, "conditioner.embedders.0.model."),
+            1280,
+        ),
+        mismatch,
+        &["disagree", "refiner"],
+    );
+    check(
+        &with(l_in_sgm.clone(), 2048),
+        ErrorKind::MissingTensor,
+        &["second", "clip_g"],
+    );
+    check(
+        &with(l(), 2048),
+        ErrorKind::MissingTensor,
+        &["second", "clip_g"],
+    );
     let g = at(EncoderId::OpenClipG, "conditioner.embedders.1.model.");
     check(&g, ErrorKind::MissingTensor, &["first", "clip_l"]);
     let swapped = at(EncoderId::OpenClipG, "conditioner.embedders.0.transformer.");
-    check(&[swapped, at(EncoderId::ClipL, "conditioner.embedders.1.model.")].concat(), mismatch, &["swapped"]);
-    check(&at(EncoderId::OpenClipG, "cond_stage_model.model."), mismatch, &["ViT-bigG"]);
+    check(
+        &[
+            swapped,
+            at(EncoderId::ClipL, "conditioner.embedders.1.model."),
+        ]
+        .concat(),
+        mismatch,
+        &["swapped"],
+    );
+    check(
+        &at(EncoderId::OpenClipG, "cond_stage_model.model."),
+        mismatch,
+        &["ViT-bigG"],
+    );
 }
 
 #[test]
 fn files_of_other_kinds() {
     let unknown = ErrorKind::UnknownLayout;
     let of = |names: &[&str], words: &[&str]| {
-        let entries: Vec<_> = names.iter().map(|name| tensor(name, &[64, 64, 1])).collect();
+        let entries: Vec<_> = names
+            .iter()
+            .map(|name| tensor(name, &[64, 64, 1]))
+            .collect();
         check(&entries, unknown, words);
     };
-    of(&["lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight"], &["LoRA"]);
-    of(&["text_encoder.text_model.encoder.layers.0.mlp.fc1.lora_A.weight"], &["LoRA"]);
+    of(
+        &["lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight"],
+        &["LoRA"],
+    );
+    of(
+        &["text_encoder.text_model.encoder.layers.0.mlp.fc1.lora_A.weight"],
+        &["LoRA"],
+    );
     of(&["lora_unet_x.hada_w1_a"], &["LoRA"]);
     of(&["control_model.input_blocks.0.0.weight"], &["ControlNet"]);
     of(&["first_stage_model.encoder.conv_in.weight"], &["VAE"]);
-    of(&["encoder.down.0.block.0.conv1.weight", "decoder.up.0.block.0.conv1.weight"], &["VAE"]);
+    of(
+        &[
+            "encoder.down.0.block.0.conv1.weight",
+            "decoder.up.0.block.0.conv1.weight",
+        ],
+        &["VAE"],
+    );
     of(&["model.diffusion_model.out.0.weight"], &["U-Net-only"]);
-    of(&["down_blocks.0.resnets.0.conv1.weight", "up_blocks.0.x"], &["diffusers U-Net"]);
-    of(&["model.diffusion_model.joint_blocks.0.x"], &["Stable Diffusion 3"]);
+    of(
+        &["down_blocks.0.resnets.0.conv1.weight", "up_blocks.0.x"],
+        &["diffusers U-Net"],
+    );
+    of(
+        &["model.diffusion_model.joint_blocks.0.x"],
+        &["Stable Diffusion 3"],
+    );
     of(&["double_blocks.0.img_attn.qkv.weight"], &["Flux"]);
-    of(&["encoder.block.0.layer.0.SelfAttention.q.weight", "shared.weight"], &["T5"]);
-    of(&["model.layers.0.self_attn.q_proj.weight"], &["language model"]);
-    of(&["cond_stage_model.roberta.embeddings.word_embeddings.weight"], &["AltDiffusion"]);
-    of(&["conditioner.embedders.0.open_clip.model.visual.proj"], &["Stable Video"]);
+    of(
+        &[
+            "encoder.block.0.layer.0.SelfAttention.q.weight",
+            "shared.weight",
+        ],
+        &["T5"],
+    );
+    of(
+        &["model.layers.0.self_attn.q_proj.weight"],
+        &["language model"],
+    );
+    of(
+        &["cond_stage_model.roberta.embeddings.word_embeddings.weight"],
+        &["AltDiffusion"],
+    );
+    of(
+        &["conditioner.embedders.0.open_clip.model.visual.proj"],
+        &["Stable Video"],
+    );
     of(&["clip_txt_mapper.weight"], &["Cascade"]);
     of(&["image_proj.proj.weight"], &["IP-Adapter"]);
-    of(&["vision_model.encoder.layers.0.self_attn.q_proj.weight"], &["image encoder"]);
+    of(
+        &["vision_model.encoder.layers.0.self_attn.q_proj.weight"],
+        &["image encoder"],
+    );
     of(&["what.ever"], &["1 tensors", "`what.ever`"]);
 }
 
@@ -252,5 +464,9 @@ fn embeddings_are_named() {
     let words = ["textual inversion"];
     check(&[tensor("emb_params", &[4, 128])], unknown, &words);
     check(&[tensor("<my-cat>", &[1, 768])], unknown, &words);
-    check(&[tensor("clip_l", &[2, 768]), tensor("clip_g", &[2, 1280])], unknown, &words);
+    check(
+        &[tensor("clip_l", &[2, 768]), tensor("clip_g", &[2, 1280])],
+        unknown,
+        &words,
+    );
 }

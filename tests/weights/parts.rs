@@ -15,17 +15,38 @@ const G: EncoderId = EncoderId::OpenClipG;
 
 /// One encoder's file, of zeros; G has its projection.
 fn part(folder: &Path, name: &str, encoder: EncoderId) -> Checkpoint {
-    let projection = if encoder == G { Projection::Linear } else { Projection::None };
-    let entries = huggingface(&source(encoder, 1), "", "text_model.", projection, Stored::F16);
+    let projection = if encoder == G {
+        Projection::Linear
+    } else {
+        Projection::None
+    };
+    let entries = huggingface(
+        &source(encoder, 1),
+        "",
+        "text_model.",
+        projection,
+        Stored::F16,
+    );
     Checkpoint::open(&save_sparse(&folder.join(name), &entries)).expect("one encoder")
 }
 
-fn together(encoders: &[EncoderId], wanted: Option<Family>) -> Result<(Family, Vec<EncoderId>), Error> {
+fn together(
+    encoders: &[EncoderId],
+    wanted: Option<Family>,
+) -> Result<(Family, Vec<EncoderId>), Error> {
     let folder = tempfile::tempdir().expect("a folder");
-    let names = encoders.iter().enumerate().map(|(index, encoder)| (format!("{index}.safetensors"), encoder));
-    let parts: Vec<_> = names.map(|(name, encoder)| part(folder.path(), &name, *encoder)).collect();
+    let names = encoders
+        .iter()
+        .enumerate()
+        .map(|(index, encoder)| (format!("{index}.safetensors"), encoder));
+    let parts: Vec<_> = names
+        .map(|(name, encoder)| part(folder.path(), &name, *encoder))
+        .collect();
     let (family, sources) = combine(&parts, wanted)?;
-    Ok((family, sources.into_iter().map(|(encoder, _)| encoder).collect()))
+    Ok((
+        family,
+        sources.into_iter().map(|(encoder, _)| encoder).collect(),
+    ))
 }
 
 #[track_caller]
@@ -48,13 +69,25 @@ fn families_of_parts() {
 #[test]
 fn parts_that_make_no_family() {
     let (missing, mismatch) = (ErrorKind::MissingTensor, ErrorKind::Mismatch);
-    check_refused(together(&[L], Some(Family::Sdxl)), missing, &["sdxl needs", "clip_g", "there is clip_l"]);
+    check_refused(
+        together(&[L], Some(Family::Sdxl)),
+        missing,
+        &["sdxl needs", "clip_g", "there is clip_l"],
+    );
     check_refused(together(&[G], Some(Family::Sdxl)), missing, &["clip_l"]);
     check_refused(together(&[L], Some(Family::Sd2)), missing, &["clip_h"]);
-    check_refused(together(&[L, L], None), mismatch, &["two files for clip_l", "0.safetensors"]);
+    check_refused(
+        together(&[L, L], None),
+        mismatch,
+        &["two files for clip_l", "0.safetensors"],
+    );
     check_refused(together(&[H], Some(Family::Sd1)), mismatch, &["sd2", "sd1"]);
     check_refused(together(&[L, H], None), mismatch, &["clip_h"]);
-    check_refused(together(&[L, G], Some(Family::Sd1)), mismatch, &["sdxl", "sd1"]);
+    check_refused(
+        together(&[L, G], Some(Family::Sd1)),
+        mismatch,
+        &["sdxl", "sd1"],
+    );
     let error = together(&[], None).expect_err("nothing to combine");
     assert_eq!(error.kind(), ErrorKind::Request);
 }
@@ -62,17 +95,39 @@ fn parts_that_make_no_family() {
 #[test]
 fn second_encoders_need_their_projection() {
     let folder = tempfile::tempdir().expect("a folder");
-    let entries = huggingface(&source(G, 1), "", "text_model.", Projection::None, Stored::F16);
+    let entries = huggingface(
+        &source(G, 1),
+        "",
+        "text_model.",
+        Projection::None,
+        Stored::F16,
+    );
     let path = save_sparse(&folder.path().join("g.safetensors"), &entries);
     let checkpoint = Checkpoint::open(&path).expect("G");
-    assert!(checkpoint.report().notes.iter().any(|note| note.contains("text_projection.weight")));
-    check_refused(combine(&[checkpoint], None), ErrorKind::MissingTensor, &["text_projection", "pooled"]);
+    assert!(
+        checkpoint
+            .report()
+            .notes
+            .iter()
+            .any(|note| note.contains("text_projection.weight"))
+    );
+    check_refused(
+        combine(&[checkpoint], None),
+        ErrorKind::MissingTensor,
+        &["text_projection", "pooled"],
+    );
 }
 
 #[test]
 fn one_file_with_everything() {
     let folder = tempfile::tempdir().expect("a folder");
-    let paths = write(folder.path(), Family::Sdxl, Layout::SingleFile, Stored::F16, 1);
+    let paths = write(
+        folder.path(),
+        Family::Sdxl,
+        Layout::SingleFile,
+        Stored::F16,
+        1,
+    );
     let checkpoint = Checkpoint::open(&paths[0]).expect("SDXL");
     let (family, encoders) = combine(&[checkpoint], None).expect("SDXL");
     assert_eq!((family, encoders.len()), (Family::Sdxl, 2));

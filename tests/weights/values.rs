@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device};
 use sd_conditioner::candle_core;
-use sd_conditioner::weights::{Checkpoint, EncoderId, Synthetic, TensorSource};
+use sd_conditioner::weights::{Checkpoint, EncoderId, Synthetic};
 use sd_conditioner::{Error, ErrorKind};
 
 use super::check_refused;
@@ -21,7 +21,10 @@ fn entries(stored: Stored) -> Vec<Entry> {
 const FC1: &str = "text_model.encoder.layers.0.mlp.fc1";
 
 fn replace(entries: &mut [Entry], name: &str, values: Vec<f32>) {
-    let entry = entries.iter_mut().find(|entry| entry.name == name).expect("there");
+    let entry = entries
+        .iter_mut()
+        .find(|entry| entry.name == name)
+        .expect("there");
     entry.make = std::rc::Rc::new(move || values.clone());
 }
 
@@ -29,7 +32,10 @@ fn load_one(entries: &[Entry], name: &str) -> Result<Vec<f32>, Error> {
     let folder = tempfile::tempdir().expect("a folder");
     let path = save(&folder.path().join("file.safetensors"), entries);
     let checkpoint = Checkpoint::open(&path)?;
-    let tensor = checkpoint.encoder(checkpoint.encoders()[0])?.load(name, DType::F32, &Device::Cpu)?;
+    let tensor =
+        checkpoint
+            .encoder(checkpoint.encoders()[0])?
+            .load(name, DType::F32, &Device::Cpu)?;
     Ok(tensor.flatten_all()?.to_vec1()?)
 }
 
@@ -39,7 +45,11 @@ fn values_that_cannot_be_weights() {
     let check = |values: Vec<f32>, word: &str| {
         let mut entries = entries(Stored::F16);
         replace(&mut entries, &format!("{FC1}.weight"), values);
-        check_refused(load_one(&entries, "layers.0.fc1.weight"), ErrorKind::TensorValue, &[FC1, word]);
+        check_refused(
+            load_one(&entries, "layers.0.fc1.weight"),
+            ErrorKind::TensorValue,
+            &[FC1, word],
+        );
     };
     let mut bad = vec![0.5; count];
     bad[77] = f32::NAN;
@@ -57,22 +67,42 @@ fn scaled(scale_name: &str, scales: &[f32], shape: &[usize]) -> (Vec<Entry>, Vec
     let mut entries = entries(Stored::F16);
     let values = l().values("layers.0.fc1.weight").expect("fc1");
     let factor = |index: usize| scales[if scales.len() > 1 { index / 128 } else { 0 }];
-    let stored: Vec<f32> = values.iter().enumerate().map(|(index, value)| value / factor(index)).collect();
+    let stored: Vec<f32> = values
+        .iter()
+        .enumerate()
+        .map(|(index, value)| value / factor(index))
+        .collect();
     let read = stored.iter().enumerate();
-    let expected = read.map(|(index, value)| Stored::F8E4m3.rounded(*value) * factor(index)).collect();
+    let expected = read
+        .map(|(index, value)| Stored::F8E4m3.rounded(*value) * factor(index))
+        .collect();
     replace(&mut entries, &format!("{FC1}.weight"), stored);
-    let weight = entries.iter_mut().find(|entry| entry.name == format!("{FC1}.weight"));
+    let weight = entries
+        .iter_mut()
+        .find(|entry| entry.name == format!("{FC1}.weight"));
     weight.expect("fc1").stored = Stored::F8E4m3;
     let scales = scales.to_vec();
-    entries.push(Entry::new(&format!("{FC1}.{scale_name}"), Stored::F32, shape, move || scales.clone()));
+    entries.push(Entry::new(
+        &format!("{FC1}.{scale_name}"),
+        Stored::F32,
+        shape,
+        move || scales.clone(),
+    ));
     entries.push(Entry::filled("scaled_fp8", Stored::F8E4m3, &[0], 0.0));
-    entries.push(Entry::filled(&format!("{FC1}.scale_input"), Stored::F32, &[], 1.0));
+    entries.push(Entry::filled(
+        &format!("{FC1}.scale_input"),
+        Stored::F32,
+        &[],
+        1.0,
+    ));
     (entries, expected)
 }
 
 #[test]
 fn scaled_weights() {
-    let rows: Vec<f32> = (0_u16..512).map(|row| 0.001 + f32::from(row) / 65536.0).collect();
+    let rows: Vec<f32> = (0_u16..512)
+        .map(|row| 0.001 + f32::from(row) / 65536.0)
+        .collect();
     for (name, scales, shape) in [
         ("scale_weight", vec![0.003], vec![]),
         ("scale_weight", vec![0.003], vec![1]),
@@ -81,7 +111,12 @@ fn scaled_weights() {
     ] {
         let (entries, expected) = scaled(name, &scales, &shape);
         let found = load_one(&entries, "layers.0.fc1.weight").expect("a scaled weight");
-        let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+        let bits = |values: &[f32]| {
+            values
+                .iter()
+                .map(|value| value.to_bits())
+                .collect::<Vec<_>>()
+        };
         assert_eq!(bits(&found), bits(&expected), "{name} {shape:?}");
     }
 }
@@ -95,24 +130,44 @@ fn bad_scales() {
         check_refused(load_one(&entries, "layers.0.fc1.weight"), value, &["scale"]);
     }
     let (entries, _) = scaled("weight_scale", &[1.0, 1.0, 1.0], &[3]);
-    check_refused(load_one(&entries, "layers.0.fc1.weight"), value, &["weight_scale", "[3]", "512"]);
+    check_refused(
+        load_one(&entries, "layers.0.fc1.weight"),
+        value,
+        &["weight_scale", "[3]", "512"],
+    );
     let (mut entries, _) = scaled("weight_scale", &[1.0], &[]);
     entries.retain(|entry| !entry.name.ends_with("weight_scale"));
     let missing = ErrorKind::MissingTensor;
-    check_refused(load_one(&entries, "layers.0.fc1.weight"), missing, &["scaled_fp8", "scale is missing"]);
+    check_refused(
+        load_one(&entries, "layers.0.fc1.weight"),
+        missing,
+        &["scaled_fp8", "scale is missing"],
+    );
 }
 
 #[test]
 fn quantization_notes() {
     let noted = |format: &str| {
         let (mut entries, _) = scaled("weight_scale", &[1.0], &[]);
-        let text: Vec<f32> = format!("{{\"format\":\"{format}\"}}").bytes().map(f32::from).collect();
+        let text: Vec<f32> = format!("{{\"format\":\"{format}\"}}")
+            .bytes()
+            .map(f32::from)
+            .collect();
         let length = text.len();
-        entries.push(Entry::new(&format!("{FC1}.comfy_quant"), Stored::U8, &[length], move || text.clone()));
+        entries.push(Entry::new(
+            &format!("{FC1}.comfy_quant"),
+            Stored::U8,
+            &[length],
+            move || text.clone(),
+        ));
         load_one(&entries, "layers.0.fc1.weight")
     };
     noted("float8_e4m3fn").expect("a known format");
-    check_refused(noted("nvfp4"), ErrorKind::Unsupported, &["nvfp4", "comfy_quant"]);
+    check_refused(
+        noted("nvfp4"),
+        ErrorKind::Unsupported,
+        &["nvfp4", "comfy_quant"],
+    );
 }
 
 /// kohya's sd-scripts fill the projection that SD 2.x does not have with ones.
@@ -120,14 +175,24 @@ fn quantization_notes() {
 fn a_projection_of_ones_is_none() {
     let h = source(EncoderId::OpenClipH, 1);
     let mut entries = open_clip(&h, "cond_stage_model.model.", Projection::Bare, Stored::F16);
-    replace(&mut entries, "cond_stage_model.model.text_projection", vec![1.0; 192 * 192]);
+    replace(
+        &mut entries,
+        "cond_stage_model.model.text_projection",
+        vec![1.0; 192 * 192],
+    );
     let folder = tempfile::tempdir().expect("a folder");
     let path = save(&folder.path().join("file.safetensors"), &entries);
     let checkpoint = Checkpoint::open(&path).expect("SD 2.x");
     assert!(!checkpoint.has_projection(EncoderId::OpenClipH));
     let source = checkpoint.encoder(EncoderId::OpenClipH).expect("H");
     assert!(source.info("projection").is_none());
-    assert!(checkpoint.report().notes.iter().any(|note| note.contains("kohya")));
+    assert!(
+        checkpoint
+            .report()
+            .notes
+            .iter()
+            .any(|note| note.contains("kohya"))
+    );
 }
 
 #[test]
@@ -144,7 +209,10 @@ fn damaged_position_ids_are_noted() {
     assert!(noted(Stored::I64, |id| id).is_empty());
     assert!(noted(Stored::F16, |id| id).is_empty());
     let notes = noted(Stored::F16, |id| id * 0.998);
-    assert!(notes.iter().any(|note| note.contains("position_ids")), "{notes:?}");
+    assert!(
+        notes.iter().any(|note| note.contains("position_ids")),
+        "{notes:?}"
+    );
 }
 
 /// Both spellings: the linear one is used, and whether they agree is noted.
@@ -154,14 +222,28 @@ fn two_projections() {
         let g = source(EncoderId::OpenClipG, 1);
         let mut entries = huggingface(&g, "", "text_model.", Projection::Linear, Stored::F32);
         let values = g.values("projection").expect("G's");
-        let turned: Vec<f32> = (0..256 * 256).map(|cell| bare(values[cell % 256 * 256 + cell / 256])).collect();
-        entries.push(Entry::new("text_projection", Stored::F32, &[256, 256], move || turned.clone()));
+        let turned: Vec<f32> = (0..256 * 256)
+            .map(|cell| bare(values[cell % 256 * 256 + cell / 256]))
+            .collect();
+        entries.push(Entry::new(
+            "text_projection",
+            Stored::F32,
+            &[256, 256],
+            move || turned.clone(),
+        ));
         let folder = tempfile::tempdir().expect("a folder");
         let path = save(&folder.path().join("file.safetensors"), &entries);
         let checkpoint = Checkpoint::open(&path).expect("G");
         let source = checkpoint.encoder(EncoderId::OpenClipG).expect("G");
-        let read = source.load("projection", DType::F32, &Device::Cpu).expect("G's");
-        assert_eq!(read.flatten_all().and_then(|flat| flat.to_vec1::<f32>()).expect("f32"), values);
+        let read = source
+            .load("projection", DType::F32, &Device::Cpu)
+            .expect("G's");
+        assert_eq!(
+            read.flatten_all()
+                .and_then(|flat| flat.to_vec1::<f32>())
+                .expect("f32"),
+            values
+        );
         checkpoint.report().notes.join("; ")
     };
     assert!(noted(|value| value).contains("agree"));

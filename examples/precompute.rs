@@ -1,0 +1,52 @@
+//! Precompute the embeddings of many prompts into one safetensors file.
+//!
+//! `cargo run --example precompute -- prompts.txt embeddings.safetensors [model.safetensors]`
+//! reads one prompt a line; without arguments a short list, tiny random weights and a temporary
+//! file stand in.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use sd_conditioner::candle_core::safetensors;
+use sd_conditioner::weights::SyntheticSize;
+use sd_conditioner::{Conditioner, Family, Request};
+
+/// Prompts in one call: one forward for each encoder over their distinct windows.
+const BATCH: usize = 32;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let prompts = match arguments.first() {
+        Some(path) => std::fs::read_to_string(path)?,
+        None => "a lighthouse at dusk\na rusty robot\na lighthouse at dusk\n".to_owned(),
+    };
+    let default = || std::env::temp_dir().join("embeddings.safetensors");
+    let out = arguments.get(1).map_or_else(default, PathBuf::from);
+    let text = match arguments.get(2) {
+        Some(path) => Conditioner::open(path)?,
+        None => Conditioner::builder().random_weights(Family::Sdxl, SyntheticSize::Tiny, 73)?,
+    };
+
+    let requests: Vec<Request<'_>> = prompts.lines().map(Request::new).collect();
+    let mut tensors = HashMap::new();
+    for (batch, group) in requests.chunks(BATCH).enumerate() {
+        for (offset, conditioning) in text.encode_batch(group)?.into_iter().enumerate() {
+            let line = batch * BATCH + offset;
+            tensors.insert(
+                format!("{line}.hidden_states"),
+                conditioning.context().clone(),
+            );
+            if let Some(pooled) = conditioning.pooled() {
+                tensors.insert(format!("{line}.pooled"), pooled.clone());
+            }
+        }
+    }
+    safetensors::save(&tensors, &out)?;
+    println!(
+        "{} prompts, {} tensors -> {}",
+        requests.len(),
+        tensors.len(),
+        out.display()
+    );
+    Ok(())
+}

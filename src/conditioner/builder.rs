@@ -1,0 +1,240 @@
+//! Settings first, work last.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use candle_core::{DType, Device};
+
+use crate::encoder::{ClipConfig, ClipText};
+use crate::error::Result;
+use crate::kernels::{self, Kernels, Reference};
+use crate::weights::{
+    self, Checkpoint, EncoderId, Family, LoadReport, Synthetic, SyntheticSize, TensorSource,
+};
+
+use super::{Conditioner, Inner, Part};
+
+type Sources = Vec<(EncoderId, Box<dyn TensorSource>)>;
+
+/// What the library calls while it loads: encoder, tensors done, tensors in all.
+pub type Progress<'a> = &'a mut dyn FnMut(EncoderId, usize, usize);
+
+/// How to load: device, precision, family. Setters cannot fail; the last call does the work.
+///
+/// ```
+/// use sd_conditioner::candle_core::{DType, Device};
+/// use sd_conditioner::{Conditioner, Family, weights::SyntheticSize};
+/// let text = Conditioner::builder()
+///     .device(Device::Cpu)
+///     .dtype(DType::F16)
+///     .random_weights(Family::Sdxl, SyntheticSize::Tiny, 73)?;
+/// assert_eq!(text.encode("a cat")?.context().dims(), [1, 77, 128 + 256]);
+/// # Ok::<(), sd_conditioner::Error>(())
+/// ```
+#[must_use]
+#[derive(Clone, Debug)]
+pub struct Builder {
+    device: Device,
+    dtype: DType,
+    output: Option<DType>,
+    family: Option<Family>,
+    variant: Option<String>,
+    reference: bool,
+}
+
+impl Default for Builder {
+    fn default() -> Builder {
+        Builder {
+            device: Device::Cpu,
+            dtype: DType::F32,
+            output: None,
+            family: None,
+            variant: None,
+            reference: false,
+        }
+    }
+}
+
+impl Builder {
+    /// Where to compute; the CPU unless set.
+    pub fn device(mut self, device: Device) -> Self {
+        self.device = device;
+        self
+    }
+
+    /// How the encoders' matrices are kept: f32 (default), f16 or bf16. Activations are f32.
+    pub fn dtype(mut self, dtype: DType) -> Self {
+        self.dtype = dtype;
+        self
+    }
+
+    /// The type of the tensors handed out; the same as [`dtype`](Self::dtype) unless set.
+    pub fn output_dtype(mut self, dtype: DType) -> Self {
+        self.output = Some(dtype);
+        self
+    }
+
+    /// The family, where a file could serve several (a lone ViT-L or ViT-bigG).
+    pub fn family(mut self, family: Family) -> Self {
+        self.family = Some(family);
+        self
+    }
+
+    /// Which variant of a diffusers folder to read (`fp16`).
+    pub fn variant(mut self, variant: impl Into<String>) -> Self {
+        self.variant = Some(variant.into());
+        self
+    }
+
+    /// Plain operations only, for tests and bug reports.
+    pub fn reference_kernels(mut self) -> Self {
+        self.reference = true;
+        self
+    }
+
+    /// Loads a checkpoint file, a diffusers folder, or a single encoder's file or folder.
+    pub fn open(self, path: impl AsRef<Path>) -> Result<Conditioner> {
+        let checkpoint = Checkpoint::open_variant(path.as_ref(), self.variant.as_deref())?;
+        self.load(&[checkpoint])
+    }
+
+    /// Loads encoders that come in separate files.
+    pub fn load(self, parts: &[Checkpoint]) -> Result<Conditioner> {
+        self.load_with_progress(parts, &mut |_, _, _| ())
+    }
+
+    /// The same, telling how far it is.
+    pub fn load_with_progress(
+        self,
+        parts: &[Checkpoint],
+        progress: Progress<'_>,
+    ) -> Result<Conditioner> {
+        let (family, sources) = weights::combine(parts, self.family)?;
+        let fingerprints: Vec<String> = parts.iter().map(Checkpoint::fingerprint).collect();
+        let mut report = LoadReport::default();
+        for part in parts {
+            report.merge(part.report());
+        }
+        self.finish(family, sources, report, fingerprints.join("+"), progress)
+    }
+
+    /// Builds seeded encoders by [`Synthetic`]'s rule. Their embeddings mean nothing.
+    pub fn random_weights(
+        self,
+        family: Family,
+        size: SyntheticSize,
+        seed: u64,
+    ) -> Result<Conditioner> {
+        self.random_weights_with_progress(family, size, seed, &mut |_, _, _| ())
+    }
+
+    /// The same, telling how far it is.
+    pub fn random_weights_with_progress(
+        self,
+        family: Family,
+        size: SyntheticSize,
+        seed: u64,
+        progress: Progress<'_>,
+    ) -> Result<Conditioner> {
+        let source = |encoder: &EncoderId| -> (EncoderId, Box<dyn TensorSource>) {
+            (*encoder, Box::new(Synthetic::new(*encoder, size, seed)))
+        };
+        let sources = family.encoders().iter().map(source).collect();
+        let fingerprint = format!("random-weights/{size:?}/{seed}").to_lowercase();
+        self.finish(
+            family,
+            sources,
+            LoadReport::default(),
+            fingerprint,
+            progress,
+        )
+    }
+
+    fn finish(
+        self,
+        family: Family,
+        sources: Sources,
+        mut report: LoadReport,
+        fingerprint: String,
+        progress: Progress<'_>,
+    ) -> Result<Conditioner> {
+        let kernels: Arc<dyn Kernels> = if self.reference {
+            Arc::new(Reference::new(&self.device)?)
+        } else {
+            kernels::choose(&self.device)?
+        };
+        let mut parts = Vec::with_capacity(sources.len());
+        for (id, source) in &sources {
+            let source = Watched {
+                id: *id,
+                source: &**source,
+            };
+            source.note_casts(self.dtype, &mut report);
+            parts.push(Part {
+                id: *id,
+                clip: self.load_one(&source, kernels.clone(), progress)?,
+            });
+        }
+        let inner = Inner {
+            family,
+            parts,
+            report,
+            fingerprint,
+            dtype: self.dtype,
+            output: self.output.unwrap_or(self.dtype),
+            device: self.device,
+        };
+        Ok(Conditioner {
+            inner: Arc::new(inner),
+        })
+    }
+
+    fn load_one(
+        &self,
+        watched: &Watched<'_>,
+        kernels: Arc<dyn Kernels>,
+        progress: Progress<'_>,
+    ) -> Result<ClipText> {
+        let config = ClipConfig::detect(watched.id, watched.source)?;
+        let mut tell = |done, total| progress(watched.id, done, total);
+        ClipText::load(
+            watched.source,
+            &config,
+            self.dtype,
+            kernels,
+            &self.device,
+            &mut tell,
+        )
+    }
+}
+
+/// A source with its encoder.
+struct Watched<'a> {
+    id: EncoderId,
+    source: &'a dyn TensorSource,
+}
+
+impl Watched<'_> {
+    /// Counts the conversions between storage and computation.
+    fn note_casts(&self, dtype: DType, report: &mut LoadReport) {
+        for info in self
+            .source
+            .names()
+            .iter()
+            .filter_map(|name| self.source.info(name))
+        {
+            let target = if info.shape.len() == 2 {
+                dtype
+            } else {
+                DType::F32
+            };
+            let target = target.as_str().to_uppercase();
+            if info.stored != target {
+                *report
+                    .cast
+                    .entry(format!("{} -> {target}", info.stored))
+                    .or_default() += 1;
+            }
+        }
+    }
+}

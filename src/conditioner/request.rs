@@ -1,0 +1,191 @@
+//! What to encode, and what to change of a profile's choices.
+
+use crate::conditioning::SizeHints;
+use crate::encoder::{ClipSkip, Pooled};
+use crate::profile::{Choices, EqualLengths, Profile, SkipNumbering};
+use crate::prompt::Dialect;
+use crate::tokens::{Cleaner, Split};
+
+/// One prompt, for one or two encoders, in one tool's manner.
+///
+/// ```
+/// use sd_conditioner::{Profile, Request, SizeHints};
+/// let request = Request::new("a lighthouse at dusk")
+///     .profile(Profile::ComfyUi)
+///     .clip_skip(-2)
+///     .size(SizeHints::new(1216, 832));
+/// # let _ = request;
+/// ```
+#[must_use]
+#[derive(Clone, Debug)]
+pub struct Request<'a> {
+    text: Option<&'a str>,
+    text_2: Option<&'a str>,
+    profile: Profile,
+    choices: Choices,
+    clip_skip: Option<i32>,
+    size: SizeHints,
+    negative: bool,
+    pooled: Option<Pooled>,
+}
+
+impl<'a> From<&'a str> for Request<'a> {
+    fn from(text: &'a str) -> Request<'a> {
+        Request::new(text)
+    }
+}
+
+impl<'a> From<&'a String> for Request<'a> {
+    fn from(text: &'a String) -> Request<'a> {
+        Request::new(text)
+    }
+}
+
+impl<'a> Request<'a> {
+    /// One text for all encoders, in [`Profile::default`]'s manner.
+    pub fn new(text: &'a str) -> Request<'a> {
+        Request::of(Some(text), None)
+    }
+
+    /// No prompt at all. For a negative side this differs from `""` where the tool says so
+    /// (diffusers' SDXL gives zeros); everywhere else the empty prompt is encoded.
+    pub fn absent() -> Request<'static> {
+        Request::of(None, None)
+    }
+
+    /// SDXL's two texts: the first for ViT-L, the second for ViT-bigG.
+    pub fn per_encoder(clip_l: &'a str, clip_g: &'a str) -> Request<'a> {
+        Request::of(Some(clip_l), Some(clip_g))
+    }
+
+    fn of(text: Option<&'a str>, text_2: Option<&'a str>) -> Request<'a> {
+        let profile = Profile::default();
+        Request {
+            text,
+            text_2,
+            profile,
+            choices: profile.choices(),
+            clip_skip: None,
+            size: SizeHints::default(),
+            negative: false,
+            pooled: None,
+        }
+    }
+
+    /// Whose numbers. Sets all choices; the finer setters below, called after it, change one each.
+    pub fn profile(mut self, profile: Profile) -> Self {
+        self.profile = profile;
+        self.choices = profile.choices();
+        self
+    }
+
+    /// All choices at once.
+    pub fn choices(mut self, choices: Choices) -> Self {
+        self.choices = choices;
+        self
+    }
+
+    /// The grammar of the text.
+    pub fn dialect(mut self, dialect: Dialect) -> Self {
+        self.choices.dialect = dialect;
+        self
+    }
+
+    /// One text clean-up for all encoders.
+    pub fn cleaner(mut self, cleaner: Cleaner) -> Self {
+        self.choices.cleaner_clip = cleaner;
+        self.choices.cleaner_open_clip = cleaner;
+        self
+    }
+
+    /// How a long prompt is cut.
+    pub fn split(mut self, split: Split) -> Self {
+        self.choices.split = split;
+        self
+    }
+
+    /// How positive and negative are brought to one length.
+    pub fn equal_lengths(mut self, rule: EqualLengths) -> Self {
+        self.choices.equal_lengths = rule;
+        self
+    }
+
+    /// Clip skip, in the profile's own numbering (see [`ClipSkip`]).
+    pub fn clip_skip(mut self, number: i32) -> Self {
+        self.clip_skip = Some(number);
+        self
+    }
+
+    /// SDXL's size numbers.
+    pub fn size(mut self, size: SizeHints) -> Self {
+        self.size = size;
+        self
+    }
+
+    /// Which pooled vector to make, whatever the family and the profile say.
+    pub fn pooled(mut self, pooled: Pooled) -> Self {
+        self.pooled = Some(pooled);
+        self
+    }
+
+    /// Treats it as a negative prompt: zeroing, clip skip and aesthetic score follow the tool's
+    /// rule for negatives. `encode_pair` does this by itself.
+    pub fn as_negative(mut self) -> Self {
+        self.negative = true;
+        self
+    }
+
+    /// The text for the encoder at this place of the family's order.
+    pub(super) fn text_for(&self, place: usize) -> &'a str {
+        let first = self.text.unwrap_or_default();
+        if place == 0 {
+            first
+        } else {
+            self.text_2.unwrap_or(first)
+        }
+    }
+
+    pub(super) fn has_two_texts(&self) -> bool {
+        self.text_2.is_some()
+    }
+
+    pub(super) fn is_absent(&self) -> bool {
+        self.text.is_none() && self.text_2.is_none()
+    }
+
+    /// True when every text is exactly `""` or absent.
+    pub(super) fn is_empty(&self) -> bool {
+        [self.text, self.text_2]
+            .into_iter()
+            .flatten()
+            .all(str::is_empty)
+    }
+
+    pub(super) fn is_negative(&self) -> bool {
+        self.negative
+    }
+
+    pub(super) fn rules(&self) -> &Choices {
+        &self.choices
+    }
+
+    pub(super) fn size_hints(&self) -> &SizeHints {
+        &self.size
+    }
+
+    pub(super) fn wanted_pooled(&self) -> Option<Pooled> {
+        self.pooled
+    }
+
+    /// The clip skip with its numbering; `None` where the number cannot be one of it.
+    pub(super) fn skip(&self) -> Option<ClipSkip> {
+        let Some(number) = self.clip_skip else {
+            return Some(ClipSkip::Default);
+        };
+        Some(match self.choices.skip_numbering {
+            SkipNumbering::ComfyUi => ClipSkip::ComfyUi(number),
+            SkipNumbering::A1111 => ClipSkip::A1111(u32::try_from(number).ok()?),
+            SkipNumbering::Diffusers => ClipSkip::Diffusers(u32::try_from(number).ok()?),
+        })
+    }
+}

@@ -1,0 +1,201 @@
+//! ENCODED → CONDITIONING. Joins windows and encoders into what a U-Net takes.
+
+mod assemble;
+mod size;
+
+pub use assemble::{EncoderStates, assemble};
+pub use size::{SizeHints, SizePrecision};
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::prompt::Note;
+use crate::weights::Family;
+
+/// What a diffusion U-Net takes for one prompt. Batch first, batch of one.
+#[derive(Clone, Debug)]
+pub struct Conditioning {
+    family: Family,
+    context: Tensor,
+    pooled: Option<Tensor>,
+    time_ids: Option<Tensor>,
+    notes: Vec<Note>,
+}
+
+impl Conditioning {
+    /// Parts that belong together.
+    ///
+    /// `context` is `[batch, tokens, channels]`, `pooled` `[batch, projected]`, `time_ids`
+    /// `[batch, 6]` (SDXL) or `[batch, 5]` (refiner) in f32.
+    pub fn new(
+        family: Family,
+        context: Tensor,
+        pooled: Option<Tensor>,
+        time_ids: Option<Tensor>,
+    ) -> Result<Conditioning> {
+        let (batch, _, _) = context.dims3()?;
+        for other in [&pooled, &time_ids].into_iter().flatten() {
+            if other.dims2()?.0 != batch {
+                let message = format!("batches differ: {batch} and {}", other.dims2()?.0);
+                return Err(Error::new(ErrorKind::Mismatch, message));
+            }
+        }
+        Ok(Conditioning {
+            family,
+            context,
+            pooled,
+            time_ids,
+            notes: Vec::new(),
+        })
+    }
+
+    /// The family it was made for.
+    pub fn family(&self) -> Family {
+        self.family
+    }
+
+    /// Hidden states for cross-attention: `[batch, 77 · windows, channels]` with 768 (SD 1),
+    /// 1024 (SD 2), 2048 (SDXL, ViT-L first) or 1280 (refiner) channels.
+    pub fn context(&self) -> &Tensor {
+        &self.context
+    }
+
+    /// The pooled vector `[batch, 1280]`, for SDXL and its refiner, or where it was asked for.
+    pub fn pooled(&self) -> Option<&Tensor> {
+        self.pooled.as_ref()
+    }
+
+    /// SDXL's size numbers in pixels, f32: `[batch, 6]` height, width, top, left, target height,
+    /// target width; the refiner's `[batch, 5]` height, width, top, left, aesthetic score.
+    pub fn time_ids(&self) -> Option<&Tensor> {
+        self.time_ids.as_ref()
+    }
+
+    /// What the U-Net adds to its time embedding ("ADM" vector, `y`): the pooled vector, then 256
+    /// numbers for each of [`time_ids`](Self::time_ids). `[batch, 2816]` (SDXL), `[batch, 2560]`
+    /// (refiner); `None` for the other families.
+    pub fn vector(&self) -> Result<Option<Tensor>> {
+        match (&self.pooled, &self.time_ids) {
+            (Some(pooled), Some(time_ids)) => {
+                let sizes = size::embed(time_ids)?.to_dtype(pooled.dtype())?;
+                Ok(Some(Tensor::cat(&[pooled, &sizes], 1)?))
+            }
+            (None, _) | (_, None) => Ok(None),
+        }
+    }
+
+    /// Rows of the context: 77 for each window.
+    pub fn tokens(&self) -> usize {
+        self.context.dims().get(1).copied().unwrap_or_default()
+    }
+
+    /// What was cut, guessed or reproduced.
+    pub fn notes(&self) -> &[Note] {
+        &self.notes
+    }
+
+    /// The same with hidden states and pooled vector replaced by zeros; sizes stay.
+    pub fn zeroed(&self) -> Result<Conditioning> {
+        let pooled = self.pooled.as_ref().map(Tensor::zeros_like).transpose()?;
+        Ok(Conditioning {
+            context: self.context.zeros_like()?,
+            pooled,
+            ..self.clone()
+        })
+    }
+
+    /// The same in another data type; time ids stay f32.
+    pub fn to_dtype(&self, dtype: DType) -> Result<Conditioning> {
+        let pooled = self
+            .pooled
+            .as_ref()
+            .map(|pooled| pooled.to_dtype(dtype))
+            .transpose()?;
+        Ok(Conditioning {
+            context: self.context.to_dtype(dtype)?,
+            pooled,
+            ..self.clone()
+        })
+    }
+
+    /// The same on another device.
+    pub fn to_device(&self, device: &Device) -> Result<Conditioning> {
+        let move_to = |tensor: &Option<Tensor>| -> Result<Option<Tensor>> {
+            Ok(tensor
+                .as_ref()
+                .map(|tensor| tensor.to_device(device))
+                .transpose()?)
+        };
+        Ok(Conditioning {
+            context: self.context.to_device(device)?,
+            pooled: move_to(&self.pooled)?,
+            time_ids: move_to(&self.time_ids)?,
+            ..self.clone()
+        })
+    }
+
+    pub(crate) fn with_notes(mut self, notes: Vec<Note>) -> Conditioning {
+        self.notes = notes;
+        self
+    }
+
+    /// Rows repeated whole until there are `tokens`, a multiple of what is there.
+    pub(crate) fn tiled_to(&self, tokens: usize) -> Result<Conditioning> {
+        let context = self.context.repeat((1, tokens / self.tokens(), 1))?;
+        Ok(Conditioning {
+            context,
+            ..self.clone()
+        })
+    }
+}
+
+/// A positive and a negative conditioning of one length: what classifier-free guidance takes.
+#[derive(Clone, Debug)]
+pub struct Guidance {
+    positive: Conditioning,
+    negative: Conditioning,
+}
+
+impl Guidance {
+    /// Joins two conditionings; refuses different families or lengths.
+    pub fn new(positive: Conditioning, negative: Conditioning) -> Result<Guidance> {
+        if positive.family != negative.family || positive.tokens() != negative.tokens() {
+            let message = format!(
+                "positive ({}, {} rows) and negative ({}, {} rows) differ",
+                positive.family,
+                positive.tokens(),
+                negative.family,
+                negative.tokens()
+            );
+            return Err(Error::new(ErrorKind::Mismatch, message)
+                .hint("Conditioner::encode_pair brings both to one length"));
+        }
+        Ok(Guidance { positive, negative })
+    }
+
+    /// The positive prompt's.
+    pub fn positive(&self) -> &Conditioning {
+        &self.positive
+    }
+
+    /// The negative prompt's.
+    pub fn negative(&self) -> &Conditioning {
+        &self.negative
+    }
+
+    /// Both as one batch of two, negative first: `noise = negative + scale · (positive − negative)`.
+    pub fn stacked(&self) -> Result<Conditioning> {
+        let (first, second) = (&self.negative, &self.positive);
+        let join = |a: Option<&Tensor>, b: Option<&Tensor>| -> Result<Option<Tensor>> {
+            Ok(a.zip(b).map(|(a, b)| Tensor::cat(&[a, b], 0)).transpose()?)
+        };
+        let notes = first.notes.iter().chain(&second.notes).cloned().collect();
+        Ok(Conditioning {
+            family: first.family,
+            context: Tensor::cat(&[&first.context, &second.context], 0)?,
+            pooled: join(first.pooled(), second.pooled())?,
+            time_ids: join(first.time_ids(), second.time_ids())?,
+            notes,
+        })
+    }
+}

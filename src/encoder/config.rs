@@ -1,0 +1,90 @@
+//! What an encoder is, read off its tensors' shapes.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::kernels::Activation;
+use crate::weights::{EncoderId, TensorSource};
+
+/// Channels of one attention head, in every tower that Stable Diffusion uses.
+pub(super) const HEAD_WIDTH: usize = 64;
+
+/// The dimensions of one text encoder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClipConfig {
+    /// Which encoder.
+    pub encoder: EncoderId,
+    /// Channels of a hidden state.
+    pub width: usize,
+    /// Layers in the file. `OpenCLIP`'s ViT-H has 24; diffusers ships it cut to 23.
+    pub layers: usize,
+    /// Layers of the whole tower, whatever the file holds.
+    pub full_layers: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Channels inside the MLP.
+    pub mlp_width: usize,
+    /// Rows of the token-embedding table; 49408 or more.
+    pub vocabulary: usize,
+    /// The non-linearity. No tensor tells it, so it follows from the encoder.
+    pub activation: Activation,
+    /// Channels of the projected pooled vector, where the file has a projection.
+    pub projection: Option<usize>,
+}
+
+impl ClipConfig {
+    /// Reads the dimensions of `source`; loads nothing.
+    pub fn detect(encoder: EncoderId, source: &dyn TensorSource) -> Result<ClipConfig> {
+        let [vocabulary, width] = shape2(source, "token_embedding")?;
+        let [mlp_width, _] = shape2(source, "layers.0.fc1.weight")?;
+        let layers = (0..)
+            .take_while(|layer| source.info(&format!("layers.{layer}.fc1.weight")).is_some())
+            .count();
+        let projection = source
+            .info("projection")
+            .and_then(|info| info.shape.first().copied());
+        Ok(ClipConfig {
+            encoder,
+            width,
+            layers,
+            full_layers: full_layers(encoder, width, layers),
+            heads: width / HEAD_WIDTH,
+            mlp_width,
+            vocabulary,
+            activation: activation(encoder),
+            projection,
+        })
+    }
+}
+
+/// OpenAI's tower has quick GELU; `OpenCLIP`'s H and bigG have exact GELU
+/// (`open_clip/model_configs/ViT-H-14.json`, `ViT-bigG-14.json`: no `quick_gelu`).
+const fn activation(encoder: EncoderId) -> Activation {
+    match encoder {
+        EncoderId::ClipL => Activation::QuickGelu,
+        EncoderId::OpenClipH | EncoderId::OpenClipG => Activation::GeluErf,
+    }
+}
+
+/// Layers of the whole tower: SD 2 folders of diffusers leave ViT-H's last one out
+/// (`num_hidden_layers: 23` in their `text_encoder/config.json`), whatever its size.
+const fn full_layers(encoder: EncoderId, width: usize, layers: usize) -> usize {
+    match (encoder, width) {
+        (EncoderId::OpenClipH, 1024) => 24,
+        // The tiny stand-in of `weights::Synthetic`.
+        (EncoderId::OpenClipH, 192) => 4,
+        _ => layers,
+    }
+}
+
+fn shape2(source: &dyn TensorSource, name: &str) -> Result<[usize; 2]> {
+    let info = source.info(name).ok_or_else(|| {
+        Error::new(
+            ErrorKind::MissingTensor,
+            "the text encoder has no such tensor",
+        )
+        .at_tensor(name)
+    })?;
+    <[usize; 2]>::try_from(info.shape.as_slice()).map_err(|_| {
+        let message = format!("a matrix was expected, the shape is {:?}", info.shape);
+        Error::new(ErrorKind::TensorShape, message).at_tensor(name)
+    })
+}

@@ -1,0 +1,10 @@
+//! CHUNKS → HIDDEN STATES + POOLED. One causal transformer for ViT-L, ViT-H and ViT-bigG, and the
+//! table that says which of its states a diffusion model reads.
+
+mod config;
+mod model;
+mod readout;
+
+pub use config::ClipConfig;
+pub use model::{ClipText, Encoded};
+pub use readout::{ClipSkip, Pooled, Readout};

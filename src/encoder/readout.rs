@@ -1,0 +1,165 @@
+//! THE table of facts: which hidden state a diffusion model reads, with or without the final layer
+//! norm, and which pooled vector.
+//!
+//! `h[k]` is the residual stream after layer `k`; `h[0]` are the embeddings, `h[n]` is the last.
+//!
+//! | family | encoder | hidden state | pooled |
+//! |---|---|---|---|
+//! | SD 1.x | ViT-L | `LN(h[12])` | – |
+//! | SD 2.x | ViT-H | `LN(h[23])` of 24 | – |
+//! | SDXL | ViT-L | `h[11]`, no norm | – |
+//! | SDXL, refiner | ViT-bigG | `h[31]`, no norm | `LN(h[32])` at the first end token × projection |
+//!
+//! Sources: Stability's `sgm/modules/encoders/modules.py` (`layer`, `always_return_pooled`), diffusers'
+//! `encode_prompt` of each pipeline, `ComfyUI`'s `comfy/sd1_clip.py`, `sd2_clip.py`, `sdxl_clip.py`.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::weights::{EncoderId, Family};
+
+use super::ClipConfig;
+
+/// Which pooled vector to make: always the full tower and its final layer norm, at the first end
+/// token, whatever hidden state is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Pooled {
+    /// None.
+    Skip,
+    /// Without projection (transformers' `pooler_output`).
+    Normed,
+    /// Times the projection (transformers' `text_embeds`), or an error where the file has none.
+    Projected,
+}
+
+/// What is read out of one encoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Readout {
+    /// The hidden state after this many layers.
+    pub layer: usize,
+    /// Whether the tower's final layer norm is applied to it.
+    pub final_norm: bool,
+    /// Which pooled vector is made beside it.
+    pub pooled: Pooled,
+}
+
+/// "Clip skip" in the numbering of the tool it was chosen in.
+///
+/// | result | A1111 | diffusers | `ComfyUI` |
+/// |---|---|---|---|
+/// | SD 1 `LN(h[12-k])` | k+1 | k | -(k+1) |
+/// | SD 2 `LN(h[23])`, the default | 1 | 0 | -2 |
+/// | SD 2 `LN(h[24])` | – | – | -1 |
+/// | SDXL `h[n-1]`, the default | 1 or 2 | 0 | -2 |
+/// | SDXL `h[n-2]` | 3 | 1 | -3 |
+/// | SDXL `h[n]`, no norm | – | – | -1 |
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ClipSkip {
+    /// The family's own state.
+    #[default]
+    Default,
+    /// `ComfyUI`'s `stop_at_clip_layer`: -1, -2…
+    ComfyUi(i32),
+    /// A1111's and Forge's "Clip skip": 1, 2…
+    ///
+    /// A1111 itself offers it for SD 1.x only; for the other families this is Forge's rule.
+    A1111(u32),
+    /// diffusers' `clip_skip`: 0, 1…
+    Diffusers(u32),
+}
+
+impl Readout {
+    /// The readout of a family's encoder, moved by `skip`. `pooled` is what the caller wants beside
+    /// it.
+    pub fn of(
+        family: Family,
+        config: &ClipConfig,
+        skip: ClipSkip,
+        pooled: Pooled,
+    ) -> Result<Readout> {
+        let (layer, final_norm) = state(family, config, skip)?;
+        let found = usize::try_from(layer)
+            .ok()
+            .filter(|layer| *layer <= config.layers);
+        let layer = found.ok_or_else(|| no_such_state(config, skip, layer))?;
+        Ok(Readout {
+            layer,
+            final_norm,
+            pooled,
+        })
+    }
+
+    /// The pooled vector that the family's U-Net takes from this encoder.
+    pub const fn pooled_of(family: Family, encoder: EncoderId) -> Pooled {
+        match (family, encoder) {
+            (Family::Sdxl | Family::Refiner, EncoderId::OpenClipG) => Pooled::Projected,
+            _ => Pooled::Skip,
+        }
+    }
+
+    /// The pooled vector that a tool hands on although the U-Net takes none. ViT-L's stays
+    /// unprojected (SD 1 checkpoints hold no projection); ViT-H's needs the whole tower and its
+    /// projection, which diffusers' folders leave out.
+    pub(crate) fn spare_pooled(family: Family, config: &ClipConfig, wanted: Pooled) -> Pooled {
+        match (family, wanted) {
+            (_, Pooled::Skip) | (Family::Sdxl | Family::Refiner, _) => Pooled::Skip,
+            (Family::Sd1, _) => Pooled::Normed,
+            (Family::Sd2, Pooled::Normed) => Pooled::Normed,
+            (Family::Sd2, Pooled::Projected) => {
+                let whole = config.layers == config.full_layers && config.projection.is_some();
+                if whole {
+                    Pooled::Projected
+                } else {
+                    Pooled::Skip
+                }
+            }
+        }
+    }
+}
+
+/// Layer (possibly out of range) and final norm.
+fn state(family: Family, config: &ClipConfig, skip: ClipSkip) -> Result<(i64, bool)> {
+    let full = signed(config.full_layers);
+    // SD 1.x and 2.x read through the final norm, SDXL and its refiner do not.
+    let final_norm = matches!(family, Family::Sd1 | Family::Sd2);
+    let default = match family {
+        Family::Sd1 => full,
+        Family::Sd2 | Family::Sdxl | Family::Refiner => full - 1,
+    };
+    Ok(match skip {
+        ClipSkip::Default => (default, final_norm),
+        ClipSkip::ComfyUi(value) if value >= 0 => return Err(bad_number("-1, -2, …", value)),
+        // Deeper than the tower: "last, with norm" (`SDClipModel.clip_layer`, comfy/sd1_clip.py).
+        ClipSkip::ComfyUi(value) if -i64::from(value) > full => (full, true),
+        ClipSkip::ComfyUi(value) => (full + 1 + i64::from(value), final_norm),
+        ClipSkip::A1111(0) => return Err(bad_number("1, 2, …", 0)),
+        ClipSkip::A1111(value) => (a1111_layer(family, default, i64::from(value)), final_norm),
+        ClipSkip::Diffusers(value) => (default - i64::from(value), final_norm),
+    })
+}
+
+/// SD counts from the default; SDXL takes 1 for 2 (Forge's `minimal_clip_skip`,
+/// backend/diffusion_engine/sdxl.py).
+fn a1111_layer(family: Family, default: i64, value: i64) -> i64 {
+    match family {
+        Family::Sd1 | Family::Sd2 => default + 1 - value,
+        Family::Sdxl | Family::Refiner => default + 2 - value.max(2),
+    }
+}
+
+fn signed(layers: usize) -> i64 {
+    i64::try_from(layers).expect("a layer count is small")
+}
+
+fn bad_number(numbers: &str, found: i32) -> Error {
+    let message = format!("this clip skip is counted {numbers}; {found} is none of these");
+    Error::new(ErrorKind::Request, message)
+        .hint("ComfyUI counts -1, -2…; A1111 1, 2…; diffusers 0, 1…")
+}
+
+fn no_such_state(config: &ClipConfig, skip: ClipSkip, layer: i64) -> Error {
+    let message = format!(
+        "clip skip {skip:?} asks for the state after layer {layer} of {}, the file has layers 1 to {}",
+        config.encoder, config.layers
+    );
+    Error::new(ErrorKind::Request, message).hint("choose a smaller clip skip")
+}

@@ -1,0 +1,208 @@
+//! REPOSITORY, FILE → FILE IN THE CACHE. The crate hf-hub brings the bytes into a folder beside the
+//! cache's own; only what was compared is moved into the cache.
+//!
+//! Why not straight into the cache: hf-hub 0.5.0 compares neither size nor checksum before a file
+//! is visible to every other tool. Why not on the caller's thread: it has no timeouts and a few
+//! assertions ([`transfer`]).
+
+mod failure;
+mod publish;
+mod transfer;
+
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use super::cache::{Cache, Lookup};
+use super::names::Sha256;
+use super::{EncoderFile, Failure, HubOptions, Phase, Place, Progress, hub_error, verify};
+use crate::error::{Error, ErrorKind, Result};
+use failure::Broken;
+use publish::publish;
+use transfer::{Arrived, Job};
+
+/// Between two looks at a lock that another process holds.
+const LOCK_INTERVAL: Duration = Duration::from_millis(100);
+/// Before a broken transfer is taken up again; grows with each time.
+const RETRY_AFTER: Duration = Duration::from_millis(250);
+
+/// Downloads, compares, and moves into the cache.
+pub(super) fn download(
+    root: &Path,
+    options: &HubOptions,
+    place: Place<'_>,
+    file: &EncoderFile,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<PathBuf, Failure> {
+    let folder = Cache::new(root).folder(place.repo);
+    let staging = folder.join(".sd-conditioner");
+    let job = Job {
+        endpoint: options.checked_endpoint()?,
+        token: options.checked_token()?,
+        staging: staging.clone(),
+        repo: place.repo.clone(),
+        revision: place.revision.clone(),
+        file: file.path.clone(),
+        bytes: file.bytes,
+    };
+    let lock = Lock::take(root, place, options.timeout)?;
+    if let (true, Some(path)) = (lock.waited, meanwhile(root, place, file)) {
+        return Ok(path);
+    }
+    fs::create_dir_all(&staging).map_err(|error| writing(&staging, error))?;
+    let result = transferred(&job, options, progress).and_then(|arrived| {
+        let compared = compare(&arrived, file, progress).map_err(|error| damaged(&error, place));
+        let path = compared.and_then(|()| publish(&folder, place.revision, &file.path, &arrived));
+        let _ = fs::remove_dir_all(&staging);
+        Ok(path?)
+    });
+    // Empty folders would be all that is left of a repository that is gone.
+    let _ = fs::remove_dir(&staging);
+    let _ = fs::remove_dir(&folder);
+    result
+}
+
+/// What another process fetched while this one waited for the lock.
+fn meanwhile(root: &Path, place: Place<'_>, file: &EncoderFile) -> Option<PathBuf> {
+    let Lookup::Found(path) = Cache::new(root).find(place.repo, place.revision, &file.path) else {
+        return None;
+    };
+    let fits = file
+        .bytes
+        .is_none_or(|bytes| verify::size(&path, bytes).is_ok());
+    fits.then_some(path)
+}
+
+/// Brings the bytes, taking a broken transfer up again as often as is allowed.
+fn transferred(
+    job: &Job,
+    options: &HubOptions,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Arrived, Failure> {
+    let mut tell = |done, total| {
+        progress(Progress {
+            file: job.file.as_str(),
+            phase: Phase::Downloading,
+            done,
+            total,
+        });
+    };
+    for attempt in 1.. {
+        let again = attempt <= options.retries;
+        match transfer::run(job, options.timeout, &mut tell) {
+            Ok(arrived) => return Ok(arrived),
+            Err(Broken::Gone(error)) => return Err(Failure::Gone(error)),
+            Err(Broken::Failed(error)) => return Err(Failure::Failed(error)),
+            Err(Broken::Transient(error)) if !again => return Err(Failure::Failed(error)),
+            Err(Broken::Transient(_)) => sleep(RETRY_AFTER * attempt),
+            Err(Broken::Stale(error)) => {
+                let _ = fs::remove_dir_all(&job.staging);
+                if !again {
+                    return Err(Failure::Failed(error));
+                }
+            }
+        }
+    }
+    unreachable!("the last attempt returns")
+}
+
+/// Size and checksum, those of the catalog before those of the hub.
+fn compare(
+    arrived: &Arrived,
+    file: &EncoderFile,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<()> {
+    let bytes = file.bytes.unwrap_or(arrived.bytes);
+    verify::size(&arrived.blob, bytes)?;
+    // The hub's etag is the sha256 of a large file, and something else for a small one.
+    let announced = Sha256::new(&arrived.etag).ok();
+    let Some(wanted) = file.sha256.as_ref().or(announced.as_ref()) else {
+        return Ok(());
+    };
+    verify::sha256(&arrived.blob, wanted, &mut |done| {
+        let phase = Phase::Verifying;
+        progress(Progress {
+            file: file.path.as_str(),
+            phase,
+            done,
+            total: Some(bytes),
+        });
+    })
+}
+
+fn damaged(error: &Error, place: Place<'_>) -> Error {
+    let what = format!(
+        "what {} sent is wrong: {}; nothing of it was kept",
+        place.repo,
+        error.message()
+    );
+    Error::new(error.kind(), what)
+        .hint("fetch again; if it comes out the same, the repository or a proxy changed the file")
+}
+
+/// One download at a time from a repository, on this machine.
+struct Lock {
+    /// Whether another process held it.
+    waited: bool,
+    _file: File,
+}
+
+impl Lock {
+    fn take(root: &Path, place: Place<'_>, patience: Duration) -> Result<Lock> {
+        let folder = root.join(".locks").join(place.repo.folder());
+        let path = folder.join("sd-conditioner.lock");
+        fs::create_dir_all(&folder).map_err(|error| Error::io(&folder, error))?;
+        let file = File::create(&path).map_err(|error| Error::io(&path, error))?;
+        let start = Instant::now();
+        let mut waited = false;
+        loop {
+            match file.try_lock() {
+                Ok(()) => {
+                    return Ok(Lock {
+                        waited,
+                        _file: file,
+                    });
+                }
+                Err(TryLockError::WouldBlock) if start.elapsed() > patience => {
+                    return Err(busy(&path, place, patience));
+                }
+                Err(TryLockError::WouldBlock) => sleep(LOCK_INTERVAL),
+                Err(TryLockError::Error(error))
+                    if error.kind() == std::io::ErrorKind::Unsupported =>
+                {
+                    return Ok(Lock {
+                        waited,
+                        _file: file,
+                    });
+                }
+                Err(TryLockError::Error(error)) => return Err(Error::io(path, error)),
+            }
+            waited = true;
+        }
+    }
+}
+
+fn busy(path: &Path, place: Place<'_>, patience: Duration) -> Error {
+    hub_error(format!(
+        "another process has been downloading from {} for longer than {} s",
+        place.repo,
+        patience.as_secs_f32()
+    ))
+    .at_path(path)
+    .hint("wait for it and try again")
+}
+
+/// A failed write in the cache, with what is most likely behind it.
+fn writing(path: &Path, error: std::io::Error) -> Error {
+    let hint = match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => "the disk is full",
+        std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
+            "the cache directory must be writable; choose another with HF_HUB_CACHE"
+        }
+        _ => "this happened while the cache was written",
+    };
+    let error = Error::io(path, error).hint(hint);
+    debug_assert_eq!(error.kind(), ErrorKind::Io);
+    error
+}

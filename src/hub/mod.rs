@@ -1,0 +1,369 @@
+//! NAME → FILES. A name of `weights.toml` goes in; paths of whole and checked files on this machine
+//! come out, from the hub's cache or, with the feature `hub`, from the hub.
+//!
+//! What this room promises:
+//!
+//! * Nothing is asked of the network when the cache has the file, and nothing at all when
+//!   [`HubOptions::offline`] is set.
+//! * A download becomes visible in the cache only after its size and its sha256 were compared: with
+//!   those of the catalog, or else with those that the hub announces. A cached file's size is
+//!   compared on each use.
+//! * Every name is checked before a path or an address is made of it.
+//! * The environment is read only through [`HubOptions::from_variables`]. (The HTTP client below the
+//!   crate hf-hub looks up the usual proxy variables by itself.)
+//!
+//! The cache is shared with Python's `huggingface_hub`, whose layout it has.
+
+mod cache;
+mod catalog;
+mod names;
+mod options;
+mod verify;
+
+#[cfg(feature = "hub")]
+mod download;
+#[cfg(not(feature = "hub"))]
+mod no_download;
+
+#[cfg(feature = "hub")]
+use download::download;
+#[cfg(not(feature = "hub"))]
+use no_download::download;
+
+pub use catalog::{Catalog, EncoderFile, Entry, Mirror};
+pub use names::{FileName, RepoId, Revision, Sha256};
+pub use options::{DEFAULT_ENDPOINT, DEFAULT_TIMEOUT, HubOptions};
+pub use verify::to_delete;
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::weights::Family;
+use cache::{Cache, Lookup};
+
+/// A catalog, a cache, and perhaps a hub to fill the cache from.
+///
+/// ```
+/// use sd_conditioner::hub::{Hub, HubOptions};
+/// let folder = std::env::temp_dir().join("an-empty-cache");
+/// let hub = Hub::new(HubOptions { cache_dir: Some(folder), offline: true, ..HubOptions::default() });
+/// let error = hub.fetch("sd15", &mut |_| {}).unwrap_err();
+/// assert!(error.to_string().contains("offline"));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Hub {
+    options: HubOptions,
+    catalog: Catalog,
+}
+
+/// A checkpoint that is on this machine.
+#[must_use]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetched {
+    /// What kind of conditioning it makes.
+    pub family: Family,
+    /// One path for each of the entry's files, in its order.
+    pub paths: Vec<PathBuf>,
+    /// Where each of them came from.
+    pub origins: Vec<Origin>,
+}
+
+/// Where a file came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// It was in the cache, under this repository; nothing was asked of the network.
+    Cache(RepoId),
+    /// It was downloaded from the entry's own repository.
+    Repository(RepoId),
+    /// It was downloaded from this mirror, because the entry's own repository is gone.
+    Mirror(RepoId),
+}
+
+/// How far a file has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress<'a> {
+    /// The file, as its repository names it.
+    pub file: &'a str,
+    /// What is being done with it.
+    pub phase: Phase,
+    /// Bytes done in this phase.
+    pub done: u64,
+    /// Bytes to do, where that is known.
+    pub total: Option<u64>,
+}
+
+/// What is being done with a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// Its bytes are on their way.
+    Downloading,
+    /// Its checksum is computed.
+    Verifying,
+}
+
+/// One place where a file may be.
+#[derive(Clone, Copy, Debug)]
+struct Place<'a> {
+    repo: &'a RepoId,
+    revision: &'a Revision,
+    rank: Rank,
+}
+
+/// What a place is to its entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rank {
+    Own,
+    Mirror,
+}
+
+/// Why a download did not happen.
+#[derive(Debug)]
+enum Failure {
+    /// The repository, revision or file is missing, private, or removed: ask the next mirror.
+    #[cfg_attr(
+        not(feature = "hub"),
+        expect(dead_code, reason = "only a download makes it")
+    )]
+    Gone(Error),
+    /// Anything else, which a mirror would not mend.
+    Failed(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure::Failed(error)
+    }
+}
+
+impl Hub {
+    /// A hub with the catalog that comes with this crate. Touches neither disk nor network.
+    pub fn new(options: HubOptions) -> Hub {
+        Hub::with_catalog(options, Catalog::published())
+    }
+
+    /// A hub with another catalog.
+    pub fn with_catalog(options: HubOptions, catalog: Catalog) -> Hub {
+        Hub { options, catalog }
+    }
+
+    /// What it knows by name.
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// How it was set up.
+    pub fn options(&self) -> &HubOptions {
+        &self.options
+    }
+
+    /// The files of the checkpoint of this name, downloaded if they are not in the cache.
+    ///
+    /// `progress` is called on the caller's thread. The download itself runs on a thread of its own,
+    /// so that a server that says nothing more cannot hold the caller for longer than
+    /// [`HubOptions::timeout`]; that thread ends with the call, or with its connection.
+    pub fn fetch(&self, name: &str, progress: &mut dyn FnMut(Progress<'_>)) -> Result<Fetched> {
+        self.fetch_entry(self.catalog.get(name)?, progress)
+    }
+
+    /// The files of an entry, which need not be in the catalog.
+    pub fn fetch_entry(
+        &self,
+        entry: &Entry,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<Fetched> {
+        let root = self.options.checked_cache()?;
+        let mut fetched = Fetched {
+            family: entry.family,
+            paths: Vec::new(),
+            origins: Vec::new(),
+        };
+        for file in &entry.files {
+            let (path, origin) = match self.cached(&root, entry, file, progress)? {
+                Cached::Yes(path, repo) => (path, Origin::Cache(repo)),
+                Cached::No(_) if !self.options.offline => {
+                    self.downloaded(&root, entry, file, progress)?
+                }
+                Cached::No(odd) => return Err(offline(&root, entry, file, odd)),
+            };
+            fetched.paths.push(path);
+            fetched.origins.push(origin);
+        }
+        Ok(fetched)
+    }
+
+    fn cached(
+        &self,
+        root: &Path,
+        entry: &Entry,
+        file: &EncoderFile,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<Cached> {
+        let cache = Cache::new(root);
+        let mut odd = None;
+        for place in entry.places() {
+            match cache.find(place.repo, place.revision, &file.path) {
+                Lookup::Found(path) => {
+                    self.compare(&path, file, progress)
+                        .map_err(|error| error.hint(verify::to_delete(&path)))?;
+                    return Ok(Cached::Yes(path, place.repo.clone()));
+                }
+                Lookup::Absent(note) => odd = odd.or(note),
+            }
+        }
+        for repo in entry.places().map(|place| place.repo).chain(&entry.former) {
+            let known = file.sha256.as_ref();
+            if let Some(path) =
+                known.and_then(|sha256| cache.find_content(repo, &file.path, sha256))
+            {
+                self.compare(&path, file, progress)
+                    .map_err(|error| error.hint(verify::to_delete(&path)))?;
+                return Ok(Cached::Yes(path, repo.clone()));
+            }
+        }
+        Ok(Cached::No(odd))
+    }
+
+    /// A cached file against the catalog: its size always, its checksum if that is wanted.
+    fn compare(
+        &self,
+        path: &Path,
+        file: &EncoderFile,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<()> {
+        if let Some(bytes) = file.bytes {
+            verify::size(path, bytes)?;
+        }
+        match &file.sha256 {
+            Some(sha256) if self.options.verify => verify::sha256(path, sha256, &mut |done| {
+                let file_name = file.path.as_str();
+                progress(Progress {
+                    file: file_name,
+                    phase: Phase::Verifying,
+                    done,
+                    total: file.bytes,
+                });
+            }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Asks the repository, then its mirrors as long as each is gone.
+    fn downloaded(
+        &self,
+        root: &Path,
+        entry: &Entry,
+        file: &EncoderFile,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<(PathBuf, Origin)> {
+        let mut gone = Vec::new();
+        for place in entry.places() {
+            match download(root, &self.options, place, file, progress) {
+                Ok(path) if place.rank == Rank::Own => {
+                    return Ok((path, Origin::Repository(place.repo.clone())));
+                }
+                Ok(path) => return Ok((path, Origin::Mirror(place.repo.clone()))),
+                Err(Failure::Gone(error)) => gone.push(error),
+                Err(Failure::Failed(error)) => return Err(after(&gone, error)),
+            }
+        }
+        Err(all_gone(entry, gone))
+    }
+}
+
+/// Whether the cache has a file, and what was odd if it has not.
+enum Cached {
+    Yes(PathBuf, RepoId),
+    No(Option<String>),
+}
+
+impl Entry {
+    fn places(&self) -> impl Iterator<Item = Place<'_>> {
+        let own = Place {
+            repo: &self.repo,
+            revision: &self.revision,
+            rank: Rank::Own,
+        };
+        std::iter::once(own).chain(self.mirrors.iter().map(|mirror| Place {
+            repo: &mirror.repo,
+            revision: &mirror.revision,
+            rank: Rank::Mirror,
+        }))
+    }
+}
+
+fn hub_error(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Hub, message)
+}
+
+fn offline(root: &Path, entry: &Entry, file: &EncoderFile, odd: Option<String>) -> Error {
+    let Entry {
+        name,
+        repo,
+        revision,
+        ..
+    } = entry;
+    let odd = odd.map(|odd| format!("; {odd}")).unwrap_or_default();
+    let path = &file.path;
+    hub_error(format!(
+        "`{name}` is not in the cache, and the hub is not asked because it is set offline: \
+         repository {repo}, file {path}, revision {revision}, cache directory {}{odd}",
+        root.display()
+    ))
+    .hint(format!(
+        "fetch it once with a connection (HF_HUB_OFFLINE unset), or copy the cache from a machine \
+         that has one: hf download {repo} {path} --revision {revision}"
+    ))
+}
+
+/// The last error, with the repositories that were gone before it.
+fn after(gone: &[Error], error: Error) -> Error {
+    if gone.is_empty() {
+        return error;
+    }
+    let before: Vec<String> = gone
+        .iter()
+        .map(|error| error.message().to_owned())
+        .collect();
+    let mut told = Error::new(
+        error.kind(),
+        format!("{}; before it: {}", error.message(), before.join("; ")),
+    );
+    if let Some(path) = error.path() {
+        told = told.at_path(path);
+    }
+    if let Some(hint) = error.hint_text() {
+        told = told.hint(hint);
+    }
+    told.because(error)
+}
+
+fn all_gone(entry: &Entry, mut gone: Vec<Error>) -> Error {
+    let tried: Vec<String> = gone
+        .iter()
+        .map(|error| error.message().to_owned())
+        .collect();
+    let mirrors: Vec<&str> = entry
+        .mirrors
+        .iter()
+        .map(|mirror| mirror.repo.as_str())
+        .collect();
+    let mirrors = if mirrors.is_empty() {
+        "no mirror is known".to_owned()
+    } else {
+        format!("its mirrors were asked too: {}", mirrors.join(", "))
+    };
+    let notes = entry
+        .notes
+        .as_deref()
+        .map(|notes| format!(" {notes}"))
+        .unwrap_or_default();
+    let error = hub_error(format!("`{}`: {}; {mirrors}", entry.name, tried.join("; ")));
+    let error = match gone.pop() {
+        Some(last) => error.because(last),
+        None => error,
+    };
+    error.hint(format!(
+        "if the repository is gated, accept its licence on its page and pass a token (HF_TOKEN); \
+         otherwise fetch the file elsewhere and open it by path.{notes}"
+    ))
+}

@@ -1,0 +1,36 @@
+//! What stands in for downloads in a build without the feature `hub`.
+
+use std::path::{Path, PathBuf};
+
+use super::{EncoderFile, Failure, HubOptions, Place, Progress};
+use crate::error::{Error, ErrorKind};
+
+/// Says that this build cannot.
+pub(super) fn download(
+    root: &Path,
+    _options: &HubOptions,
+    place: Place<'_>,
+    file: &EncoderFile,
+    _progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<PathBuf, Failure> {
+    let Place {
+        repo,
+        revision,
+        rank: _,
+    } = place;
+    Err(Failure::Failed(
+        Error::new(
+            ErrorKind::Unsupported,
+            format!(
+                "this build cannot download: repository {repo}, file {}, revision {revision} is not in \
+                 the cache directory {}",
+                file.path,
+                root.display()
+            ),
+        )
+        .hint(format!(
+            "build with the feature `hub`, or fill the cache: hf download {repo} {} --revision {revision}",
+            file.path
+        )),
+    ))
+}

@@ -1,0 +1,50 @@
+//! HOT OPERATIONS, each done plainly and, where it pays, fast. Every fast path equals
+//! [`reference`](Reference) within a stated bar.
+//!
+//! Activations are f32 on every device; matrices may be stored in f32, f16 or bf16.
+
+mod reference;
+
+pub use reference::Reference;
+
+use std::fmt;
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+
+use crate::error::Result;
+
+/// Which non-linearity an MLP has. Named by formula, because "gelu" means two different ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Activation {
+    /// `x · sigmoid(1.702 x)`: OpenAI's CLIP.
+    QuickGelu,
+    /// `x/2 · (1 + erf(x/√2))`: what "gelu" means in `OpenCLIP` and transformers.
+    GeluErf,
+    /// The tanh approximation of it ("`gelu_new`"): up to 4.7e-4 away.
+    GeluTanh,
+}
+
+/// The operations of a CLIP layer. Tensors are contiguous; activations are f32.
+pub trait Kernels: fmt::Debug + Send + Sync {
+    /// What to call it in a report: `reference`, `cuda-f16-fused`…
+    fn name(&self) -> &'static str;
+
+    /// `x · weightᵀ + bias`: `[rows, in] × [out, in] → [rows, out]`.
+    fn linear(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor>;
+
+    /// Layer norm over the last dimension: `[.., width] → [.., width]`.
+    fn layer_norm(&self, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor>;
+
+    /// The non-linearity, element by element.
+    fn activate(&self, x: &Tensor, activation: Activation) -> Result<Tensor>;
+
+    /// Causal self-attention over heads of 64: `[windows, 77, 3·width] → [windows, 77, width]`.
+    /// The last dimension holds query, key and value, in this order.
+    fn causal_attention(&self, qkv: &Tensor, heads: usize) -> Result<Tensor>;
+}
+
+/// The best kernels for a device. Until a fused path exists this is [`Reference`] everywhere.
+pub fn choose(device: &Device) -> Result<Arc<dyn Kernels>> {
+    Ok(Arc::new(Reference::new(device)?))
+}

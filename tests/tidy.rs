@@ -1,0 +1,212 @@
+//! Rules of the house that the compiler cannot check. ARCHITECTURE.md explains them.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A room, and every room it may name after `crate::`.
+const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("error", &[]),
+    ("prompt", &["error"]),
+    ("tokens", &["prompt", "error"]),
+    ("weights", &["error"]),
+    ("kernels", &["error"]),
+    ("encoder", &["tokens", "weights", "kernels", "error"]),
+    (
+        "conditioning",
+        &["prompt", "tokens", "weights", "encoder", "kernels", "error"],
+    ),
+    (
+        "profile",
+        &[
+            "prompt",
+            "tokens",
+            "weights",
+            "encoder",
+            "conditioning",
+            "error",
+        ],
+    ),
+    ("hub", &["weights", "error"]),
+    (
+        "conditioner",
+        &[
+            "prompt",
+            "tokens",
+            "weights",
+            "kernels",
+            "encoder",
+            "conditioning",
+            "profile",
+            "hub",
+            "error",
+        ],
+    ),
+    (
+        "graph",
+        &[
+            "prompt",
+            "encoder",
+            "conditioning",
+            "profile",
+            "conditioner",
+            "error",
+        ],
+    ),
+];
+
+/// Lines a source file may have; 400 is the aim.
+const LONGEST_FILE: usize = 800;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn sources(folder: &str) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap().map(Result::unwrap) {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                found.push((path.strip_prefix(root()).unwrap().to_owned(), text));
+            }
+        }
+    }
+    assert!(!found.is_empty(), "{folder} holds no sources");
+    found
+}
+
+/// `src/tokens/bpe.rs` and `src/tokens.rs` are in room `tokens`.
+fn room_of(file: &Path) -> String {
+    let second = file
+        .components()
+        .nth(1)
+        .unwrap()
+        .as_os_str()
+        .to_string_lossy()
+        .into_owned();
+    second.trim_end_matches(".rs").to_owned()
+}
+
+fn code_of(text: &str) -> String {
+    let lines = text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"));
+    lines.fold(String::new(), |mut code, line| {
+        writeln!(code, "{line}").unwrap();
+        code
+    })
+}
+
+/// True when `code` reaches into `room`: `crate::room` or `crate::{.., room::..}`.
+fn names_room(code: &str, room: &str) -> bool {
+    let direct = code.match_indices("crate::").any(|(at, _)| {
+        let word: String = code[at + 7..]
+            .chars()
+            .take_while(|c| c.is_alphanumeric() || *c == '_')
+            .collect();
+        word == room
+    });
+    direct
+        || code.split("crate::{").skip(1).any(|rest| {
+            let group = rest.split(';').next().unwrap_or("");
+            group
+                .split([',', '{', '}', ' '])
+                .any(|word| word.split("::").next() == Some(room))
+        })
+}
+
+#[test]
+fn rooms_import_only_downwards() {
+    let mut wrong = Vec::new();
+    for (file, text) in sources("src") {
+        let (room, code) = (room_of(&file), code_of(&text));
+        let Some((_, allowed)) = MAY_IMPORT.iter().find(|(name, _)| *name == room) else {
+            assert_eq!(room, "lib", "{}: an unknown room", file.display());
+            continue;
+        };
+        let others = MAY_IMPORT.iter().map(|(other, _)| *other);
+        for other in others.filter(|other| *other != room && !allowed.contains(other)) {
+            if names_room(&code, other) {
+                wrong.push(format!(
+                    "{}: `{room}` may not use `crate::{other}`",
+                    file.display()
+                ));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_import_check_can_fail() {
+    assert!(names_room("use crate::weights::Family;", "weights"));
+    assert!(names_room(
+        "use crate::{error::Result, weights::Family};",
+        "weights"
+    ));
+    assert!(!names_room("use crate::weights_of_gold;", "weights"));
+}
+
+#[test]
+fn text_rooms_know_no_tensors() {
+    for (file, text) in sources("src") {
+        if matches!(room_of(&file).as_str(), "prompt" | "tokens") {
+            assert!(
+                !code_of(&text).contains("candle"),
+                "{}: no candle here",
+                file.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn unsafe_code_stays_in_the_kernels() {
+    for (file, text) in sources("src") {
+        if !file.starts_with("src/kernels/cpu") && !file.starts_with("src/kernels/cuda") {
+            assert!(
+                !code_of(&text).contains("unsafe "),
+                "{}: unsafe",
+                file.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn features_of_devices_stand_at_one_door() {
+    for (file, text) in sources("src") {
+        if file != Path::new("src/kernels/mod.rs") {
+            assert!(
+                !code_of(&text).contains("feature = \"cuda\""),
+                "{}",
+                file.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn the_library_reads_no_environment_and_prints_nothing() {
+    for (file, text) in sources("src") {
+        let code = code_of(&text);
+        for word in ["std::env::", "env::var", "println!", "eprintln!"] {
+            assert!(!code.contains(word), "{}: {word}", file.display());
+        }
+    }
+}
+
+#[test]
+fn files_can_be_read_in_one_sitting() {
+    for folder in ["src", "cli/src", "tests", "examples"] {
+        for (file, text) in sources(folder) {
+            let lines = text.lines().count();
+            assert!(lines <= LONGEST_FILE, "{}: {lines} lines", file.display());
+        }
+    }
+}
