@@ -3,17 +3,18 @@
 mod container;
 mod content;
 mod folders;
+mod identity;
 mod layouts;
 mod parts;
 mod values;
 
 use std::path::Path;
 
-use sd_conditioner::weights::{Checkpoint, EncoderId, TensorSource};
+use sd_conditioner::weights::{Checkpoint, Encoders};
 use sd_conditioner::{Error, ErrorKind};
 
 /// Opens a file and asks for every encoder in it: what a program that loads it does.
-fn load(path: &Path) -> Result<Vec<(EncoderId, Box<dyn TensorSource>)>, Error> {
+fn load(path: &Path) -> Result<Encoders, Error> {
     let checkpoint = Checkpoint::open(path)?;
     let encoders = checkpoint.encoders().into_iter();
     encoders

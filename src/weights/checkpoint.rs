@@ -1,5 +1,6 @@
 //! One file or folder: which text encoders are in it, for which family, and how to read them.
 
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -175,10 +176,11 @@ impl Checkpoint {
                 hash.update(format!("{name} {dtype} {shape:?} {} {start}\n", entry.part));
             }
         }
-        hash.finalize()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        let mut text = String::new();
+        for byte in hash.finalize() {
+            let _ = write!(text, "{byte:02x}");
+        }
+        text
     }
 
     pub(super) fn located(&self, encoder: EncoderId) -> Option<&Located> {

@@ -98,7 +98,7 @@ impl fmt::Display for Family {
 /// What is known of a tensor before it is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorInfo {
-    /// Rows first, as PyTorch prints it.
+    /// Rows first, as `PyTorch` prints it.
     pub shape: Vec<usize>,
     /// How it is stored: `F32`, `F16`, `BF16`, `F8_E4M3`…
     pub stored: String,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::checkpoint::{Checkpoint, Container, Located};
 use super::format::archive::{Archive, Entry};
@@ -121,7 +122,7 @@ pub(super) fn report(checkpoint: &Checkpoint) -> LoadReport {
     };
     for archive in &checkpoint.archives {
         report.notes.extend(archive.notes.iter().cloned());
-        let of_archive = |located: &&Located| std::ptr::eq(&*located.archive, &**archive);
+        let of_archive = |located: &&Located| Arc::ptr_eq(&located.archive, archive);
         let located: Vec<_> = checkpoint.encoders.iter().filter(of_archive).collect();
         sort(&mut report, archive, &located);
     }

@@ -9,7 +9,7 @@ use half::{bf16, f16};
 
 /// How values are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stored {
+pub(crate) enum Stored {
     F64,
     F32,
     F16,
@@ -22,7 +22,7 @@ pub enum Stored {
 }
 
 impl Stored {
-    pub const fn tag(self) -> &'static str {
+    pub(crate) const fn tag(self) -> &'static str {
         match self {
             Stored::F64 => "F64",
             Stored::F32 => "F32",
@@ -36,7 +36,7 @@ impl Stored {
         }
     }
 
-    pub const fn n_bytes(self) -> usize {
+    pub(crate) const fn n_bytes(self) -> usize {
         match self {
             Stored::F64 | Stored::I64 => 8,
             Stored::F32 | Stored::I32 => 4,
@@ -48,9 +48,10 @@ impl Stored {
     /// Little-endian bytes. Halves are rounded to nearest even, 8-bit types towards zero.
     #[expect(
         clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
         reason = "integers in these files are small"
     )]
-    pub fn bytes(self, values: &[f32]) -> Vec<u8> {
+    pub(crate) fn bytes(self, values: &[f32]) -> Vec<u8> {
         fn each<const N: usize>(values: &[f32], bytes: impl Fn(f32) -> [u8; N]) -> Vec<u8> {
             values.iter().flat_map(|value| bytes(*value)).collect()
         }
@@ -68,7 +69,7 @@ impl Stored {
     }
 
     /// What a reader must make of a value that was stored so.
-    pub fn rounded(self, value: f32) -> f32 {
+    pub(crate) fn rounded(self, value: f32) -> f32 {
         match self {
             Stored::F64 | Stored::F32 | Stored::I64 | Stored::I32 | Stored::U8 => value,
             Stored::F16 => f16::from_f32(value).to_f32(),
@@ -88,7 +89,7 @@ impl Stored {
 fn e4m3(value: f32) -> u8 {
     let sign = if value.is_sign_negative() { 0x80 } else { 0 };
     let size = value.abs().min(448.0);
-    let exponent = ((size.to_bits() >> 23) as i32 - 127 + 7).max(0);
+    let exponent = (size.to_bits() >> 23).saturating_sub(120);
     let mantissa = if exponent == 0 {
         (size * 512.0) as u32
     } else {
@@ -109,15 +110,15 @@ fn from_e4m3(byte: u8) -> f32 {
 
 /// One tensor to write; its values are made when their turn comes.
 #[derive(Clone)]
-pub struct Entry {
-    pub name: String,
-    pub stored: Stored,
-    pub shape: Vec<usize>,
-    pub make: Rc<dyn Fn() -> Vec<f32>>,
+pub(crate) struct Entry {
+    pub(crate) name: String,
+    pub(crate) stored: Stored,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) make: Rc<dyn Fn() -> Vec<f32>>,
 }
 
 impl Entry {
-    pub fn new(
+    pub(crate) fn new(
         name: &str,
         stored: Stored,
         shape: &[usize],
@@ -132,7 +133,7 @@ impl Entry {
     }
 
     /// A tensor of one value throughout.
-    pub fn filled(name: &str, stored: Stored, shape: &[usize], value: f32) -> Entry {
+    pub(crate) fn filled(name: &str, stored: Stored, shape: &[usize], value: f32) -> Entry {
         let count = shape.iter().product();
         Entry::new(name, stored, shape, move || vec![value; count])
     }
@@ -143,7 +144,7 @@ impl Entry {
 }
 
 /// Length and text of the header: widest type first, then by name, padded to 8 bytes.
-pub fn header(entries: &[Entry]) -> (Vec<Entry>, Vec<u8>) {
+pub(crate) fn header(entries: &[Entry]) -> (Vec<Entry>, Vec<u8>) {
     let mut order = entries.to_vec();
     order.sort_by(|one, two| {
         (two.stored.n_bytes(), &one.name).cmp(&(one.stored.n_bytes(), &two.name))
@@ -168,7 +169,7 @@ pub fn header(entries: &[Entry]) -> (Vec<Entry>, Vec<u8>) {
 }
 
 /// Writes a whole file.
-pub fn save(path: &Path, entries: &[Entry]) -> PathBuf {
+pub(crate) fn save(path: &Path, entries: &[Entry]) -> PathBuf {
     let (order, header) = header(entries);
     let folder = path.parent().expect("a file in a folder");
     std::fs::create_dir_all(folder).expect("a writable folder");
@@ -184,7 +185,7 @@ pub fn save(path: &Path, entries: &[Entry]) -> PathBuf {
 
 /// Writes the header only and makes the file as long as it should be: all values are zero and take
 /// no space.
-pub fn save_sparse(path: &Path, entries: &[Entry]) -> PathBuf {
+pub(crate) fn save_sparse(path: &Path, entries: &[Entry]) -> PathBuf {
     let (order, header) = header(entries);
     let n_bytes: usize = order.iter().map(Entry::n_bytes).sum();
     let mut file = File::create(path).expect("a writable file");

@@ -1,6 +1,7 @@
 //! What several test modules need.
 
-pub mod checkpoints;
+pub(crate) mod checkpoints;
 pub mod close;
-pub mod entries;
+pub(crate) mod entries;
 pub mod golden;
+pub(crate) mod spelling;

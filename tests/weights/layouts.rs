@@ -1,12 +1,16 @@
 //! One synthetic checkpoint in every layout.
 
 use candle_core::{DType, Device, Tensor};
+use sd_conditioner::ErrorKind;
 use sd_conditioner::Family::{self, Refiner, Sd1, Sd2, Sdxl};
 use sd_conditioner::candle_core;
-use sd_conditioner::weights::{Checkpoint, Container, TensorSource};
+use sd_conditioner::weights::Layout as Id;
+use sd_conditioner::weights::{Checkpoint, Container, EncoderId, TensorSource, combine};
 
-use crate::support::checkpoints::{self, Layout, diffusers_source, source, write};
-use crate::support::entries::Stored;
+use crate::support::checkpoints::{
+    self, Layout, Projection, diffusers_source, huggingface, source, write,
+};
+use crate::support::entries::{Entry, Stored, save};
 
 const SEED: u64 = 73;
 
@@ -30,10 +34,7 @@ fn check(family: Family, layout: Layout, stored: Stored, ids: &[&str], found: Op
         );
         for (index, encoder) in checkpoint.encoders().into_iter().enumerate() {
             let id = if paths.len() == 1 { ids[index] } else { id };
-            assert_eq!(
-                checkpoint.layout(encoder).map(|layout| layout.id()),
-                Some(id)
-            );
+            assert_eq!(checkpoint.layout(encoder).map(Id::id), Some(id));
             let mut expected = source(encoder, SEED);
             if layout == Layout::Diffusers {
                 expected = diffusers_source(encoder, SEED);
@@ -316,7 +317,7 @@ fn fingerprints() {
 #[test]
 fn encoders_in_unusual_slots() {
     let folder = tempfile::tempdir().expect("a folder");
-    let encoder = sd_conditioner::weights::EncoderId::OpenClipG;
+    let encoder = EncoderId::OpenClipG;
     checkpoints::text_encoder(
         &folder.path().join("text_encoder"),
         encoder,
@@ -337,4 +338,52 @@ fn encoders_in_unusual_slots() {
         (None, &[Refiner, Sdxl][..])
     );
     assert_eq!(checkpoint.hidden_act(encoder), Some("gelu"));
+}
+
+/// Checkpoints of SD 3 hold L and G too; they are read, but only a caller can name a family.
+#[test]
+fn encoders_of_other_families() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (l, g) = (EncoderId::ClipL, EncoderId::OpenClipG);
+    let mut entries = Vec::new();
+    for encoder in [l, g] {
+        let prefix = format!("text_encoders.{encoder}.transformer.");
+        let source = source(encoder, SEED);
+        entries.extend(huggingface(
+            &source,
+            &prefix,
+            "text_model.",
+            Projection::Linear,
+            Stored::F16,
+        ));
+    }
+    entries.push(Entry::filled(
+        "text_encoders.t5xxl.transformer.shared.weight",
+        Stored::F16,
+        &[8, 8],
+        1.0,
+    ));
+    let path = save(&folder.path().join("sd3.safetensors"), &entries);
+    let checkpoint = Checkpoint::open(&path).expect("two encoders");
+    assert_eq!(
+        (checkpoint.family(), checkpoint.candidates()),
+        (None, &[][..])
+    );
+    assert_eq!(checkpoint.layout(g).map(Id::id), Some("C6"));
+    check_equal(
+        &*checkpoint.encoder(l).expect("L"),
+        &source(l, SEED),
+        Stored::F16,
+    );
+    check_equal(
+        &*checkpoint.encoder(g).expect("G"),
+        &source(g, SEED),
+        Stored::F16,
+    );
+    let parts = [checkpoint];
+    assert_eq!(
+        combine(&parts, None).expect_err("no family").kind(),
+        ErrorKind::Unsupported
+    );
+    assert_eq!(combine(&parts, Some(Sdxl)).expect("named").0, Sdxl);
 }

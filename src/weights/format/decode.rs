@@ -53,7 +53,9 @@ fn multiply(values: &mut [f32], scale: Option<&[f32]>) {
     };
     let n_columns = values.len().div_ceil(scale.len());
     for (row, factor) in values.chunks_mut(n_columns).zip(scale) {
-        row.iter_mut().for_each(|value| *value *= factor);
+        for value in row {
+            *value *= factor;
+        }
     }
 }
 
@@ -88,7 +90,7 @@ pub(crate) fn numbers(bytes: &[u8], dtype: Dtype) -> Result<Vec<f32>> {
 }
 
 fn table(bytes: &[u8], value: fn(u8) -> f32) -> Vec<f32> {
-    let values: [f32; 256] = std::array::from_fn(|byte| value(byte as u8));
+    let values: Vec<f32> = (0..=u8::MAX).map(value).collect();
     bytes
         .iter()
         .map(|byte| values[usize::from(*byte)])

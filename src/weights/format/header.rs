@@ -55,7 +55,7 @@ fn place(header: Header, data: u64, length: u64) -> Result<Vec<Announced>> {
     if tensors.is_empty() {
         return Err(broken("the file holds metadata but no tensor".to_owned()));
     }
-    tensors.sort_by(|(_, one), (_, two)| one.data_offsets.cmp(&two.data_offsets));
+    tensors.sort_by_key(|(_, tensor)| tensor.data_offsets);
     let mut end = 0;
     let mut announced = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {

@@ -111,8 +111,7 @@ fn foreign(first: &[u8]) -> Option<Error> {
     Some(broken(&format!("this is {kind}, not weights"), SAFETENSORS))
 }
 
-/// A zip file is a PyTorch file, a TorchScript archive, NumPy arrays or something else, by the
-/// names of its entries.
+/// A zip file is what the names of its entries say: `PyTorch`'s, `TorchScript`'s, `NumPy`'s, other.
 fn zip(first: &[u8], file: &mut File, length: u64) -> Option<Error> {
     if !first.starts_with(b"PK\x03\x04") {
         return None;

@@ -75,11 +75,12 @@ fn count_layers(archive: &Archive, style: Style, root: &str) -> Result<usize> {
     let mut numbers = BTreeSet::new();
     let prefix = format!("{root}{}", naming.layers);
     for (name, _) in archive.below(&prefix) {
-        if let Some((number, rest)) = split_numbered(name, "") {
-            if naming.layer.iter().any(|(_, file, _)| *file == rest) {
-                numbers.insert(number);
-            }
-        }
+        let part = split_numbered(name, "");
+        let known = |rest| naming.layer.iter().any(|(_, file, _)| *file == rest);
+        numbers.extend(
+            part.filter(|(_, rest)| known(*rest))
+                .map(|(number, _)| number),
+        );
     }
     let gap = numbers
         .iter()

@@ -76,7 +76,9 @@ fn compare(tower: &mut Tower, archive: &Archive, linear: &Entry, bare: &Entry) -
             let (one, two) = (numbers(linear)?, numbers(bare)?);
             let mut cells =
                 (0..*rows).flat_map(|row| (0..*columns).map(move |column| (row, column)));
-            cells.all(|(row, column)| one[row * columns + column] == two[column * rows + row])
+            cells.all(|(row, column)| {
+                one[row * columns + column].to_bits() == two[column * rows + row].to_bits()
+            })
         }
         _ => false,
     };
