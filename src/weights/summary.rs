@@ -128,7 +128,7 @@ pub(super) fn report(checkpoint: &Checkpoint) -> LoadReport {
     }
     for located in &checkpoint.encoders {
         report.notes.extend(located.tower.notes.iter().cloned());
-        casts(&mut report, located);
+        scales(&mut report, located);
         without_projection(&mut report, located);
     }
     report
@@ -179,15 +179,19 @@ fn damaged_positions(archive: &Archive, entry: &Entry) -> Option<String> {
     })
 }
 
-/// Types that are expanded whatever the encoder computes in.
-fn casts(report: &mut LoadReport, located: &Located) {
-    for recipe in located.tower.recipes.values() {
-        let how = match (decode::is_fp8(recipe.entry.dtype), &recipe.scale) {
-            (true, Some(_)) => format!("{} -> F32, scaled", recipe.entry.dtype),
-            (true, None) => format!("{} -> F32", recipe.entry.dtype),
-            (false, _) => continue,
-        };
-        *report.cast.entry(how).or_default() += 1;
+/// Weights of 8 bits whose stored values are not the real ones.
+fn scales(report: &mut LoadReport, located: &Located) {
+    let scaled = located
+        .tower
+        .recipes
+        .values()
+        .filter(|recipe| recipe.scale.is_some())
+        .count();
+    if scaled > 0 {
+        let encoder = located.tower.found.encoder;
+        report.notes.push(format!(
+            "{encoder}: {scaled} weights of 8 bits are multiplied by their scales"
+        ));
     }
 }
 

@@ -53,7 +53,11 @@ impl Stored {
     )]
     pub(crate) fn bytes(self, values: &[f32]) -> Vec<u8> {
         fn each<const N: usize>(values: &[f32], bytes: impl Fn(f32) -> [u8; N]) -> Vec<u8> {
-            values.iter().flat_map(|value| bytes(*value)).collect()
+            let mut all = Vec::with_capacity(values.len() * N);
+            for value in values {
+                all.extend_from_slice(&bytes(*value));
+            }
+            all
         }
         match self {
             Stored::F64 => each(values, |value| f64::from(value).to_le_bytes()),

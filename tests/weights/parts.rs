@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use sd_conditioner::weights::{Checkpoint, EncoderId, combine};
-use sd_conditioner::{Error, ErrorKind, Family};
+use sd_conditioner::weights::{Checkpoint, EncoderId, SyntheticSize, combine};
+use sd_conditioner::{Conditioner, Error, ErrorKind, Family};
 
 use super::check_refused;
 use crate::support::checkpoints::{Layout, Projection, huggingface, source, write};
@@ -131,4 +131,37 @@ fn one_file_with_everything() {
     let checkpoint = Checkpoint::open(&paths[0]).expect("SDXL");
     let (family, encoders) = combine(&[checkpoint], None).expect("SDXL");
     assert_eq!((family, encoders.len()), (Family::Sdxl, 2));
+}
+
+/// The whole way: what a file gives is what its weights give.
+#[test]
+fn a_conditioner_opens_every_usual_layout() {
+    for (family, layout) in [
+        (Family::Sd1, Layout::SingleFile),
+        (Family::Sd2, Layout::Diffusers),
+        (Family::Sdxl, Layout::SingleFile),
+        (Family::Refiner, Layout::OpenClip),
+    ] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let paths = write(folder.path(), family, layout, Stored::F32, 1);
+        let opened = Conditioner::open(&paths[0]).expect("a known layout");
+        let builder = Conditioner::builder();
+        let made = builder
+            .random_weights(family, SyntheticSize::Tiny, 1)
+            .expect("tiny");
+        let context = |conditioner: &Conditioner| {
+            let conditioning = conditioner.encode("a lighthouse at dusk").expect("encodes");
+            let values = conditioning
+                .context()
+                .flatten_all()
+                .and_then(|flat| flat.to_vec1::<f32>());
+            values.expect("f32")
+        };
+        assert_eq!(opened.family(), family);
+        let same = context(&opened)
+            .iter()
+            .zip(context(&made))
+            .all(|(one, two)| one.to_bits() == two.to_bits());
+        assert!(same, "{family} {layout:?}");
+    }
 }

@@ -122,6 +122,23 @@ fn scaled_weights() {
 }
 
 #[test]
+fn scaled_weights_are_noted() {
+    let (entries, _) = scaled("weight_scale", &[1.0], &[]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = save(&folder.path().join("file.safetensors"), &entries);
+    let report = Checkpoint::open(&path).expect("L").report();
+    assert!(
+        report
+            .notes
+            .iter()
+            .any(|note| note.contains("1 weights of 8 bits")),
+        "{:?}",
+        report.notes
+    );
+    assert_eq!(report.ignored.get("quantization"), Some(&2));
+}
+
+#[test]
 fn bad_scales() {
     let value = ErrorKind::TensorValue;
     for bad in [f32::NAN, f32::INFINITY, 0.0, -1.0] {
