@@ -20,7 +20,10 @@ const NEGATIVE: &str = "blurry, low quality";
 type Error = Box<dyn std::error::Error>;
 
 fn main() -> Result<(), Error> {
-    let names: Vec<String> = std::env::args().skip(1).filter(|name| !name.starts_with('-')).collect();
+    let names: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|name| !name.starts_with('-'))
+        .collect();
     println!("| family | ours, ms (min) | candle-transformers, ms (min) | ratio |");
     println!("|---|---|---|---|");
     for family in [Family::Sd1, Family::Sd2, Family::Sdxl] {
@@ -43,7 +46,10 @@ fn row(family: Family) -> Result<(), Error> {
     let theirs = candle_transformers(family)?;
     let (a, b) = (ours.0.as_secs_f64() * 1e3, theirs.0.as_secs_f64() * 1e3);
     let (c, d) = (ours.1.as_secs_f64() * 1e3, theirs.1.as_secs_f64() * 1e3);
-    println!("| {family} pair | {a:.0} ({c:.0}) | {b:.0} ({d:.0}) | {:.2} |", b / a);
+    println!(
+        "| {family} pair | {a:.0} ({c:.0}) | {b:.0} ({d:.0}) | {:.2} |",
+        b / a
+    );
     Ok(())
 }
 

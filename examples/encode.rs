@@ -18,16 +18,29 @@ fn main() -> sd_conditioner::Result<()> {
         .size(SizeHints::new(1216, 832));
     for (encoder, chunks) in text.chunks(positive.clone())? {
         for chunk in &chunks {
-            println!("{encoder}: {} tokens, {:?}…", chunk.content(), &chunk.ids()[..8]);
+            println!(
+                "{encoder}: {} tokens, {:?}…",
+                chunk.content(),
+                &chunk.ids()[..8]
+            );
         }
     }
 
-    let negative = Request::new("blurry").profile(Profile::ComfyUi).size(SizeHints::new(1216, 832));
+    let negative = Request::new("blurry")
+        .profile(Profile::ComfyUi)
+        .size(SizeHints::new(1216, 832));
     let guidance = text.encode_pair(positive, negative)?;
-    for (name, side) in [("positive", guidance.positive()), ("negative", guidance.negative())] {
+    for (name, side) in [
+        ("positive", guidance.positive()),
+        ("negative", guidance.negative()),
+    ] {
         println!("{name}: context {:?}", side.context().dims());
         if let (Some(pooled), Some(vector)) = (side.pooled(), side.vector()?) {
-            println!("{name}: pooled {:?}, vector {:?}", pooled.dims(), vector.dims());
+            println!(
+                "{name}: pooled {:?}, vector {:?}",
+                pooled.dims(),
+                vector.dims()
+            );
         }
     }
     println!("stacked: {:?}", guidance.stacked()?.context().dims());

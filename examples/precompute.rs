@@ -32,13 +32,21 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for (batch, group) in requests.chunks(BATCH).enumerate() {
         for (offset, conditioning) in text.encode_batch(group)?.into_iter().enumerate() {
             let line = batch * BATCH + offset;
-            tensors.insert(format!("{line}.hidden_states"), conditioning.context().clone());
+            tensors.insert(
+                format!("{line}.hidden_states"),
+                conditioning.context().clone(),
+            );
             if let Some(pooled) = conditioning.pooled() {
                 tensors.insert(format!("{line}.pooled"), pooled.clone());
             }
         }
     }
     safetensors::save(&tensors, &out)?;
-    println!("{} prompts, {} tensors -> {}", requests.len(), tensors.len(), out.display());
+    println!(
+        "{} prompts, {} tensors -> {}",
+        requests.len(),
+        tensors.len(),
+        out.display()
+    );
     Ok(())
 }

@@ -16,7 +16,9 @@ const GUIDANCE_SCALE: f64 = 7.5;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let text = Conditioner::builder().random_weights(Family::Sd1, SyntheticSize::Tiny, 73)?;
-    let batch = text.encode_pair("a rusty robot on a beach", "blurry, low quality")?.stacked()?;
+    let batch = text
+        .encode_pair("a rusty robot on a beach", "blurry, low quality")?
+        .stacked()?;
 
     let unet = tiny_unet(batch.context().dim(2)?)?;
     let latents = Tensor::randn(0f32, 1.0, (1, 4, 16, 16), &Device::Cpu)?;
@@ -24,7 +26,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let noise = unet.forward(&both, 999.0, batch.context())?;
     let (negative, positive) = (noise.get(0)?, noise.get(1)?);
     let guided = (&negative + ((positive - &negative)? * GUIDANCE_SCALE)?)?;
-    println!("context {:?} -> guided noise {:?}", batch.context().dims(), guided.dims());
+    println!(
+        "context {:?} -> guided noise {:?}",
+        batch.context().dims(),
+        guided.dims()
+    );
     Ok(())
 }
 

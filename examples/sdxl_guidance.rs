@@ -30,10 +30,18 @@ struct TinySdxl {
 impl TinySdxl {
     fn new(vs: &VarBuilder<'_>, context: usize, vector: usize) -> Result<TinySdxl> {
         let time = 4 * CHANNELS;
-        let same = Conv2dConfig { padding: 1, ..Conv2dConfig::default() };
-        let resnet = ResnetBlock2DConfig { temb_channels: Some(time), ..Default::default() };
-        let attention =
-            SpatialTransformerConfig { context_dim: Some(context), ..Default::default() };
+        let same = Conv2dConfig {
+            padding: 1,
+            ..Conv2dConfig::default()
+        };
+        let resnet = ResnetBlock2DConfig {
+            temb_channels: Some(time),
+            ..Default::default()
+        };
+        let attention = SpatialTransformerConfig {
+            context_dim: Some(context),
+            ..Default::default()
+        };
         Ok(TinySdxl {
             conv_in: conv2d(4, CHANNELS, 3, same, vs.pp("conv_in"))?,
             time_proj: Timesteps::new(CHANNELS, true, 0.0),
@@ -47,9 +55,13 @@ impl TinySdxl {
 
     fn forward(&self, x: &Tensor, step: f32, context: &Tensor, vector: &Tensor) -> Result<Tensor> {
         let steps = Tensor::full(step, x.dim(0)?, x.device())?;
-        let time = self.time_embedding.forward(&self.time_proj.forward(&steps)?)?;
+        let time = self
+            .time_embedding
+            .forward(&self.time_proj.forward(&steps)?)?;
         let time = (time + self.add_embedding.forward(vector)?)?; // pooled and sizes go here
-        let x = self.resnet.forward(&self.conv_in.forward(x)?, Some(&time))?;
+        let x = self
+            .resnet
+            .forward(&self.conv_in.forward(x)?, Some(&time))?;
         let x = self.attention.forward(&x, Some(context))?; // hidden states go here
         self.conv_out.forward(&x)
     }
@@ -69,7 +81,11 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let both = Tensor::cat(&[&latents, &latents], 0)?;
     let noise = unet.forward(&both, 999.0, batch.context(), &vector)?;
     let guided = (noise.get(0)? + ((noise.get(1)? - noise.get(0)?)? * GUIDANCE_SCALE)?)?;
-    println!("context {:?}, vector {:?}", batch.context().dims(), vector.dims());
+    println!(
+        "context {:?}, vector {:?}",
+        batch.context().dims(),
+        vector.dims()
+    );
     println!("guided noise {:?}", guided.dims());
     Ok(())
 }

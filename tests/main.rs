@@ -6,3 +6,4 @@ mod tokens;
 mod conditioning;
 mod kernels;
 mod tidy;
+mod weights;

@@ -1,59 +1,191 @@
-//! Opening files. Until the layouts are read, every file is refused.
+//! One file or folder: which text encoders are in it, for which family, and how to read them.
 
-use std::path::Path;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
+
+use super::format::archive::Archive;
+use super::format::folder::Config;
+use super::layout::family::Decision;
+use super::layout::{Layout, Tower};
+use super::opening;
+use super::source::TowerSource;
+use super::summary::{self, Summary};
 use super::{EncoderId, Family, LoadReport, TensorSource};
 use crate::error::{Error, ErrorKind, Result};
 
-/// An opened checkpoint.
+/// A checkpoint whose headers were read.
+///
+/// Single files of every known layout, files of one encoder, and diffusers folders. What a file is
+/// is decided by its bytes, and what its tensors are by their names and shapes; nothing else is
+/// looked at. Of a checkpoint with 7 GB, some hundred kilobytes are read.
+///
+/// ```no_run
+/// # fn main() -> sd_conditioner::Result<()> {
+/// use sd_conditioner::weights::Checkpoint;
+/// let checkpoint = Checkpoint::open("sd_xl_base_1.0.safetensors".as_ref())?;
+/// for encoder in checkpoint.encoders() {
+///     let source = checkpoint.encoder(encoder)?;
+///     println!("{encoder}: {} tensors", source.names().len());
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
-pub struct Checkpoint {}
+pub struct Checkpoint {
+    pub(super) path: PathBuf,
+    pub(super) decision: Decision,
+    pub(super) encoders: Vec<Located>,
+    pub(super) archives: Vec<Arc<Archive>>,
+    pub(super) notes: Vec<String>,
+    pub(super) container: Container,
+}
+
+/// How a checkpoint is stored.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Container {
+    /// One safetensors file.
+    Safetensors,
+    /// A folder with configurations, as diffusers has it.
+    Folder,
+}
+
+/// A text encoder and the archive that holds it.
+#[derive(Debug)]
+pub(super) struct Located {
+    pub(super) archive: Arc<Archive>,
+    pub(super) tower: Tower,
+    pub(super) config: Option<Config>,
+}
 
 impl Checkpoint {
-    /// Reads the headers of a file or folder.
+    /// Opens a file or a folder and reads its headers. In folders, full precision is preferred.
     pub fn open(path: &Path) -> Result<Checkpoint> {
         Checkpoint::open_variant(path, None)
     }
 
-    /// The same, choosing a variant of a diffusers folder.
-    pub fn open_variant(path: &Path, _variant: Option<&str>) -> Result<Checkpoint> {
-        std::fs::metadata(path).map_err(|error| Error::io(path, error))?;
-        Err(Error::new(ErrorKind::Unsupported, "checkpoint files are not read yet").at_path(path))
+    /// The same with a choice of weights in diffusers folders, such as `fp16`. A single file has no
+    /// variants, so there the choice says nothing.
+    pub fn open_variant(path: &Path, variant: Option<&str>) -> Result<Checkpoint> {
+        opening::open(path, variant)
     }
 
-    /// Tells checkpoints apart.
-    pub fn fingerprint(&self) -> String {
-        String::new()
+    /// The family, if the file decides it. One encoder alone may belong to several.
+    pub fn family(&self) -> Option<Family> {
+        self.decision.family
     }
 
-    /// What became of the tensors.
+    /// Every family that its encoders may serve, alone or with another file's; the default first.
+    /// Empty for checkpoints of families that this crate does not know, such as SD 3.
+    pub fn candidates(&self) -> &[Family] {
+        &self.decision.candidates
+    }
+
+    /// The text encoders in it, L before H before G.
+    pub fn encoders(&self) -> Vec<EncoderId> {
+        self.encoders
+            .iter()
+            .map(|located| located.tower.found.encoder)
+            .collect()
+    }
+
+    /// The file or folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How it is stored.
+    pub fn container(&self) -> Container {
+        self.container
+    }
+
+    /// Where and under which names an encoder was found.
+    pub fn layout(&self, encoder: EncoderId) -> Option<Layout> {
+        let located = self.located(encoder)?;
+        Some(located.tower.layout)
+    }
+
+    /// `hidden_act` of a folder's `config.json`: tensors cannot tell which activation they were
+    /// trained with. `None` where there is no configuration; then L has `quick_gelu`, H and G
+    /// `gelu` (the exact one).
+    pub fn hidden_act(&self, encoder: EncoderId) -> Option<&str> {
+        self.located(encoder)?
+            .config
+            .as_ref()?
+            .hidden_act
+            .as_deref()
+    }
+
+    /// The tensors of one encoder. Everything wrong with it comes in one error; values are looked at
+    /// when they are read. H has all layers that the file has, 23 or 24.
+    pub fn encoder(&self, encoder: EncoderId) -> Result<Box<dyn TensorSource>> {
+        let Some(located) = self.located(encoder) else {
+            let there: Vec<_> = self
+                .encoders()
+                .iter()
+                .map(|encoder| encoder.tag())
+                .collect();
+            let message = format!(
+                "no text encoder {encoder} in it; there is {}",
+                there.join(" and ")
+            );
+            return Err(Error::new(ErrorKind::MissingTensor, message).at_path(&self.path));
+        };
+        located.tower.check(&located.archive)?;
+        Ok(Box::new(TowerSource::new(
+            Arc::clone(&located.archive),
+            &located.tower,
+        )))
+    }
+
+    /// True if the encoder has a projection, which pooled output of G needs.
+    pub fn has_projection(&self, encoder: EncoderId) -> bool {
+        self.located(encoder)
+            .is_some_and(|located| located.tower.has_projection())
+    }
+
+    /// What became of every tensor of the file.
     pub fn report(&self) -> LoadReport {
-        LoadReport::default()
+        summary::report(self)
     }
-}
 
-/// Assigns encoders to a family.
-pub fn combine(
-    _parts: &[Checkpoint],
-    _wanted: Option<Family>,
-) -> Result<(Family, Vec<(EncoderId, Box<dyn TensorSource>)>)> {
-    Err(Error::new(
-        ErrorKind::Unsupported,
-        "checkpoint files are not read yet",
-    ))
-}
+    /// What `inspect` shows.
+    pub fn summary(&self) -> Summary {
+        summary::summary(self)
+    }
 
-impl LoadReport {
-    /// Adds another file's report.
-    pub fn merge(&mut self, other: LoadReport) {
-        self.used.extend(other.used);
-        self.unused.extend(other.unused);
-        self.notes.extend(other.notes);
-        for (key, count) in other.cast {
-            *self.cast.entry(key).or_default() += count;
+    /// A cheap identity: SHA-256, in hexadecimal, of names, types, shapes and places of the
+    /// encoders' tensors and the length of the files. Two checkpoints with other values but the same
+    /// header have the same one: it is not a hash of the content.
+    pub fn fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        for located in &self.encoders {
+            hash.update(format!(
+                "{} {}\n",
+                located.tower.found.encoder,
+                located.archive.n_bytes()
+            ));
+            let names = located.tower.used.iter();
+            for (name, entry) in
+                names.filter_map(|name| Some((name, located.archive.entries.get(name)?)))
+            {
+                let (dtype, shape, start) = (entry.dtype, &entry.shape, entry.start);
+                hash.update(format!("{name} {dtype} {shape:?} {} {start}\n", entry.part));
+            }
         }
-        for (key, count) in other.ignored {
-            *self.ignored.entry(key).or_default() += count;
+        let mut text = String::new();
+        for byte in hash.finalize() {
+            let _ = write!(text, "{byte:02x}");
         }
+        text
+    }
+
+    pub(super) fn located(&self, encoder: EncoderId) -> Option<&Located> {
+        self.encoders
+            .iter()
+            .find(|located| located.tower.found.encoder == encoder)
     }
 }

@@ -1,9 +1,19 @@
 //! FILES → CANONICAL TENSORS. Any checkpoint layout goes in; text-encoder tensors under one set of
 //! names come out, and a report of what was left.
 
+mod checkpoint;
+mod combine;
+mod format;
 mod layout;
+mod opening;
+mod source;
+mod summary;
 mod synthetic;
 
+pub use checkpoint::{Checkpoint, Container};
+pub use combine::{Encoders, combine};
+pub use layout::Layout;
+pub use summary::{EncoderSummary, Summary};
 pub use synthetic::{Synthetic, SyntheticSize};
 
 use std::collections::BTreeMap;
@@ -88,7 +98,7 @@ impl fmt::Display for Family {
 /// What is known of a tensor before it is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorInfo {
-    /// Rows first, as PyTorch prints it.
+    /// Rows first, as `PyTorch` prints it.
     pub shape: Vec<usize>,
     /// How it is stored: `F32`, `F16`, `BF16`, `F8_E4M3`…
     pub stored: String,
@@ -135,5 +145,17 @@ pub struct LoadReport {
     pub notes: Vec<String>,
 }
 
-mod checkpoint;
-pub use checkpoint::{Checkpoint, combine};
+impl LoadReport {
+    /// Adds another file's report.
+    pub fn merge(&mut self, other: LoadReport) {
+        self.used.extend(other.used);
+        self.unused.extend(other.unused);
+        self.notes.extend(other.notes);
+        for (how, count) in other.cast {
+            *self.cast.entry(how).or_default() += count;
+        }
+        for (class, count) in other.ignored {
+            *self.ignored.entry(class).or_default() += count;
+        }
+    }
+}

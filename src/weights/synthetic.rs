@@ -130,7 +130,7 @@ impl TensorSource for Synthetic {
     }
 }
 
-/// Width and layers. The full sizes are those of OpenAI's ViT-L/14 and open_clip's ViT-H-14 and
+/// Width and layers. The full sizes are those of OpenAI's ViT-L/14 and `open_clip`'s ViT-H-14 and
 /// ViT-bigG-14.
 const fn dimensions(encoder: EncoderId, size: SyntheticSize) -> (usize, usize) {
     match (encoder, size) {
@@ -162,7 +162,7 @@ fn scale_of(canonical: &str, shape: &[usize]) -> (f64, f32) {
         "ln1.weight" | "ln2.weight" | "final_ln.weight" => (0.1, 1.0),
         "final_ln.bias" => (0.5, 0.0),
         "q.weight" | "k.weight" => (1.5 * (3.0 / fan_in).sqrt(), 0.0),
-        bias if bias.ends_with(".bias") => (0.05, 0.0),
+        _ if shape.len() == 1 => (0.05, 0.0),
         _ => ((3.0 / fan_in).sqrt(), 0.0),
     }
 }

@@ -68,7 +68,9 @@ fn meanwhile(root: &Path, place: Place<'_>, file: &EncoderFile) -> Option<PathBu
     let Lookup::Found(path) = Cache::new(root).find(place.repo, place.revision, &file.path) else {
         return None;
     };
-    let fits = file.bytes.is_none_or(|bytes| verify::size(&path, bytes).is_ok());
+    let fits = file
+        .bytes
+        .is_none_or(|bytes| verify::size(&path, bytes).is_ok());
     fits.then_some(path)
 }
 
@@ -79,7 +81,12 @@ fn transferred(
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Arrived, Failure> {
     let mut tell = |done, total| {
-        progress(Progress { file: job.file.as_str(), phase: Phase::Downloading, done, total });
+        progress(Progress {
+            file: job.file.as_str(),
+            phase: Phase::Downloading,
+            done,
+            total,
+        });
     };
     for attempt in 1.. {
         let again = attempt <= options.retries;

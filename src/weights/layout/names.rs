@@ -132,6 +132,10 @@ impl Naming {
         Some(((*file).to_owned(), Part::Whole))
     }
 
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "the table's way back, for writing files")
+    )]
     /// Which canonical tensors (three for a fused one, none for a stranger) a file's tensor holds.
     pub(crate) fn canonical_names(&self, file: &str) -> Vec<String> {
         if let Some((layer, rest)) = split_numbered(file, self.layers) {

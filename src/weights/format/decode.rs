@@ -1,0 +1,262 @@
+//! Stored bytes → values, with a look for what cannot be weights.
+
+use candle_core::{DType, Device, Tensor};
+use half::{bf16, f16};
+use safetensors::Dtype;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// True for the types that hold weights: floating point of 8 bits (in two forms) to 64.
+pub(crate) const fn is_weight(dtype: Dtype) -> bool {
+    matches!(dtype, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16) || is_fp8(dtype)
+}
+
+/// True for the two 8-bit types that text encoders are stored in.
+pub(crate) const fn is_fp8(dtype: Dtype) -> bool {
+    matches!(dtype, Dtype::F8_E4M3 | Dtype::F8_E5M2)
+}
+
+/// A tensor of `shape` from its bytes, converted to `want` on `device`. Types of 8 bits are
+/// expanded, and multiplied by `scale` (one value, or one for each row).
+pub(crate) fn tensor(
+    bytes: &[u8],
+    dtype: Dtype,
+    shape: &[usize],
+    scale: Option<&[f32]>,
+    want: DType,
+    device: &Device,
+) -> Result<Tensor> {
+    let ours = match dtype {
+        Dtype::F64 => DType::F64,
+        Dtype::F32 => DType::F32,
+        Dtype::F16 => DType::F16,
+        Dtype::BF16 => DType::BF16,
+        _ => {
+            let mut values = numbers(bytes, dtype)?;
+            multiply(&mut values, scale);
+            return Ok(Tensor::from_vec(values, shape, &Device::Cpu)?
+                .to_dtype(want)?
+                .to_device(device)?);
+        }
+    };
+    let stored = Tensor::from_raw_buffer(bytes, ours, shape, &Device::Cpu)?;
+    if dtype.bitsize() > want.size_in_bytes() * 8 || ours == DType::F64 {
+        return Ok(stored.to_dtype(want)?.to_device(device)?);
+    }
+    Ok(stored.to_device(device)?.to_dtype(want)?)
+}
+
+/// Rows times scales.
+fn multiply(values: &mut [f32], scale: Option<&[f32]>) {
+    let Some(scale) = scale.filter(|scale| !scale.is_empty() && !values.is_empty()) else {
+        return;
+    };
+    let n_columns = values.len().div_ceil(scale.len());
+    for (row, factor) in values.chunks_mut(n_columns).zip(scale) {
+        for value in row {
+            *value *= factor;
+        }
+    }
+}
+
+/// Values as f32, of any type that holds plain numbers (for scales, ids and projections).
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "f64 weights are rounded to f32 on purpose"
+)]
+pub(crate) fn numbers(bytes: &[u8], dtype: Dtype) -> Result<Vec<f32>> {
+    fn each<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+        bytes
+            .as_chunks::<N>()
+            .0
+            .iter()
+            .map(|chunk| value(*chunk))
+            .collect()
+    }
+    Ok(match dtype {
+        Dtype::F64 => each(bytes, |chunk| f64::from_le_bytes(chunk) as f32),
+        Dtype::F32 => each(bytes, f32::from_le_bytes),
+        Dtype::F16 => each(bytes, |chunk| f16::from_le_bytes(chunk).to_f32()),
+        Dtype::BF16 => each(bytes, |chunk| bf16::from_le_bytes(chunk).to_f32()),
+        Dtype::I64 => each(bytes, |chunk| i64::from_le_bytes(chunk) as f32),
+        Dtype::I32 => each(bytes, |chunk| i32::from_le_bytes(chunk) as f32),
+        Dtype::F8_E4M3 => table(bytes, e4m3),
+        Dtype::F8_E5M2 => table(bytes, e5m2),
+        other => {
+            let message = format!("values of type {other} cannot be weights");
+            return Err(Error::new(ErrorKind::TensorValue, message));
+        }
+    })
+}
+
+fn table(bytes: &[u8], value: fn(u8) -> f32) -> Vec<f32> {
+    let values: Vec<f32> = (0..=u8::MAX).map(value).collect();
+    bytes
+        .iter()
+        .map(|byte| values[usize::from(*byte)])
+        .collect()
+}
+
+/// `e4m3fn` (OCP 8-bit floating point): bias 7, largest 448, no infinities, all ones is NaN,
+/// subnormals are mantissa · 2^-9.
+fn e4m3(byte: u8) -> f32 {
+    let (exponent, mantissa) = ((byte >> 3) & 0xf, f32::from(byte & 7));
+    let size = match (exponent, byte & 7) {
+        (0xf, 7) => f32::NAN,
+        (0, _) => mantissa / 512.0,
+        _ => (1.0 + mantissa / 8.0) * f32::from(exponent).exp2() / 128.0,
+    };
+    if byte & 0x80 == 0 { size } else { -size }
+}
+
+/// `e5m2` is the high byte of an IEEE half.
+fn e5m2(byte: u8) -> f32 {
+    f16::from_bits(u16::from(byte) << 8).to_f32()
+}
+
+/// What is wrong with a tensor's values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flaw {
+    /// NaN or infinite, at this index.
+    NotFinite(usize),
+    /// Nothing but zeros.
+    AllZero,
+}
+
+/// Looks at bit patterns only: one pass over the bytes, without conversion.
+pub(crate) fn flaw(bytes: &[u8], dtype: Dtype) -> Option<Flaw> {
+    // Exponent bits that mark NaN and infinity, and the sign bit, of the value's high bytes.
+    let (finite, nonzero) = match dtype {
+        Dtype::F64 => scan(
+            bytes,
+            |chunk| u64::from_le_bytes(chunk) << 1,
+            0xffe0_0000_0000_0000,
+        ),
+        Dtype::F32 => scan(
+            bytes,
+            |chunk| u64::from(u32::from_le_bytes(chunk) << 1),
+            0xff00_0000,
+        ),
+        Dtype::F16 => scan(
+            bytes,
+            |chunk| u64::from(u16::from_le_bytes(chunk) << 1),
+            0xf800,
+        ),
+        Dtype::BF16 => scan(
+            bytes,
+            |chunk| u64::from(u16::from_le_bytes(chunk) << 1),
+            0xff00,
+        ),
+        Dtype::F8_E4M3 => scan(bytes, |[byte]| u64::from(byte << 1), 0xfe),
+        Dtype::F8_E5M2 => scan(bytes, |[byte]| u64::from(byte << 1), 0xf8),
+        _ => return None,
+    };
+    match (finite, nonzero) {
+        (Some(index), _) => Some(Flaw::NotFinite(index)),
+        (None, false) => Some(Flaw::AllZero),
+        (None, true) => None,
+    }
+}
+
+/// First index whose exponent is all ones, and whether any value is not zero. `bits` gives the
+/// pattern without its sign.
+fn scan<const N: usize>(
+    bytes: &[u8],
+    bits: impl Fn([u8; N]) -> u64,
+    exponent: u64,
+) -> (Option<usize>, bool) {
+    let (chunks, _) = bytes.as_chunks::<N>();
+    let mut nonzero = 0;
+    let mut special = false;
+    for chunk in chunks {
+        let pattern = bits(*chunk);
+        nonzero |= pattern;
+        special |= pattern & exponent == exponent;
+    }
+    let is_special = |chunk: &[u8; N]| bits(*chunk) & exponent == exponent;
+    let first = if special {
+        chunks.iter().position(is_special)
+    } else {
+        None
+    };
+    (first, nonzero != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fp8_values() {
+        let e4m3_cases = [
+            (0x00, 0.0),
+            (0x38, 1.0),
+            (0xb8, -1.0),
+            (0x7e, 448.0),
+            (0x01, 1.0 / 512.0),
+            (0x08, 1.0 / 64.0),
+        ];
+        for (byte, want) in e4m3_cases {
+            assert_eq!(e4m3(byte).to_bits(), f32::to_bits(want), "{byte:#x}");
+        }
+        assert!(e4m3(0x7f).is_nan() && e4m3(0xff).is_nan());
+        let e5m2_cases = [
+            (0x3c, 1.0),
+            (0xbc, -1.0),
+            (0x7b, 57344.0),
+            (0x01, 2.0_f32.powi(-16)),
+        ];
+        for (byte, want) in e5m2_cases {
+            assert_eq!(e5m2(byte).to_bits(), f32::to_bits(want), "{byte:#x}");
+        }
+    }
+
+    /// Our table against candle's own decoder, all 256 values.
+    #[test]
+    fn e4m3_is_candles() {
+        let bytes: Vec<u8> = (0..=255).collect();
+        let theirs = Tensor::from_raw_buffer(&bytes, DType::F8E4M3, &[256], &Device::Cpu).unwrap();
+        let theirs = theirs
+            .to_dtype(DType::F32)
+            .unwrap()
+            .to_vec1::<f32>()
+            .unwrap();
+        for (byte, theirs) in (0..=255).zip(theirs) {
+            let ours = e4m3(byte);
+            assert!(
+                ours.to_bits() == theirs.to_bits() || (ours.is_nan() && theirs.is_nan()),
+                "{byte:#x}"
+            );
+        }
+    }
+
+    #[test]
+    fn flaws() {
+        let f32s = |values: &[f32]| {
+            values
+                .iter()
+                .flat_map(|value| value.to_le_bytes())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(flaw(&f32s(&[1.0, f32::MAX]), Dtype::F32), None);
+        assert_eq!(flaw(&f32s(&[0.0, -0.0]), Dtype::F32), Some(Flaw::AllZero));
+        assert_eq!(
+            flaw(&f32s(&[1.0, f32::INFINITY]), Dtype::F32),
+            Some(Flaw::NotFinite(1))
+        );
+        assert_eq!(
+            flaw(&[0x00, 0x7c, 0, 0], Dtype::F16),
+            Some(Flaw::NotFinite(0))
+        );
+        assert_eq!(flaw(&[0x7f, 0x7f], Dtype::BF16), None);
+        assert_eq!(
+            flaw(&[0x38, 0x7f], Dtype::F8_E4M3),
+            Some(Flaw::NotFinite(1))
+        );
+        assert_eq!(flaw(&[0x78, 0x7e], Dtype::F8_E4M3), None);
+        assert_eq!(
+            flaw(&[0x3c, 0x7c], Dtype::F8_E5M2),
+            Some(Flaw::NotFinite(1))
+        );
+    }
+}

@@ -1,0 +1,306 @@
+//! diffusers folders: which file of which component, and what its configuration says.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::archive::Archive;
+use super::shards;
+use crate::error::{Error, ErrorKind, Result};
+
+/// The longest configuration that is read; real ones have some hundred bytes.
+const MAX_CONFIG: u64 = 1 << 20;
+
+/// The folders that may hold a text encoder.
+pub(crate) const SLOTS: [&str; 2] = ["text_encoder", "text_encoder_2"];
+
+/// One text encoder's folder.
+#[derive(Debug)]
+pub(crate) struct Component {
+    pub(crate) folder: PathBuf,
+    pub(crate) config: Config,
+    pub(crate) archive: Archive,
+}
+
+/// A folder that was opened.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    /// `_class_name` of `model_index.json`.
+    pub(crate) class: Option<String>,
+    pub(crate) components: Vec<Component>,
+    pub(crate) notes: Vec<String>,
+}
+
+/// Opens a pipeline's folder, or the folder of one text encoder.
+pub(crate) fn open(path: &Path, variant: Option<&str>) -> Result<Folder> {
+    let mut notes = Vec::new();
+    let index = path.join("model_index.json");
+    if index.exists() {
+        let index: Value = shards::read_json(&index, MAX_CONFIG)?;
+        return pipeline(path, &index, variant).map_err(|error| error.at_path(path));
+    }
+    if path.join("config.json").exists() {
+        let components = vec![component(path, variant, &mut notes)?];
+        return Ok(Folder {
+            class: None,
+            components,
+            notes,
+        });
+    }
+    let slots = SLOTS
+        .iter()
+        .map(|slot| path.join(slot))
+        .filter(|slot| slot.join("config.json").exists());
+    let slots: Vec<_> = slots.collect();
+    if slots.is_empty() {
+        let message = "this folder has neither model_index.json nor config.json";
+        let error = Error::new(ErrorKind::UnknownLayout, message).at_path(path);
+        return Err(error.hint("give a diffusers folder, a text_encoder folder, or a weight file"));
+    }
+    notes.push("the folder has no model_index.json; its text_encoder folders were used".to_owned());
+    let components = slots
+        .iter()
+        .map(|slot| component(slot, variant, &mut notes));
+    let components = components.collect::<Result<_>>()?;
+    Ok(Folder {
+        class: None,
+        components,
+        notes,
+    })
+}
+
+/// The components that `model_index.json` names.
+fn pipeline(path: &Path, index: &Value, variant: Option<&str>) -> Result<Folder> {
+    let unknown = |kind, message: String| Err(Error::new(kind, message));
+    let Some(index) = index.as_object() else {
+        return unknown(
+            ErrorKind::FileFormat,
+            "model_index.json is not an object".to_owned(),
+        );
+    };
+    let class = index.get("_class_name").and_then(Value::as_str);
+    if let Some(class) = class.filter(|class| is_other_family(class)) {
+        return unknown(
+            ErrorKind::Unsupported,
+            format!("`{class}` is not a pipeline of SD 1.x, 2.x or SDXL"),
+        );
+    }
+    let mut notes = Vec::new();
+    let mut components = Vec::new();
+    for slot in SLOTS {
+        let Some(value) = index.get(slot) else {
+            continue;
+        };
+        match class_of(value) {
+            Slot::Absent => {}
+            Slot::Class("CLIPTextModel" | "CLIPTextModelWithProjection" | "CLIPModel") => {
+                components.push(component(&path.join(slot), variant, &mut notes)?);
+            }
+            Slot::Class(other) => {
+                let message = format!("`{slot}` is a `{other}`, not a CLIP text encoder");
+                return unknown(ErrorKind::Unsupported, message);
+            }
+            Slot::Broken => {
+                let message = format!("model_index.json gives no library and class for `{slot}`");
+                return unknown(ErrorKind::FileFormat, message);
+            }
+        }
+    }
+    if components.is_empty() {
+        return unknown(
+            ErrorKind::UnknownLayout,
+            "model_index.json names no text encoder".to_owned(),
+        );
+    }
+    Ok(Folder {
+        class: class.map(str::to_owned),
+        components,
+        notes,
+    })
+}
+
+/// Pipelines whose text encoders are others, although some are CLIP too.
+fn is_other_family(class: &str) -> bool {
+    let others = [
+        "StableDiffusion3",
+        "Flux",
+        "StableCascade",
+        "PixArt",
+        "HunyuanDiT",
+        "Kolors",
+        "AltDiffusion",
+    ];
+    others.iter().any(|other| class.starts_with(other))
+}
+
+enum Slot<'a> {
+    Absent,
+    Class(&'a str),
+    Broken,
+}
+
+/// `[library, class]`, or `[null, null]`.
+fn class_of(value: &Value) -> Slot<'_> {
+    match value.as_array().map(Vec::as_slice) {
+        Some([_, Value::String(class)]) => Slot::Class(class),
+        Some([Value::Null, Value::Null]) => Slot::Absent,
+        None if value.is_null() => Slot::Absent,
+        _ => Slot::Broken,
+    }
+}
+
+/// Configuration and weights of one text encoder.
+fn component(folder: &Path, variant: Option<&str>, notes: &mut Vec<String>) -> Result<Component> {
+    let config = folder.join("config.json");
+    let config = if config.exists() {
+        Config::read(&config)?
+    } else if folder.is_dir() {
+        notes.push(format!(
+            "{}: no config.json, nothing to check the tensors against",
+            folder.display()
+        ));
+        Config::default()
+    } else {
+        let message = "model_index.json names this folder, which is missing";
+        return Err(Error::new(ErrorKind::Io, message).at_path(folder));
+    };
+    let archive = weights(folder, variant, notes)?;
+    Ok(Component {
+        folder: folder.to_owned(),
+        config,
+        archive,
+    })
+}
+
+/// Opens the weights of a folder. Order: the variant that was asked for; otherwise
+/// `model.safetensors`, its shards, `model.fp16.safetensors`, its shards. Full precision comes
+/// first because a file that is here costs no download.
+fn weights(folder: &Path, variant: Option<&str>, notes: &mut Vec<String>) -> Result<Archive> {
+    if let Some(variant) = variant.filter(|variant| variant.contains(['/', '\\', '.', '\0'])) {
+        let message = format!("`{variant}` cannot be the name of a variant");
+        return Err(Error::new(ErrorKind::Request, message).at_path(folder));
+    }
+    let variants = match variant {
+        Some(variant) => vec![variant],
+        None => vec!["", "fp16"],
+    };
+    let all: Vec<_> = variants.iter().flat_map(|variant| names(variant)).collect();
+    let there = all.iter().filter(|(name, _)| folder.join(name).exists());
+    let there: Vec<_> = there.collect();
+    let Some((name, sharded)) = there.first() else {
+        return Err(absent(folder, variant));
+    };
+    if there.len() > 1 {
+        notes.push(format!(
+            "{}: several weight files, `{name}` was taken",
+            folder.display()
+        ));
+    }
+    let path = folder.join(name);
+    if *sharded {
+        shards::open(&path)
+    } else {
+        Archive::open(&path)
+    }
+}
+
+/// File names of a variant as diffusers makes them, with true for an index.
+fn names(variant: &str) -> [(String, bool); 2] {
+    let dotted = if variant.is_empty() {
+        String::new()
+    } else {
+        format!(".{variant}")
+    };
+    [
+        (format!("model{dotted}.safetensors"), false),
+        (format!("model.safetensors.index{dotted}.json"), true),
+    ]
+}
+
+/// Why there are no weights, by what the folder has instead.
+fn absent(folder: &Path, variant: Option<&str>) -> Error {
+    let listing = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut files: Vec<_> = listing
+        .map(|file| file.file_name().to_string_lossy().into_owned())
+        .collect();
+    files.sort();
+    let has = |test: fn(&str) -> bool| files.iter().any(|file| test(file));
+    let error = |kind, message: String| Error::new(kind, message).at_path(folder);
+    if let Some(variant) = variant {
+        let message = format!(
+            "no weights of the variant `{variant}`; there are: {}",
+            files.join(", ")
+        );
+        return error(ErrorKind::Io, message);
+    }
+    if has(|file| file.starts_with("pytorch_model")) {
+        let message = "only pytorch_model.bin here, which needs the feature `pickle`, not available \
+                       in this version";
+        return error(ErrorKind::Unsupported, message.to_owned())
+            .hint("download model.safetensors");
+    }
+    if has(|file| {
+        file.starts_with("flax_model")
+            || file.starts_with("model.onnx")
+            || file.starts_with("openvino")
+    }) || has(|file| file.starts_with("tf_model"))
+    {
+        let message = format!(
+            "only Flax, ONNX, OpenVINO or TensorFlow weights here: {}",
+            files.join(", ")
+        );
+        return error(ErrorKind::Unsupported, message).hint("download model.safetensors");
+    }
+    let message = format!(
+        "neither model.safetensors nor model.fp16.safetensors; there are: {}",
+        files.join(", ")
+    );
+    error(ErrorKind::Io, message).hint("download model.safetensors")
+}
+
+/// What `config.json` says of an encoder; what it leaves out is not checked.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct Config {
+    pub(crate) hidden_size: Option<usize>,
+    pub(crate) num_hidden_layers: Option<usize>,
+    pub(crate) num_attention_heads: Option<usize>,
+    pub(crate) intermediate_size: Option<usize>,
+    pub(crate) max_position_embeddings: Option<usize>,
+    pub(crate) vocab_size: Option<usize>,
+    pub(crate) hidden_act: Option<String>,
+    pub(crate) layer_norm_eps: Option<f64>,
+}
+
+impl Config {
+    /// Reads a configuration; of a whole `CLIPModel`'s, the text part (`text_config`, over which
+    /// the older `text_config_dict` goes).
+    fn read(path: &Path) -> Result<Config> {
+        let mut value: Value = shards::read_json(path, MAX_CONFIG)?;
+        let model_type = value
+            .get("model_type")
+            .and_then(Value::as_str)
+            .map(str::to_owned);
+        let known = model_type
+            .as_deref()
+            .is_none_or(|kind| matches!(kind, "clip" | "clip_text_model"));
+        if !known {
+            let message = format!("`{}` is not a CLIP model", model_type.unwrap_or_default());
+            return Err(Error::new(ErrorKind::Unsupported, message).at_path(path));
+        }
+        for nested in ["text_config", "text_config_dict"] {
+            let Some(Value::Object(inner)) = value.get(nested).cloned() else {
+                continue;
+            };
+            for (key, inner) in inner.into_iter().filter(|(_, inner)| !inner.is_null()) {
+                value[key] = inner;
+            }
+        }
+        serde_json::from_value(value).map_err(|error| {
+            let message = format!("the configuration cannot be read: {error}");
+            Error::new(ErrorKind::FileFormat, message)
+                .because(error)
+                .at_path(path)
+        })
+    }
+}

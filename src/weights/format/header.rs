@@ -1,0 +1,179 @@
+//! The header of a safetensors file, read alone and checked against the file's real length.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+use safetensors::Dtype;
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use super::sniff::MAX_HEADER;
+use crate::error::{Error, ErrorKind, Result};
+
+/// One tensor as the header announces it, with its place in the file.
+#[derive(Clone, Debug)]
+pub(crate) struct Announced {
+    pub(crate) name: String,
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: Vec<usize>,
+    /// Bytes from the start of the file.
+    pub(crate) start: u64,
+    pub(crate) n_bytes: u64,
+}
+
+/// Reads and checks the header; of the data nothing is read.
+pub(crate) fn read(file: &mut File, length: u64, path: &Path) -> Result<Vec<Announced>> {
+    let io = |error| Error::io(path, error);
+    let mut size = [0; 8];
+    file.seek(SeekFrom::Start(0)).map_err(io)?;
+    file.read_exact(&mut size).map_err(io)?;
+    let size = u64::from_le_bytes(size);
+    if size > MAX_HEADER || size > length.saturating_sub(8) {
+        return Err(truncated(8_u64.saturating_add(size), length, "its header").at_path(path));
+    }
+    let mut text = Vec::new();
+    file.take(size).read_to_end(&mut text).map_err(io)?;
+    let text = std::str::from_utf8(&text).map_err(|error| {
+        broken("the header is not UTF-8 text".to_owned())
+            .because(error)
+            .at_path(path)
+    })?;
+    let header: Header = serde_json::from_str(text).map_err(|error| {
+        broken(format!("the header cannot be read: {error}"))
+            .because(error)
+            .at_path(path)
+    })?;
+    place(header, 8 + size, length).map_err(|error| error.at_path(path))
+}
+
+/// Checks that the tensors fill the data exactly, and turns offsets into places in the file.
+fn place(header: Header, data: u64, length: u64) -> Result<Vec<Announced>> {
+    let mut tensors = header.tensors;
+    if tensors.is_empty() {
+        return Err(broken("the file holds metadata but no tensor".to_owned()));
+    }
+    tensors.sort_by_key(|(_, tensor)| tensor.data_offsets);
+    let mut end = 0;
+    let mut announced = Vec::with_capacity(tensors.len());
+    for (name, tensor) in tensors {
+        let (start, stop) = tensor.data_offsets;
+        let error = match start.cmp(&end) {
+            std::cmp::Ordering::Less => Some(format!("its data overlap others: {start} < {end}")),
+            std::cmp::Ordering::Greater => {
+                Some(format!("{} bytes before it are nobody's", start - end))
+            }
+            std::cmp::Ordering::Equal => wrong_size(&tensor),
+        };
+        if let Some(message) = error {
+            return Err(broken(message).at_tensor(name));
+        }
+        let shape = tensor.shape;
+        let place = data.checked_add(start);
+        let Some(start) = place else {
+            return Err(broken("offset overflow".into()).at_tensor(name));
+        };
+        announced.push(Announced {
+            name,
+            dtype: tensor.dtype,
+            shape,
+            start,
+            n_bytes: stop - end,
+        });
+        end = stop;
+    }
+    match data.saturating_add(end).cmp(&length) {
+        std::cmp::Ordering::Equal => Ok(announced),
+        std::cmp::Ordering::Greater => Err(truncated(data.saturating_add(end), length, "its data")),
+        std::cmp::Ordering::Less => Err(broken(format!(
+            "the file has {length} bytes, but its tensors end after {}: trailing bytes",
+            data + end
+        ))),
+    }
+}
+
+/// The message if shape, type and byte count do not agree.
+fn wrong_size(tensor: &Tensor) -> Option<String> {
+    let (start, stop) = tensor.data_offsets;
+    let bits = tensor
+        .shape
+        .iter()
+        .try_fold(tensor.dtype.bitsize(), |product, side| {
+            product.checked_mul(*side)
+        });
+    let Some(bits) = bits else {
+        return Some(format!("shape {:?} overflows", tensor.shape));
+    };
+    let Some(n_bytes) = stop.checked_sub(start) else {
+        return Some(format!("its data end before they begin: {start}..{stop}"));
+    };
+    let fits = bits % 8 == 0 && (bits / 8) as u64 == n_bytes;
+    (!fits).then(|| {
+        let (shape, dtype) = (&tensor.shape, tensor.dtype);
+        format!(
+            "shape {shape:?} of {dtype} takes {} bytes, the header gives {n_bytes}",
+            bits / 8
+        )
+    })
+}
+
+fn broken(message: String) -> Error {
+    Error::new(ErrorKind::FileFormat, message)
+}
+
+fn truncated(expected: u64, found: u64, what: &str) -> Error {
+    let message = format!(
+        "the file ends within {what}: expected {expected} bytes, found {found}; incomplete download?"
+    );
+    broken(message).hint("download it again")
+}
+
+/// A header's JSON: an object of tensors, in file order, names unique.
+struct Header {
+    tensors: Vec<(String, Tensor)>,
+}
+
+#[derive(Deserialize)]
+struct Tensor {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    data_offsets: (u64, u64),
+}
+
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Header, D::Error> {
+        deserializer.deserialize_map(HeaderVisitor)
+    }
+}
+
+struct HeaderVisitor;
+
+impl<'de> Visitor<'de> for HeaderVisitor {
+    type Value = Header;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of tensors")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
+        let mut tensors = BTreeMap::new();
+        while let Some(name) = map.next_key::<String>()? {
+            let named = |error: A::Error| A::Error::custom(format!("`{name}`: {error}"));
+            if name == "__metadata__" {
+                map.next_value::<BTreeMap<String, String>>()
+                    .map_err(named)?;
+                continue;
+            }
+            let tensor = map.next_value::<Tensor>().map_err(named)?;
+            if tensors.contains_key(&name) {
+                return Err(A::Error::custom(format!("`{name}` is there twice")));
+            }
+            tensors.insert(name, tensor);
+        }
+        Ok(Header {
+            tensors: tensors.into_iter().collect(),
+        })
+    }
+}

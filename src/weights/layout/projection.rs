@@ -1,0 +1,150 @@
+//! The projection: the one tensor that stands beside the root, and the one whose orientation
+//! depends on how it is spelt. It is square in L, H and G, so only the name can tell.
+
+use super::names::{PROJECTION, Part};
+use super::{Style, Tower, huggingface};
+use crate::error::{ErrorKind, Result};
+use crate::weights::EncoderId;
+use crate::weights::format::archive::{Archive, Entry};
+use crate::weights::format::decode;
+
+const LINEAR: &str = "text_projection.weight";
+const BARE: &str = "text_projection";
+
+/// Looks for a projection and takes it in. Its absence is no problem here: only G needs one.
+pub(super) fn add(tower: &mut Tower, archive: &Archive) -> Result<()> {
+    let candidates = candidates(tower.found.style, &tower.found.root);
+    let mut there = candidates
+        .iter()
+        .filter(|(name, _)| archive.entries.contains_key(name));
+    let Some((name, transposed)) = there.next() else {
+        return Ok(());
+    };
+    let entry = &archive.entries[name];
+    if let Some((other, _)) = there.find(|(_, other)| other != transposed) {
+        compare(tower, archive, entry, &archive.entries[other])?;
+        tower.used.insert(other.clone());
+    }
+    let bias = format!("{}.bias", name.strip_suffix(".weight").unwrap_or(name));
+    if let Some(bias) = archive.entries.get(&bias) {
+        let text = "a projection with a bias is SigLIP's, not CLIP's".to_owned();
+        tower.problem(ErrorKind::Unsupported, bias.file_name.clone(), text);
+    }
+    if tower.found.encoder == EncoderId::OpenClipH && is_constant(archive, entry)? {
+        tower.used.insert(name.clone());
+        let note = format!(
+            "`{}` holds one value only, as kohya's sd-scripts write for SD 2.x: there is no \
+             projection",
+            entry.file_name
+        );
+        tower.notes.push(note);
+        return Ok(());
+    }
+    tower.place(PROJECTION, name, entry, Part::Whole, *transposed);
+    Ok(())
+}
+
+/// The names under which a projection may be, best first, with true where the file has
+/// `[width, projected]`. A bare parameter is `open_clip`'s, applied as `x @ projection`, even in
+/// files of transformers' style (old ComfyUI wrote those); a `.weight` is a linear layer's.
+pub(crate) fn candidates(style: Style, root: &str) -> Vec<(String, bool)> {
+    let beside = root.strip_suffix(huggingface::ROOT).unwrap_or(root);
+    let above = beside.strip_suffix("transformer.").unwrap_or(beside);
+    let places: &[&str] = match style {
+        Style::HuggingFace => &[beside, root, above],
+        Style::OpenClip => &[root],
+    };
+    let all = |leaf: &str| -> Vec<String> {
+        places
+            .iter()
+            .map(|place| format!("{place}{leaf}"))
+            .collect()
+    };
+    let linear = all(LINEAR).into_iter().map(|name| (name, false));
+    linear
+        .chain(all(BARE).into_iter().map(|name| (name, true)))
+        .collect()
+}
+
+/// Both spellings at once: one should be the transpose of the other.
+fn compare(tower: &mut Tower, archive: &Archive, linear: &Entry, bare: &Entry) -> Result<()> {
+    let numbers = |entry: &Entry| decode::numbers(&archive.read_all(entry)?, entry.dtype);
+    let same = match (&linear.shape[..], &bare.shape[..]) {
+        ([rows, columns], [bare_rows, bare_columns])
+            if rows == bare_columns && columns == bare_rows =>
+        {
+            let (one, two) = (numbers(linear)?, numbers(bare)?);
+            let mut cells =
+                (0..*rows).flat_map(|row| (0..*columns).map(move |column| (row, column)));
+            cells.all(|(row, column)| {
+                one[row * columns + column].to_bits() == two[column * rows + row].to_bits()
+            })
+        }
+        _ => false,
+    };
+    let how = if same {
+        "agree"
+    } else {
+        "differ; the first is used"
+    };
+    tower.notes.push(format!(
+        "`{}` and `{}` {how}",
+        linear.file_name, bare.file_name
+    ));
+    Ok(())
+}
+
+/// True if all values are equal. Of an ordinary projection only one row is read.
+fn is_constant(archive: &Archive, entry: &Entry) -> Result<bool> {
+    let n_rows = entry.shape.first().copied().unwrap_or(0) as u64;
+    if !decode::is_weight(entry.dtype) || n_rows == 0 {
+        return Ok(false);
+    }
+    let row = archive.read(entry, 0..entry.n_bytes / n_rows)?;
+    let constant = |bytes: &[u8]| {
+        let mut values = bytes.chunks_exact((entry.dtype.bitsize() / 8).max(1));
+        let first = values.next();
+        values.all(|value| Some(value) == first)
+    };
+    Ok(constant(&row) && constant(&archive.read_all(entry)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transformers_candidates_in_order() {
+        let found = candidates(Style::HuggingFace, "clip_g.transformer.text_model.");
+        let want = [
+            ("clip_g.transformer.text_projection.weight", false),
+            (
+                "clip_g.transformer.text_model.text_projection.weight",
+                false,
+            ),
+            ("clip_g.text_projection.weight", false),
+            ("clip_g.transformer.text_projection", true),
+            ("clip_g.transformer.text_model.text_projection", true),
+            ("clip_g.text_projection", true),
+        ];
+        let want: Vec<_> = want.map(|(name, bare)| (name.to_owned(), bare)).into();
+        assert_eq!(found, want);
+    }
+
+    #[test]
+    fn open_clip_candidates_in_order() {
+        let found = candidates(Style::OpenClip, "conditioner.embedders.1.model.");
+        let names: Vec<_> = found
+            .iter()
+            .map(|(name, bare)| (name.as_str(), *bare))
+            .collect();
+        let root = "conditioner.embedders.1.model.";
+        assert_eq!(
+            names,
+            [
+                (&*format!("{root}text_projection.weight"), false),
+                (&*format!("{root}text_projection"), true)
+            ]
+        );
+    }
+}

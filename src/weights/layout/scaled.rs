@@ -1,0 +1,161 @@
+//! Weights of 8 bits with a scale beside them: the real weight is the stored one times the scale.
+
+use std::collections::BTreeSet;
+
+use safetensors::Dtype;
+use serde::Deserialize;
+
+use super::Tower;
+use crate::error::{Error, ErrorKind, Result};
+use crate::weights::format::archive::{Archive, Entry};
+use crate::weights::format::decode;
+
+/// The file-level mark of ComfyUI's scaled files.
+const MARK: &str = "scaled_fp8";
+
+/// The longest `comfy_quant` note that is read; real ones have some dozen bytes.
+const MAX_NOTE: u64 = 1 << 16;
+
+/// What ComfyUI calls the scale, older and newer.
+const SCALES: [&str; 2] = ["scale_weight", "weight_scale"];
+
+/// Finds the scales of a tower's tensors and what is wrong with them.
+pub(super) fn add(tower: &mut Tower, archive: &Archive) -> Result<()> {
+    let marked = is_marked(archive, &tower.found.root);
+    let canonical_names: Vec<String> = tower.recipes.keys().cloned().collect();
+    let mut claimed = BTreeSet::new();
+    for canonical in canonical_names {
+        let Some(recipe) = tower.recipes.get(&canonical) else {
+            continue;
+        };
+        let entry = recipe.entry.clone();
+        let scale = scale_names(&recipe.name)
+            .into_iter()
+            .find(|name| archive.entries.contains_key(name));
+        let needed = marked && entry.shape.len() == 2 && !canonical.ends_with("_embedding");
+        if let Some(scale_name) = scale {
+            let scale = &archive.entries[&scale_name];
+            claimed.insert(scale_name.clone());
+            tower.used.insert(scale_name);
+            match fault(&entry, scale) {
+                Some(text) => tower.problem(ErrorKind::TensorValue, scale.file_name.clone(), text),
+                None => {
+                    if let Some(recipe) = tower.recipes.get_mut(&canonical) {
+                        recipe.scale = Some(scale.clone());
+                    }
+                }
+            }
+        } else if needed && decode::is_fp8(entry.dtype) {
+            let text = format!(
+                "{} with a `{MARK}` mark in the file, but its scale is missing",
+                entry.dtype
+            );
+            tower.problem(ErrorKind::MissingTensor, entry.file_name, text);
+        }
+    }
+    orphans(tower, archive, &claimed);
+    formats(tower, archive)
+}
+
+/// `fc1.weight` may have `fc1.scale_weight`, `fc1.weight_scale`; `in_proj_weight` likewise.
+fn scale_names(name: &str) -> Vec<String> {
+    let module = name
+        .strip_suffix(".weight")
+        .or_else(|| name.strip_suffix("_weight"))
+        .unwrap_or(name);
+    let mut names: Vec<_> = SCALES
+        .iter()
+        .map(|scale| format!("{module}.{scale}"))
+        .collect();
+    names.push(format!("{name}_scale"));
+    names
+}
+
+/// A mark holds for every tower below the place where it stands.
+fn is_marked(archive: &Archive, root: &str) -> bool {
+    let places = root.match_indices('.').map(|(at, _)| &root[..=at]);
+    places
+        .chain([""])
+        .any(|place| archive.entries.contains_key(&format!("{place}{MARK}")))
+}
+
+/// What is wrong with a scale, by the header alone.
+fn fault(weight: &Entry, scale: &Entry) -> Option<String> {
+    if !decode::is_fp8(weight.dtype) {
+        return Some(format!(
+            "a scale for a weight of type {}, which needs none",
+            weight.dtype
+        ));
+    }
+    if !matches!(
+        scale.dtype,
+        Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F64
+    ) {
+        return Some(format!("a scale of type {}", scale.dtype));
+    }
+    let rows = weight.shape.first().copied().unwrap_or(1);
+    let right = matches!(&scale.shape[..], [] | [1] | [1, 1])
+        || scale.shape == [rows]
+        || scale.shape == [rows, 1];
+    (!right).then(|| {
+        format!(
+            "scale shape {:?}, expected one value or {rows}",
+            scale.shape
+        )
+    })
+}
+
+/// Scales whose weight is not there or not known.
+fn orphans(tower: &mut Tower, archive: &Archive, claimed: &BTreeSet<String>) {
+    let is_scale = |name: &&str| {
+        SCALES.iter().any(|scale| {
+            name.strip_suffix(scale)
+                .is_some_and(|rest| rest.ends_with('.'))
+        })
+    };
+    let names = tower
+        .territory(archive)
+        .filter(is_scale)
+        .filter(|name| !claimed.contains(*name));
+    let names: Vec<String> = names.map(str::to_owned).collect();
+    for name in names {
+        let text = "a scale without a weight of 8 bits".to_owned();
+        tower.problem(ErrorKind::TensorValue, name, text);
+    }
+}
+
+#[derive(Deserialize)]
+struct Note {
+    format: String,
+}
+
+/// `comfy_quant` tensors hold JSON that names the format; only 8-bit floating point is known.
+fn formats(tower: &mut Tower, archive: &Archive) -> Result<()> {
+    let names = tower
+        .territory(archive)
+        .filter(|name| name.ends_with(".comfy_quant"));
+    let names: Vec<String> = names.map(str::to_owned).collect();
+    for name in names {
+        let entry = &archive.entries[&name];
+        let format = format_of(archive, entry)?;
+        if !format.starts_with("float8") {
+            let text = format!("the quantization format `{format}` is not supported");
+            tower.problem(ErrorKind::Unsupported, entry.file_name.clone(), text);
+        }
+    }
+    Ok(())
+}
+
+fn format_of(archive: &Archive, entry: &Entry) -> Result<String> {
+    let bytes = archive.read(entry, 0..entry.n_bytes.min(MAX_NOTE))?;
+    let note: Note = serde_json::from_slice(&bytes).map_err(|error| {
+        let error = Error::new(
+            ErrorKind::TensorValue,
+            format!("not a quantization note: {error}"),
+        );
+        error
+            .at_path(archive.path_of(entry))
+            .at_tensor(&entry.file_name)
+    })?;
+    Ok(note.format)
+}

@@ -1,0 +1,136 @@
+//! A text encoder in a file, as a source of canonical tensors.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+
+use super::format::archive::{Archive, Entry};
+use super::format::decode::{self, Flaw};
+use super::layout::names::Part;
+use super::layout::tower::{Recipe, Tower};
+use super::{EncoderId, TensorInfo, TensorSource};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Reads tensors one at a time; knows where each is.
+#[derive(Clone, Debug)]
+pub(super) struct TowerSource {
+    archive: Arc<Archive>,
+    encoder: EncoderId,
+    recipes: BTreeMap<String, Recipe>,
+}
+
+impl TowerSource {
+    pub(super) fn new(archive: Arc<Archive>, tower: &Tower) -> TowerSource {
+        TowerSource {
+            archive,
+            encoder: tower.found.encoder,
+            recipes: tower.recipes.clone(),
+        }
+    }
+
+    fn build(&self, recipe: &Recipe, dtype: DType, device: &Device) -> Result<Tensor> {
+        let entry = &recipe.entry;
+        let bytes = self
+            .archive
+            .read(entry, third(recipe.part, entry.n_bytes))?;
+        check(&bytes, entry)?;
+        let scale = self.scale(recipe)?;
+        let mut stored = recipe.shape.clone();
+        if recipe.transposed {
+            stored.reverse();
+        }
+        let tensor = decode::tensor(
+            &bytes,
+            entry.dtype,
+            &stored,
+            scale.as_deref(),
+            dtype,
+            device,
+        )?;
+        if recipe.transposed {
+            Ok(tensor.t()?.contiguous()?)
+        } else {
+            Ok(tensor)
+        }
+    }
+
+    /// The scales of the rows that the recipe takes.
+    fn scale(&self, recipe: &Recipe) -> Result<Option<Vec<f32>>> {
+        let Some(entry) = &recipe.scale else {
+            return Ok(None);
+        };
+        let mut scales = decode::numbers(&self.archive.read_all(entry)?, entry.dtype)?;
+        if let Some(bad) = scales
+            .iter()
+            .find(|scale| !scale.is_finite() || **scale <= 0.0)
+        {
+            let message = format!("a scale of {bad}; scales are finite and above 0");
+            return Err(Error::new(ErrorKind::TensorValue, message).at_tensor(&entry.file_name));
+        }
+        if scales.len() > 1 {
+            let Range { start, end } = third(recipe.part, scales.len());
+            scales = scales[start..end].to_vec();
+        }
+        Ok(Some(scales))
+    }
+}
+
+impl TensorSource for TowerSource {
+    /// In the order in which they lie in the file, so that reading them so is one sweep.
+    fn names(&self) -> Vec<String> {
+        let place = |recipe: &Recipe| match recipe.part {
+            Part::Whole => (recipe.entry.part, recipe.entry.start, 0),
+            Part::Third(third) => (recipe.entry.part, recipe.entry.start, third),
+        };
+        let mut names: Vec<_> = self.recipes.iter().collect();
+        names.sort_by_key(|(_, recipe)| place(recipe));
+        names.into_iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    fn info(&self, name: &str) -> Option<TensorInfo> {
+        let recipe = self.recipes.get(name)?;
+        Some(TensorInfo {
+            shape: recipe.shape.clone(),
+            stored: recipe.entry.dtype.to_string(),
+        })
+    }
+
+    fn load(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
+        let Some(recipe) = self.recipes.get(name) else {
+            let message = format!("the text encoder {} has no such tensor", self.encoder);
+            let error = Error::new(ErrorKind::MissingTensor, message).at_tensor(name);
+            return Err(error.at_path(&self.archive.path));
+        };
+        self.build(recipe, dtype, device).map_err(|error| {
+            let path = self.archive.path_of(&recipe.entry);
+            error.at_tensor(&recipe.entry.file_name).at_path(path)
+        })
+    }
+}
+
+/// All of `0..n`, or one third of it.
+fn third<N>(part: Part, n: N) -> Range<N>
+where
+    N: From<u8> + Copy + std::ops::Mul<Output = N> + std::ops::Div<Output = N>,
+{
+    match part {
+        Part::Whole => N::from(0)..n,
+        Part::Third(0) => N::from(0)..n / N::from(3),
+        Part::Third(1) => n / N::from(3)..n / N::from(3) * N::from(2),
+        Part::Third(_) => n / N::from(3) * N::from(2)..n,
+    }
+}
+
+/// NaN and infinity in any tensor, and zeros throughout a matrix (a bias may be zero), cannot be
+/// trained weights.
+fn check(bytes: &[u8], entry: &Entry) -> Result<()> {
+    let message = match decode::flaw(bytes, entry.dtype) {
+        Some(Flaw::NotFinite(index)) => format!("value {index} is NaN or infinite"),
+        Some(Flaw::AllZero) if entry.shape.len() == 2 => "all values are zero".to_owned(),
+        Some(Flaw::AllZero) | None => return Ok(()),
+    };
+    let error = Error::new(ErrorKind::TensorValue, message);
+    Err(error.hint("the file is damaged, or was converted with an overflow"))
+}

@@ -1,0 +1,207 @@
+//! What is in a checkpoint, in words and numbers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::checkpoint::{Checkpoint, Container, Located};
+use super::format::archive::{Archive, Entry};
+use super::format::decode;
+use super::layout::{Layout, ignored};
+use super::{EncoderId, Family, LoadReport};
+
+/// Everything that `inspect` shows of a checkpoint.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// The file or folder.
+    pub path: PathBuf,
+    /// How it is stored.
+    pub container: Container,
+    /// The family, if the file decides it.
+    pub family: Option<Family>,
+    /// What it may serve as, the default first.
+    pub candidates: Vec<Family>,
+    /// Its text encoders.
+    pub encoders: Vec<EncoderSummary>,
+    /// Tensors in all its files.
+    pub n_tensors: usize,
+    /// Bytes of all its files.
+    pub n_bytes: u64,
+    /// Used, unused and ignored tensors, and notes.
+    pub report: LoadReport,
+    /// See [`Checkpoint::fingerprint`].
+    pub fingerprint: String,
+}
+
+/// One text encoder of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EncoderSummary {
+    /// Which one.
+    pub encoder: EncoderId,
+    /// What stands before its tensors' names.
+    pub root: String,
+    /// Who writes such names.
+    pub layout: Layout,
+    /// Hidden size.
+    pub width: usize,
+    /// Transformer blocks in the file.
+    pub n_layers: usize,
+    /// Rows of the token embedding; more than 49408 are added tokens.
+    pub vocabulary: usize,
+    /// Rows of the position embedding.
+    pub positions: usize,
+    /// True if there is a projection that can be used.
+    pub projection: bool,
+    /// Stored types, with how many tensors each.
+    pub stored: BTreeMap<String, usize>,
+    /// Stored bytes.
+    pub n_bytes: u64,
+    /// What is wrong with it, one line each; empty if it can be loaded.
+    pub problems: Vec<String>,
+}
+
+pub(super) fn summary(checkpoint: &Checkpoint) -> Summary {
+    Summary {
+        path: checkpoint.path.clone(),
+        container: checkpoint.container,
+        family: checkpoint.family(),
+        candidates: checkpoint.candidates().to_vec(),
+        encoders: checkpoint.encoders.iter().map(encoder_summary).collect(),
+        n_tensors: checkpoint
+            .archives
+            .iter()
+            .map(|archive| archive.entries.len())
+            .sum(),
+        n_bytes: checkpoint
+            .archives
+            .iter()
+            .map(|archive| archive.n_bytes())
+            .sum(),
+        report: report(checkpoint),
+        fingerprint: checkpoint.fingerprint(),
+    }
+}
+
+fn encoder_summary(located: &Located) -> EncoderSummary {
+    let Located { archive, tower, .. } = located;
+    let mut stored = BTreeMap::new();
+    for entry in used(located) {
+        *stored.entry(entry.dtype.to_string()).or_default() += 1;
+    }
+    let problems = tower.problems.iter();
+    EncoderSummary {
+        encoder: tower.found.encoder,
+        root: tower.found.root.clone(),
+        layout: tower.layout,
+        width: tower.found.dimensions.width,
+        n_layers: tower.found.dimensions.n_layers,
+        vocabulary: tower.found.dimensions.vocabulary,
+        positions: tower.found.dimensions.positions,
+        projection: tower.has_projection(),
+        stored,
+        n_bytes: tower.n_bytes(archive),
+        problems: problems
+            .map(|problem| format!("`{}` {}", problem.tensor, problem.text))
+            .collect(),
+    }
+}
+
+fn used(located: &Located) -> impl Iterator<Item = &Entry> {
+    located
+        .tower
+        .used
+        .iter()
+        .filter_map(|name| located.archive.entries.get(name))
+}
+
+/// What became of every tensor.
+pub(super) fn report(checkpoint: &Checkpoint) -> LoadReport {
+    let mut report = LoadReport {
+        notes: checkpoint.notes.clone(),
+        ..LoadReport::default()
+    };
+    for archive in &checkpoint.archives {
+        report.notes.extend(archive.notes.iter().cloned());
+        let of_archive = |located: &&Located| Arc::ptr_eq(&located.archive, archive);
+        let located: Vec<_> = checkpoint.encoders.iter().filter(of_archive).collect();
+        sort(&mut report, archive, &located);
+    }
+    for located in &checkpoint.encoders {
+        report.notes.extend(located.tower.notes.iter().cloned());
+        scales(&mut report, located);
+        without_projection(&mut report, located);
+    }
+    report
+}
+
+/// Used, unused (inside an encoder's root), or ignored with a class.
+fn sort(report: &mut LoadReport, archive: &Archive, located: &[&Located]) {
+    let territory = located
+        .iter()
+        .flat_map(|located| located.tower.territory(archive));
+    let territory: BTreeSet<&str> = territory.collect();
+    for (name, entry) in &archive.entries {
+        let class = ignored::class_of(name);
+        if located
+            .iter()
+            .any(|located| located.tower.used.contains(name))
+        {
+            report.used.push(entry.file_name.clone());
+        } else if class.is_none() && territory.contains(name.as_str()) {
+            report.unused.push(entry.file_name.clone());
+        } else {
+            *report
+                .ignored
+                .entry(class.unwrap_or("other").to_owned())
+                .or_default() += 1;
+        }
+        if class == Some("position_ids") {
+            report.notes.extend(damaged_positions(archive, entry));
+        }
+    }
+}
+
+/// Merged checkpoints have been through half precision and averages with their position ids too.
+fn damaged_positions(archive: &Archive, entry: &Entry) -> Option<String> {
+    const LARGEST: u64 = 1 << 16;
+    let ids = archive.read(entry, 0..entry.n_bytes.min(LARGEST)).ok();
+    let ids = ids.and_then(|bytes| decode::numbers(&bytes, entry.dtype).ok());
+    let whole = ids.is_some_and(|ids| {
+        ids.iter()
+            .zip(0_u16..)
+            .all(|(id, expected)| id.to_bits() == f32::from(expected).to_bits())
+    });
+    (!whole).then(|| {
+        format!(
+            "`{}` is damaged; positions are counted anew",
+            entry.file_name
+        )
+    })
+}
+
+/// Weights of 8 bits whose stored values are not the real ones.
+fn scales(report: &mut LoadReport, located: &Located) {
+    let scaled = located
+        .tower
+        .recipes
+        .values()
+        .filter(|recipe| recipe.scale.is_some())
+        .count();
+    if scaled > 0 {
+        let encoder = located.tower.found.encoder;
+        report.notes.push(format!(
+            "{encoder}: {scaled} weights of 8 bits are multiplied by their scales"
+        ));
+    }
+}
+
+fn without_projection(report: &mut LoadReport, located: &Located) {
+    let tower = &located.tower;
+    if tower.found.encoder == EncoderId::OpenClipG && !tower.has_projection() {
+        let looked = super::layout::projection::candidates(tower.found.style, &tower.found.root);
+        let looked = looked.first().map_or("", |(name, _)| name);
+        report.notes.push(format!(
+            "no projection (`{looked}`): there is no pooled output"
+        ));
+    }
+}
