@@ -32,8 +32,8 @@ use no_download::download;
 
 pub use catalog::{Catalog, EncoderFile, Entry, Mirror};
 pub use names::{FileName, RepoId, Revision, Sha256};
-pub use verify::to_delete;
 pub use options::{DEFAULT_ENDPOINT, DEFAULT_TIMEOUT, HubOptions};
+pub use verify::to_delete;
 
 use std::path::{Path, PathBuf};
 

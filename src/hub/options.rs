@@ -29,7 +29,7 @@ pub struct HubOptions {
     pub cache_dir: Option<PathBuf>,
     /// Another hub than [`DEFAULT_ENDPOINT`]; `http://` is possible.
     pub endpoint: Option<String>,
-    /// Sent as a bearer token. Never shown by `Debug`, never part of a message.
+    /// Sent as a bearer token where the hub refuses without one. Never shown by `Debug`, never part of a message.
     pub token: Option<String>,
     /// Take only what is in the cache.
     pub offline: bool,

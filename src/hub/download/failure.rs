@@ -12,6 +12,8 @@ use crate::error::Error;
 pub(super) enum Broken {
     /// Missing, private, or removed: a mirror may have it.
     Gone(Error),
+    /// Too many requests: a token may help.
+    Crowded(Error),
     /// It may work the next time; what has arrived is kept for that.
     Transient(Error),
     /// It will not work the next time either.
@@ -82,7 +84,7 @@ fn refused(job: &Job, code: u16) -> Broken {
             ))
             .hint("the earlier part was deleted; fetch again"),
         ),
-        429 => Broken::Failed(
+        429 => Broken::Crowded(
             hub_error(format!(
                 "the hub says there were too many requests (status 429) for {what}"
             ))
