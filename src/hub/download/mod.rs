@@ -99,7 +99,7 @@ fn transferred(
         match transfer::run(&job, options.timeout, &mut tell) {
             Ok(arrived) => return Ok(arrived),
             Err(Broken::Gone(_) | Broken::Crowded(_)) if token.is_some() => {
-                job.token = token.take()
+                job.token = token.take();
             }
             Err(Broken::Gone(error)) => return Err(Failure::Gone(error)),
             Err(Broken::Transient(_)) if again => attempt += 1,
