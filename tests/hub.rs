@@ -18,8 +18,11 @@ mod names;
 #[path = "hub/server.rs"]
 mod server;
 
+#[cfg(feature = "hub")]
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+#[cfg(feature = "hub")]
+use std::path::PathBuf;
 use std::time::Duration;
 
 use sd_conditioner::Result;
@@ -54,9 +57,11 @@ fn plain() -> Catalog {
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    sha2::Sha256::digest(bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
+    let digits = sha2::Sha256::digest(bytes)
+        .into_iter()
+        .flat_map(|byte| [byte >> 4, byte & 15]);
+    digits
+        .map(|digit| char::from_digit(u32::from(digit), 16).unwrap())
         .collect()
 }
 
@@ -87,6 +92,7 @@ fn assert_has(text: &str, words: &[&str]) {
     }
 }
 
+#[cfg(feature = "hub")]
 /// Every file and link below `folder` that tools would find in a cache: not the locks.
 fn visible(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();

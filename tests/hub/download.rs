@@ -28,7 +28,7 @@ fn a_good_file_arrives_whole_and_in_the_shared_layout() {
         })
         .unwrap();
     let path = snapshot(cache.path(), "someone/tiny");
-    assert_eq!(fetched.paths, [path.clone()]);
+    assert_eq!(fetched.paths, std::slice::from_ref(&path));
     assert_eq!(
         fetched.origins,
         [Origin::Repository(RepoId::new("someone/tiny").unwrap())]

@@ -5,6 +5,7 @@
 //! is visible to every other tool. Why not on the caller's thread: it has no timeouts and a few
 //! assertions ([`transfer`]).
 
+mod address;
 mod failure;
 mod publish;
 mod transfer;
@@ -38,8 +39,8 @@ pub(super) fn download(
     let folder = Cache::new(root).folder(place.repo);
     let staging = folder.join(".sd-conditioner");
     let job = Job {
-        endpoint: options.checked_endpoint()?,
-        token: options.checked_token()?,
+        endpoint: address::endpoint(options)?,
+        token: address::token(options)?,
         staging: staging.clone(),
         repo: place.repo.clone(),
         revision: place.revision.clone(),
