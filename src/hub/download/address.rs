@@ -1,9 +1,9 @@
 //! Where to ask and with which token, checked before anything is sent.
 
-use super::super::names::shown;
-use super::super::options::DEFAULT_ENDPOINT;
-use super::super::{HubOptions, hub_error};
 use crate::error::{Error, Result};
+use crate::hub::names::shown;
+use crate::hub::options::DEFAULT_ENDPOINT;
+use crate::hub::{HubOptions, hub_error};
 
 /// The endpoint without a slash at its end, if it can be one.
 pub(super) fn endpoint(options: &HubOptions) -> Result<String> {

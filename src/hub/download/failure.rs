@@ -2,10 +2,10 @@
 
 use hf_hub::api::sync::ApiError;
 
-use super::super::hub_error;
 use super::transfer::Job;
 use super::writing;
 use crate::error::Error;
+use crate::hub::hub_error;
 
 /// How a transfer broke.
 #[derive(Debug)]
