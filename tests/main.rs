@@ -2,8 +2,10 @@
 
 mod support;
 
+mod prompt;
 mod tokens;
-mod conditioning;
-mod kernels;
-mod tidy;
 mod weights;
+mod hub;
+mod kernels;
+mod conditioning;
+mod tidy;

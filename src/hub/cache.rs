@@ -6,6 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::names::{FileName, RepoId, Revision, Sha256, is_commit, shown};
+use super::{EncoderFile, Entry};
 
 /// A `refs/` file holds 40 digits; nothing that is longer than this is one.
 const REFERENCE_AT_MOST: u64 = 200;
@@ -25,10 +26,38 @@ pub(super) enum Lookup {
     Absent(Option<String>),
 }
 
+/// Whether any repository of an entry has a file here, and what was odd if none has.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Cached {
+    Yes(PathBuf, RepoId),
+    No(Option<String>),
+}
+
 impl Cache<'_> {
     /// The cache at `root`, which need not exist.
     pub(super) fn new(root: &Path) -> Cache<'_> {
         Cache { root }
+    }
+
+    /// The file under any name that the entry knows for it: the revisions of its repository and
+    /// its mirrors, then any place with the very same bytes, removed repositories included.
+    pub(super) fn find_anywhere(&self, entry: &Entry, file: &EncoderFile) -> Cached {
+        let mut odd = None;
+        for place in entry.places() {
+            match self.find(place.repo, place.revision, &file.path) {
+                Lookup::Found(path) => return Cached::Yes(path, place.repo.clone()),
+                Lookup::Absent(note) => odd = odd.or(note),
+            }
+        }
+        let Some(sha256) = &file.sha256 else {
+            return Cached::No(odd);
+        };
+        for repo in entry.places().map(|place| place.repo).chain(&entry.former) {
+            if let Some(path) = self.find_content(repo, &file.path, sha256) {
+                return Cached::Yes(path, repo.clone());
+            }
+        }
+        Cached::No(odd)
     }
 
     /// The file of this revision.
@@ -54,12 +83,7 @@ impl Cache<'_> {
 
     /// The file of any revision whose blob is named after this checksum: blobs of large files are
     /// named by their sha256, so this is the very file, whatever the revision is called.
-    pub(super) fn find_content(
-        &self,
-        repo: &RepoId,
-        file: &FileName,
-        sha256: &Sha256,
-    ) -> Option<PathBuf> {
+    fn find_content(&self, repo: &RepoId, file: &FileName, sha256: &Sha256) -> Option<PathBuf> {
         let snapshots = fs::read_dir(self.folder(repo).join("snapshots")).ok()?;
         let mut paths: Vec<PathBuf> = snapshots
             .flatten()

@@ -39,7 +39,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::weights::Family;
-use cache::{Cache, Lookup};
+use cache::{Cache, Cached};
 
 /// A catalog, a cache, and perhaps a hub to fill the cache from.
 ///
@@ -57,7 +57,6 @@ pub struct Hub {
 }
 
 /// A checkpoint that is on this machine.
-#[must_use]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fetched {
     /// What kind of conditioning it makes.
@@ -198,29 +197,12 @@ impl Hub {
         file: &EncoderFile,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Cached> {
-        let cache = Cache::new(root);
-        let mut odd = None;
-        for place in entry.places() {
-            match cache.find(place.repo, place.revision, &file.path) {
-                Lookup::Found(path) => {
-                    self.compare(&path, file, progress)
-                        .map_err(|error| error.hint(verify::to_delete(&path)))?;
-                    return Ok(Cached::Yes(path, place.repo.clone()));
-                }
-                Lookup::Absent(note) => odd = odd.or(note),
-            }
+        let cached = Cache::new(root).find_anywhere(entry, file);
+        if let Cached::Yes(path, _) = &cached {
+            let compared = self.compare(path, file, progress);
+            compared.map_err(|error| error.hint(verify::to_delete(path)))?;
         }
-        for repo in entry.places().map(|place| place.repo).chain(&entry.former) {
-            let known = file.sha256.as_ref();
-            if let Some(path) =
-                known.and_then(|sha256| cache.find_content(repo, &file.path, sha256))
-            {
-                self.compare(&path, file, progress)
-                    .map_err(|error| error.hint(verify::to_delete(&path)))?;
-                return Ok(Cached::Yes(path, repo.clone()));
-            }
-        }
-        Ok(Cached::No(odd))
+        Ok(cached)
     }
 
     /// A cached file against the catalog: its size always, its checksum if that is wanted.
@@ -235,12 +217,12 @@ impl Hub {
         }
         match &file.sha256 {
             Some(sha256) if self.options.verify => verify::sha256(path, sha256, &mut |done| {
-                let file_name = file.path.as_str();
+                let (phase, total) = (Phase::Verifying, file.bytes);
                 progress(Progress {
-                    file: file_name,
-                    phase: Phase::Verifying,
+                    file: file.path.as_str(),
+                    phase,
                     done,
-                    total: file.bytes,
+                    total,
                 });
             }),
             Some(_) | None => Ok(()),
@@ -268,12 +250,6 @@ impl Hub {
         }
         Err(all_gone(entry, gone))
     }
-}
-
-/// Whether the cache has a file, and what was odd if it has not.
-enum Cached {
-    Yes(PathBuf, RepoId),
-    No(Option<String>),
 }
 
 impl Entry {

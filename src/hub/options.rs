@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::hub_error;
-use super::names::shown;
 use crate::error::{Error, Result};
 
 /// The hub that is asked when no other is named.
@@ -20,7 +19,7 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 /// ```
 /// use sd_conditioner::hub::{Hub, HubOptions};
 /// let options = HubOptions { cache_dir: Some("/data/hub".into()), offline: true, ..HubOptions::default() };
-/// let hub = Hub::new(options);
+/// println!("{:?}", Hub::new(options));
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct HubOptions {
@@ -29,7 +28,7 @@ pub struct HubOptions {
     pub cache_dir: Option<PathBuf>,
     /// Another hub than [`DEFAULT_ENDPOINT`]; `http://` is possible.
     pub endpoint: Option<String>,
-    /// Sent as a bearer token. Never shown by `Debug`, never part of a message.
+    /// Sent as a bearer token where the hub refuses without one. Never shown by `Debug`, never part of a message.
     pub token: Option<String>,
     /// Take only what is in the cache.
     pub offline: bool,
@@ -103,42 +102,6 @@ impl HubOptions {
         })
     }
 
-    /// The endpoint without a slash at its end, if it can be one.
-    pub(super) fn checked_endpoint(&self) -> Result<String> {
-        let endpoint = self
-            .endpoint
-            .as_deref()
-            .unwrap_or(DEFAULT_ENDPOINT)
-            .trim_end_matches('/');
-        let rest = endpoint
-            .strip_prefix("https://")
-            .or_else(|| endpoint.strip_prefix("http://"));
-        let host = rest.map(|rest| rest.split('/').next().unwrap_or(""));
-        let good = host.is_some_and(|host| !host.is_empty() && !host.starts_with(':'))
-            && endpoint
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"-._~:/[]".contains(&byte));
-        if good {
-            Ok(endpoint.to_owned())
-        } else {
-            Err(bad_endpoint(endpoint))
-        }
-    }
-
-    /// The token, if it can be sent.
-    pub(super) fn checked_token(&self) -> Result<Option<String>> {
-        let token = self
-            .token
-            .as_deref()
-            .map(str::trim)
-            .filter(|token| !token.is_empty());
-        if token.is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
-            return Err(hub_error("the token has characters that cannot be sent")
-                .hint("a token is one word of printable characters, such as hf_…"));
-        }
-        Ok(token.map(str::to_owned))
-    }
-
     pub(super) fn checked_cache(&self) -> Result<PathBuf> {
         self.cache_dir.clone().ok_or_else(|| {
             hub_error("no cache directory was given, so there is no place to look or to fetch to")
@@ -206,10 +169,4 @@ impl Variables<'_> {
             )),
         }
     }
-}
-
-fn bad_endpoint(endpoint: &str) -> Error {
-    hub_error(format!("`{}` is not the address of a hub", shown(endpoint))).hint(format!(
-        "expected something like {DEFAULT_ENDPOINT} (HF_ENDPOINT)"
-    ))
 }

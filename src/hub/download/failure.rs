@@ -2,16 +2,18 @@
 
 use hf_hub::api::sync::ApiError;
 
-use super::super::hub_error;
 use super::transfer::Job;
 use super::writing;
 use crate::error::Error;
+use crate::hub::hub_error;
 
 /// How a transfer broke.
 #[derive(Debug)]
 pub(super) enum Broken {
     /// Missing, private, or removed: a mirror may have it.
     Gone(Error),
+    /// Too many requests: a token may help.
+    Crowded(Error),
     /// It may work the next time; what has arrived is kept for that.
     Transient(Error),
     /// It will not work the next time either.
@@ -82,7 +84,7 @@ fn refused(job: &Job, code: u16) -> Broken {
             ))
             .hint("the earlier part was deleted; fetch again"),
         ),
-        429 => Broken::Failed(
+        429 => Broken::Crowded(
             hub_error(format!(
                 "the hub says there were too many requests (status 429) for {what}"
             ))

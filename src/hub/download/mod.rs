@@ -5,6 +5,7 @@
 //! is visible to every other tool. Why not on the caller's thread: it has no timeouts and a few
 //! assertions ([`transfer`]).
 
+mod address;
 mod failure;
 mod publish;
 mod transfer;
@@ -38,8 +39,8 @@ pub(super) fn download(
     let folder = Cache::new(root).folder(place.repo);
     let staging = folder.join(".sd-conditioner");
     let job = Job {
-        endpoint: options.checked_endpoint()?,
-        token: options.checked_token()?,
+        endpoint: address::endpoint(options)?,
+        token: address::token(options)?,
         staging: staging.clone(),
         repo: place.repo.clone(),
         revision: place.revision.clone(),
@@ -51,7 +52,7 @@ pub(super) fn download(
         return Ok(path);
     }
     fs::create_dir_all(&staging).map_err(|error| writing(&staging, error))?;
-    let result = transferred(&job, options, progress).and_then(|arrived| {
+    let result = transferred(job, options, progress).and_then(|arrived| {
         let compared = compare(&arrived, file, progress).map_err(|error| damaged(&error, place));
         let path = compared.and_then(|()| publish(&folder, place.revision, &file.path, &arrived));
         let _ = fs::remove_dir_all(&staging);
@@ -75,36 +76,47 @@ fn meanwhile(root: &Path, place: Place<'_>, file: &EncoderFile) -> Option<PathBu
 }
 
 /// Brings the bytes, taking a broken transfer up again as often as is allowed.
+///
+/// The token is sent only where the hub refuses without it: hf-hub 0.5.0 sends it on to whatever
+/// host the hub redirects to, so public files had better be fetched without it.
 fn transferred(
-    job: &Job,
+    mut job: Job,
     options: &HubOptions,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Arrived, Failure> {
+    let file = job.file.clone();
     let mut tell = |done, total| {
         progress(Progress {
-            file: job.file.as_str(),
+            file: file.as_str(),
             phase: Phase::Downloading,
             done,
             total,
         });
     };
-    for attempt in 1.. {
-        let again = attempt <= options.retries;
-        match transfer::run(job, options.timeout, &mut tell) {
+    let mut token = job.token.take();
+    let mut attempt = 0;
+    loop {
+        let again = attempt < options.retries;
+        match transfer::run(&job, options.timeout, &mut tell) {
             Ok(arrived) => return Ok(arrived),
+            Err(Broken::Gone(_) | Broken::Crowded(_)) if token.is_some() => {
+                job.token = token.take();
+            }
             Err(Broken::Gone(error)) => return Err(Failure::Gone(error)),
-            Err(Broken::Failed(error)) => return Err(Failure::Failed(error)),
-            Err(Broken::Transient(error)) if !again => return Err(Failure::Failed(error)),
-            Err(Broken::Transient(_)) => sleep(RETRY_AFTER * attempt),
+            Err(Broken::Transient(_)) if again => attempt += 1,
             Err(Broken::Stale(error)) => {
                 let _ = fs::remove_dir_all(&job.staging);
                 if !again {
                     return Err(Failure::Failed(error));
                 }
+                attempt += 1;
+            }
+            Err(Broken::Transient(error) | Broken::Crowded(error) | Broken::Failed(error)) => {
+                return Err(Failure::Failed(error));
             }
         }
+        sleep(RETRY_AFTER * attempt);
     }
-    unreachable!("the last attempt returns")
 }
 
 /// Size and checksum, those of the catalog before those of the hub.

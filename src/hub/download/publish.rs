@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::super::names::{FileName, Revision};
 use super::transfer::Arrived;
 use super::writing;
 use crate::error::Result;
+use crate::hub::names::{FileName, Revision};
 
 /// Moves the file in and returns its path under `snapshots/`.
 pub(super) fn publish(

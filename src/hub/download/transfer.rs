@@ -13,11 +13,11 @@ use std::{fs, panic};
 use hf_hub::api::sync::{Api, ApiBuilder};
 use hf_hub::{Cache, Repo, RepoType};
 
-use super::super::hub_error;
-use super::super::names::{FileName, RepoId, Revision, is_commit, plain, shown};
 use super::failure::{Broken, sort};
 use super::writing;
 use crate::error::Error;
+use crate::hub::hub_error;
+use crate::hub::names::{FileName, RepoId, Revision, is_commit, plain, shown};
 
 /// Messages that may wait for a slow progress callback.
 const IN_FLIGHT: usize = 64;
