@@ -87,7 +87,9 @@ impl Error {
 
     /// A failed read or write at `path`.
     pub fn io(path: impl Into<PathBuf>, error: std::io::Error) -> Error {
-        Error::new(ErrorKind::Io, error.to_string()).at_path(path).because(error)
+        Error::new(ErrorKind::Io, error.to_string())
+            .at_path(path)
+            .because(error)
     }
 
     /// Names the file or folder. The innermost name given first is kept.
@@ -199,7 +201,10 @@ impl fmt::Debug for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0.source.as_ref().map(|source| &**source as &(dyn std::error::Error + 'static))
+        self.0
+            .source
+            .as_ref()
+            .map(|source| &**source as &(dyn std::error::Error + 'static))
     }
 }
 

@@ -5,6 +5,18 @@
 
 use std::ops::Range;
 
+use crate::error::{Error, ErrorKind, Result};
+
+mod a1111;
+mod brackets;
+pub mod comfy;
+mod kohya;
+mod note;
+mod python;
+mod scan;
+mod sdcpp;
+mod strengths;
+
 /// Which tool's grammar a text is written in.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -12,6 +24,20 @@ pub enum Dialect {
     /// No grammar: every character is text.
     #[default]
     Plain,
+    /// ComfyUI (`comfy/sd1_clip.py`): `(a:1.2)` sets a strength, nothing is closed for you.
+    ComfyUi,
+    /// AUTOMATIC1111 1.10 and Forge (`modules/prompt_parser.py`): strengths multiply, `[a]` weakens,
+    /// `BREAK` begins a new window. Schedules, `AND`, comments and `<lora:..>` come before this
+    /// grammar and have functions of their own in this module.
+    A1111,
+    /// stable-diffusion.cpp (`src/core/util.cpp`): A1111's grammar in single precision.
+    SdCpp,
+    /// diffusers' community pipeline `lpw_stable_diffusion.py`: A1111's old grammar without `BREAK`.
+    LpwSd,
+    /// diffusers' community pipeline `lpw_stable_diffusion_xl.py`: `BREAK` becomes a word.
+    LpwSdxl,
+    /// sd-scripts (`gen_img.py`): A1111's old grammar, `BREAK` anywhere.
+    Kohya,
 }
 
 /// How strongly a piece is meant; 1 is neutral. (A *weight* is a tensor, a *strength* is emphasis.)
@@ -119,10 +145,44 @@ pub struct Prompt {
 impl Prompt {
     /// Reads `text` in `dialect`. Total: what the reference tool would refuse becomes a note.
     pub fn parse(text: &str, dialect: Dialect) -> Prompt {
-        let (pieces, notes) = match dialect {
+        let (pieces, mut notes) = match dialect {
             Dialect::Plain => (plain(text), Vec::new()),
+            Dialect::ComfyUi => comfy::parse(text),
+            Dialect::A1111 => a1111::parse(text, a1111::Tool::A1111),
+            Dialect::SdCpp => sdcpp::parse(text),
+            Dialect::LpwSd => a1111::parse(text, a1111::Tool::LpwSd),
+            Dialect::LpwSdxl => a1111::parse(text, a1111::Tool::LpwSdxl),
+            Dialect::Kohya => kohya::parse(text),
         };
-        Prompt { source: text.to_owned(), dialect, pieces, notes }
+        notes.sort_by_key(|note| note.span.start);
+        Prompt {
+            source: text.to_owned(),
+            dialect,
+            pieces,
+            notes,
+        }
+    }
+
+    /// Reads `text` in `dialect`, refusing what the reference tool refuses.
+    ///
+    /// ```
+    /// use sd_conditioner::{Dialect, ErrorKind, Prompt};
+    /// let error = Prompt::parse_strict("(a:1.2.3)", Dialect::A1111).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Prompt);
+    /// assert_eq!(error.span(), Some(3..8));
+    /// ```
+    pub fn parse_strict(text: &str, dialect: Dialect) -> Result<Prompt> {
+        let prompt = Prompt::parse(text, dialect);
+        let refused = prompt
+            .notes
+            .iter()
+            .find(|note| note.kind == NoteKind::ReferenceError);
+        match refused {
+            None => Ok(prompt),
+            Some(note) => Err(Error::new(ErrorKind::Prompt, note.message.clone())
+                .at_span(note.span.clone())
+                .hint("Prompt::parse reads it anyway")),
+        }
     }
 
     /// The text as given.
@@ -159,5 +219,9 @@ impl Prompt {
 /// The whole text as one neutral piece.
 fn plain(text: &str) -> Vec<Piece> {
     let span = 0..text.len();
-    vec![Piece::Text { text: text.to_owned(), strength: Strength::NEUTRAL, span }]
+    vec![Piece::Text {
+        text: text.to_owned(),
+        strength: Strength::NEUTRAL,
+        span,
+    }]
 }
