@@ -2,9 +2,10 @@
 
 use std::fs;
 
-use sd_conditioner::prompt::Piece;
+use sd_conditioner::prompt::schedule::{Pass, Schedule};
+use sd_conditioner::prompt::{Piece, compose};
 use sd_conditioner::{Dialect, Prompt};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The dialects whose results are a plain list, and their columns in the goldens.
 const FLAT: &[(Dialect, &str)] = &[
@@ -93,4 +94,48 @@ fn golden(name: &str) -> Vec<Value> {
     );
     let file: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
     file["cases"].as_array().unwrap().clone()
+}
+
+#[test]
+fn schedules_equal_a1111() {
+    let cases = golden("schedules");
+    assert_eq!(cases.len(), 68);
+    let passes = [
+        ("steps10", Pass::First { steps: 10 }),
+        ("steps10_hires20", Pass::Hires { base: 10, steps: 20 }),
+        ("steps10_old", Pass::Old { steps: 10 }),
+    ];
+    for case in &cases {
+        let input = case["input"].as_str().unwrap();
+        for (column, pass) in passes {
+            let schedule = Schedule::parse(input, pass);
+            let entries = schedule.entries().iter();
+            let found: Value = entries.map(|entry| json!([entry.until, entry.text])).collect();
+            assert_eq!(found, case[column], "{column} of {input:?}");
+        }
+    }
+}
+
+#[test]
+fn compositions_equal_a1111() {
+    let cases = golden("and");
+    assert_eq!(cases.len(), 32);
+    for case in &cases {
+        let input = case["input"].as_str().unwrap();
+        let parts = compose::split(input);
+        let expected = case["result"].as_array().unwrap();
+        assert_eq!(parts.len(), expected.len(), "{input:?}");
+        for (part, expected) in parts.iter().zip(expected) {
+            let found = (part.text.as_str(), part.weight.get());
+            assert_eq!(found, (expected[0].as_str().unwrap(), number(&expected[1])), "{input:?}");
+            assert_eq!(part.text, input[part.span.clone()]);
+        }
+    }
+}
+
+#[test]
+fn schedule_is_looked_up_as_the_sampler_does() {
+    let schedule = Schedule::parse("[a:b:3]", Pass::First { steps: 10 });
+    let shown: String = (0..12).map(|calls| schedule.at(calls).text.as_str()).collect();
+    assert_eq!(shown, "aaaabbbbbbba");
 }

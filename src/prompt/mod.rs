@@ -10,10 +10,14 @@ use crate::error::{Error, ErrorKind, Result};
 mod a1111;
 mod brackets;
 pub mod comfy;
+pub mod comments;
+pub mod compose;
 mod kohya;
+pub mod networks;
 mod note;
 mod python;
 mod scan;
+pub mod schedule;
 mod sdcpp;
 mod strengths;
 
