@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use sd_conditioner::prompt::compel::{Conjunction, Part, Swap, SwapOptions};
 use sd_conditioner::prompt::schedule::{Pass, Schedule};
 use sd_conditioner::prompt::{Piece, compose};
 use sd_conditioner::{Dialect, Prompt};
@@ -102,7 +103,13 @@ fn schedules_equal_a1111() {
     assert_eq!(cases.len(), 68);
     let passes = [
         ("steps10", Pass::First { steps: 10 }),
-        ("steps10_hires20", Pass::Hires { base: 10, steps: 20 }),
+        (
+            "steps10_hires20",
+            Pass::Hires {
+                base: 10,
+                steps: 20,
+            },
+        ),
         ("steps10_old", Pass::Old { steps: 10 }),
     ];
     for case in &cases {
@@ -110,7 +117,9 @@ fn schedules_equal_a1111() {
         for (column, pass) in passes {
             let schedule = Schedule::parse(input, pass);
             let entries = schedule.entries().iter();
-            let found: Value = entries.map(|entry| json!([entry.until, entry.text])).collect();
+            let found: Value = entries
+                .map(|entry| json!([entry.until, entry.text]))
+                .collect();
             assert_eq!(found, case[column], "{column} of {input:?}");
         }
     }
@@ -127,7 +136,11 @@ fn compositions_equal_a1111() {
         assert_eq!(parts.len(), expected.len(), "{input:?}");
         for (part, expected) in parts.iter().zip(expected) {
             let found = (part.text.as_str(), part.weight.get());
-            assert_eq!(found, (expected[0].as_str().unwrap(), number(&expected[1])), "{input:?}");
+            assert_eq!(
+                found,
+                (expected[0].as_str().unwrap(), number(&expected[1])),
+                "{input:?}"
+            );
             assert_eq!(part.text, input[part.span.clone()]);
         }
     }
@@ -136,6 +149,105 @@ fn compositions_equal_a1111() {
 #[test]
 fn schedule_is_looked_up_as_the_sampler_does() {
     let schedule = Schedule::parse("[a:b:3]", Pass::First { steps: 10 });
-    let shown: String = (0..12).map(|calls| schedule.at(calls).text.as_str()).collect();
+    let shown: String = (0..12)
+        .map(|calls| schedule.at(calls).text.as_str())
+        .collect();
     assert_eq!(shown, "aaaabbbbbbba");
+}
+
+#[test]
+fn compel_equals_compel() {
+    for case in &golden("emphasis") {
+        let input = case["input"].as_str().unwrap();
+        let expected = &case["compel"];
+        let is_refused = Prompt::parse_strict(input, Dialect::Compel).is_err();
+        assert_eq!(is_refused, !expected["error"].is_null(), "{input:?}");
+        if !is_refused {
+            let prompt = Prompt::parse(input, Dialect::Compel);
+            assert_eq!(
+                conjunction(prompt.composition().unwrap()),
+                *expected,
+                "{input:?}"
+            );
+        }
+    }
+}
+
+/// As the golden file writes it.
+fn conjunction(found: &Conjunction) -> Value {
+    let parts = found
+        .parts
+        .iter()
+        .enumerate()
+        .map(|(index, (part, _))| match part {
+            Part::Flat(pieces) => json!({ "prompt": flat(pieces, index, &found.swaps) }),
+            Part::Blend {
+                prompts,
+                weights,
+                normalize,
+            } => {
+                let prompts = prompts
+                    .iter()
+                    .map(|pieces| json!({ "prompt": texts(pieces) }));
+                let weights = weights.iter().map(|weight| decimal(*weight));
+                json!({
+                    "blend": prompts.collect::<Value>(),
+                    "weights": weights.collect::<Value>(),
+                    "normalize": normalize,
+                })
+            }
+        });
+    let weights = found.parts.iter().map(|(_, weight)| decimal(*weight));
+    let loras = found
+        .loras
+        .iter()
+        .map(|lora| json!([lora.name, decimal(lora.weight)]));
+    json!({
+        "parts": parts.collect::<Value>(),
+        "weights": weights.collect::<Value>(),
+        "loras": loras.collect::<Value>(),
+    })
+}
+
+/// Pieces, with swaps in the places of their originals.
+fn flat(pieces: &[Piece], part: usize, swaps: &[Swap]) -> Value {
+    let mut listed = Vec::new();
+    let mut index = 0;
+    while index < pieces.len() {
+        let here = |swap: &&Swap| swap.part == part && swap.pieces.start == index;
+        if let Some(swap) = swaps.iter().find(here) {
+            let SwapOptions {
+                s_start,
+                s_end,
+                t_start,
+                t_end,
+            } = swap.options;
+            listed.push(json!({ "swap": {
+                "original": texts(&pieces[swap.pieces.clone()]),
+                "edited": texts(&swap.edited),
+                "options": {
+                    "s_start": decimal(s_start), "s_end": decimal(s_end),
+                    "t_start": decimal(t_start), "t_end": decimal(t_end),
+                },
+            }}));
+            index = swap.pieces.end;
+        } else {
+            listed.push(texts(&pieces[index..=index])[0].clone());
+            index += 1;
+        }
+    }
+    listed.into()
+}
+
+fn texts(pieces: &[Piece]) -> Value {
+    let pair = |piece: &Piece| match piece {
+        Piece::Text { text, strength, .. } => json!([text, decimal(strength.get())]),
+        other => panic!("compel makes no {other:?}"),
+    };
+    pieces.iter().map(pair).collect()
+}
+
+/// A number as Python prints it.
+fn decimal(value: f64) -> Value {
+    format!("{value:?}").into()
 }

@@ -45,12 +45,18 @@ fn part(text: &str, span: Range<usize>) -> ComposedPrompt {
     });
     let (text, weight) = weighted.unwrap_or((whole, 1.0));
     let span = span.start..span.start + text.len();
-    ComposedPrompt { text: text.to_owned(), weight: Strength::new(weight), span }
+    ComposedPrompt {
+        text: text.to_owned(),
+        weight: Strength::new(weight),
+        span,
+    }
 }
 
 /// A number with an optional sign and at most one dot, in digits of any script, no exponent.
 fn decimal(text: &str) -> Option<f64> {
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
-    let is_plain = unsigned.chars().all(|c| c == '.' || python::decimal(c).is_some());
+    let is_plain = unsigned
+        .chars()
+        .all(|c| c == '.' || python::decimal(c).is_some());
     if is_plain { python::float(text) } else { None }
 }

@@ -11,6 +11,7 @@ mod a1111;
 mod brackets;
 pub mod comfy;
 pub mod comments;
+pub mod compel;
 pub mod compose;
 mod kohya;
 pub mod networks;
@@ -34,6 +35,9 @@ pub enum Dialect {
     /// `BREAK` begins a new window. Schedules, `AND`, comments and `<lora:..>` come before this
     /// grammar and have functions of their own in this module.
     A1111,
+    /// compel, InvokeAI's grammar (`compel/prompt_parser.py`): `word++`, `(words)1.3`. Blends and
+    /// conjunctions are in [`Prompt::composition`].
+    Compel,
     /// stable-diffusion.cpp (`src/core/util.cpp`): A1111's grammar in single precision.
     SdCpp,
     /// diffusers' community pipeline `lpw_stable_diffusion.py`: A1111's old grammar without `BREAK`.
@@ -144,15 +148,23 @@ pub struct Prompt {
     dialect: Dialect,
     pieces: Vec<Piece>,
     notes: Vec<Note>,
+    composition: Option<Box<compel::Conjunction>>,
 }
 
 impl Prompt {
     /// Reads `text` in `dialect`. Total: what the reference tool would refuse becomes a note.
     pub fn parse(text: &str, dialect: Dialect) -> Prompt {
+        let mut composition = None;
         let (pieces, mut notes) = match dialect {
             Dialect::Plain => (plain(text), Vec::new()),
             Dialect::ComfyUi => comfy::parse(text),
             Dialect::A1111 => a1111::parse(text, a1111::Tool::A1111),
+            Dialect::Compel => {
+                let (conjunction, notes) = compel::parse(text);
+                let pieces = conjunction.pieces();
+                composition = Some(Box::new(conjunction));
+                (pieces, notes)
+            }
             Dialect::SdCpp => sdcpp::parse(text),
             Dialect::LpwSd => a1111::parse(text, a1111::Tool::LpwSd),
             Dialect::LpwSdxl => a1111::parse(text, a1111::Tool::LpwSdxl),
@@ -164,6 +176,7 @@ impl Prompt {
             dialect,
             pieces,
             notes,
+            composition,
         }
     }
 
@@ -199,9 +212,16 @@ impl Prompt {
         self.dialect
     }
 
-    /// The parts, in order.
+    /// The parts, in order. Where [`Prompt::composition`] is more than one flat part, these are the
+    /// pieces of all of them one after the other.
     pub fn pieces(&self) -> &[Piece] {
         &self.pieces
+    }
+
+    /// What [`Dialect::Compel`] made of the text: the parts to encode on their own and how to put
+    /// them together. `None` in any other dialect.
+    pub fn composition(&self) -> Option<&compel::Conjunction> {
+        self.composition.as_deref()
     }
 
     /// What had to be guessed.

@@ -20,13 +20,23 @@ pub struct ExtraNetwork {
 impl ExtraNetwork {
     /// The arguments without a name, in order.
     pub fn positional(&self) -> impl Iterator<Item = &str> {
-        self.arguments.iter().map(String::as_str).filter(|item| item.matches('=').count() != 1)
+        self.arguments
+            .iter()
+            .map(String::as_str)
+            .filter(|item| item.matches('=').count() != 1)
     }
 
     /// The last argument called `name`.
     pub fn named(&self, name: &str) -> Option<&str> {
-        let named = self.arguments.iter().rev().filter(|item| item.matches('=').count() == 1);
-        named.filter_map(|item| item.split_once('=')).find(|pair| pair.0 == name).map(|pair| pair.1)
+        let named = self
+            .arguments
+            .iter()
+            .rev()
+            .filter(|item| item.matches('=').count() == 1);
+        named
+            .filter_map(|item| item.split_once('='))
+            .find(|pair| pair.0 == name)
+            .map(|pair| pair.1)
     }
 }
 
@@ -41,10 +51,15 @@ pub fn extract(text: &str) -> (String, Vec<ExtraNetwork>) {
     let (mut kept, mut networks) = (String::with_capacity(text.len()), Vec::new());
     let last_close = text.rfind('>').unwrap_or(0);
     let mut from = 0;
-    while let Some(open) = text[from..last_close.max(from)].find('<').map(|at| from + at) {
+    while let Some(open) = text[from..last_close.max(from)]
+        .find('<')
+        .map(|at| from + at)
+    {
         kept.push_str(&text[from..open]);
         let network = network(text, open);
-        from = network.as_ref().map_or(open + 1, |network| network.span.end);
+        from = network
+            .as_ref()
+            .map_or(open + 1, |network| network.span.end);
         if network.is_none() {
             kept.push('<');
         }
@@ -57,7 +72,9 @@ pub fn extract(text: &str) -> (String, Vec<ExtraNetwork>) {
 /// The network whose `<` stands at `open`: a word, a colon, and at least one character up to `>`.
 fn network(text: &str, open: usize) -> Option<ExtraNetwork> {
     let after = &text[open + 1..];
-    let word = after.find(|character| !python::is_word(character)).filter(|len| *len > 0)?;
+    let word = after
+        .find(|character| !python::is_word(character))
+        .filter(|len| *len > 0)?;
     let arguments = after[word..].strip_prefix(':')?;
     let len = arguments.find('>').filter(|len| *len > 0)?;
     Some(ExtraNetwork {

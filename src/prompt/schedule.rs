@@ -90,7 +90,13 @@ impl Schedule {
             Err(at) => {
                 let message = "A1111's grammar refuses this; nothing of the prompt is scheduled";
                 let notes = vec![Note::quirk(at, message)];
-                Schedule { entries: vec![Entry { until: pass.steps(), text: text.into() }], notes }
+                Schedule {
+                    entries: vec![Entry {
+                        until: pass.steps(),
+                        text: text.into(),
+                    }],
+                    notes,
+                }
             }
         }
     }
@@ -99,8 +105,14 @@ impl Schedule {
         let mut notes = Vec::new();
         let whens = whens(text, program, pass, &mut notes);
         let steps = boundaries(&whens, program, pass.steps());
-        let entry = |until| Entry { until, text: program.at_step(text, until, &whens) };
-        Schedule { entries: steps.into_iter().map(entry).collect(), notes }
+        let entry = |until| Entry {
+            until,
+            text: program.at_step(text, until, &whens),
+        };
+        Schedule {
+            entries: steps.into_iter().map(entry).collect(),
+            notes,
+        }
     }
 
     /// The texts in order of their last step; never empty. Neighbors can be equal.
@@ -146,12 +158,23 @@ fn whens(text: &str, program: &Program, pass: Pass, notes: &mut Vec<Note>) -> Ve
 /// The steps at which a text may end: the last one, every switch from 1 on, and all of them if
 /// anything alternates.
 fn boundaries(whens: &[f64], program: &Program, last: u32) -> Vec<u32> {
-    if program.ops.iter().any(|op| matches!(op, Op::Alternate { .. })) {
+    if program
+        .ops
+        .iter()
+        .any(|op| matches!(op, Op::Alternate { .. }))
+    {
         let first = last.min(1);
         return (first..=last).collect();
     }
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "1 to `last`")]
-    let switches = whens.iter().filter(|when| **when >= 1.0).map(|when| *when as u32);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "1 to `last`"
+    )]
+    let switches = whens
+        .iter()
+        .filter(|when| **when >= 1.0)
+        .map(|when| *when as u32);
     let mut steps: Vec<u32> = switches.chain([last]).collect();
     steps.sort_unstable();
     steps.dedup();

@@ -72,13 +72,20 @@ struct Group {
 
 /// Compiles `source`, or says what makes the grammar refuse it.
 pub(super) fn compile(source: &str) -> Result<Program, Range<usize>> {
-    let mut compiler = Compiler { source, ops: Vec::new(), groups: Vec::new(), loose: None };
+    let mut compiler = Compiler {
+        source,
+        ops: Vec::new(),
+        groups: Vec::new(),
+        loose: None,
+    };
     let mut at = 0;
     while at < source.len() {
         at = compiler.token(at)?;
     }
     compiler.give_up();
-    compiler.loose.map_or(Ok(Program { ops: compiler.ops }), Err)
+    compiler
+        .loose
+        .map_or(Ok(Program { ops: compiler.ops }), Err)
 }
 
 struct Compiler<'a> {
@@ -93,7 +100,9 @@ impl Compiler<'_> {
     /// Handles what stands at `at`, returns where it ends.
     fn token(&mut self, at: usize) -> Result<usize, Range<usize>> {
         let rest = &self.source[at..];
-        let special = rest.find(['\\', '[', ']', '(', ')', ':', '|']).unwrap_or(rest.len());
+        let special = rest
+            .find(['\\', '[', ']', '(', ')', ':', '|'])
+            .unwrap_or(rest.len());
         if special > 0 {
             self.ops.push(Op::Text(at..at + special));
             return Ok(at + special);
@@ -122,7 +131,12 @@ impl Compiler<'_> {
 
     fn open(&mut self, at: usize, is_square: bool) {
         let (opener, separators) = (self.ops.len(), Vec::new());
-        self.groups.push(Group { opener, is_square, separators, separator: ':' });
+        self.groups.push(Group {
+            opener,
+            is_square,
+            separators,
+            separator: ':',
+        });
         self.ops.push(Op::Text(at..at + 1));
     }
 
@@ -140,7 +154,11 @@ impl Compiler<'_> {
                 (false, ':') => 1,
                 (false, _) => 0,
             };
-            group.separator = if count == 0 { separator } else { group.separator };
+            group.separator = if count == 0 {
+                separator
+            } else {
+                group.separator
+            };
             group.separators.push(op);
             same && count < most
         });
@@ -189,7 +207,11 @@ impl Compiler<'_> {
             }
             _ => (end, first),
         };
-        self.ops[group.opener] = Op::Switch { number, before, after };
+        self.ops[group.opener] = Op::Switch {
+            number,
+            before,
+            after,
+        };
     }
 
     fn alternate(&mut self, group: &Group) {
