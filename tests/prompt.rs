@@ -1,10 +1,19 @@
+#![expect(
+    clippy::unwrap_used,
+    clippy::float_cmp,
+    reason = "goldens hold what the tests read"
+)]
 //! Prompts: every dialect against what its own tool computed, and what must hold for any text.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
+use proptest::prelude::*;
+
+use sd_conditioner::prompt::comfy::{EmbeddingPiece, embedding_pieces, retry_name};
 use sd_conditioner::prompt::compel::{Conjunction, Part, Swap, SwapOptions};
 use sd_conditioner::prompt::schedule::{Pass, Schedule};
-use sd_conditioner::prompt::{Piece, compose};
+use sd_conditioner::prompt::{NoteKind, Piece, comments, compose, networks};
 use sd_conditioner::{Dialect, Prompt};
 use serde_json::{Value, json};
 
@@ -250,4 +259,181 @@ fn texts(pieces: &[Piece]) -> Value {
 /// A number as Python prints it.
 fn decimal(value: f64) -> Value {
     format!("{value:?}").into()
+}
+
+const ALL: &[Dialect] = &[
+    Dialect::Plain,
+    Dialect::ComfyUi,
+    Dialect::A1111,
+    Dialect::Compel,
+    Dialect::SdCpp,
+    Dialect::LpwSd,
+    Dialect::LpwSdxl,
+    Dialect::Kohya,
+];
+
+/// Spans lie in the text, on character boundaries, one after the other.
+fn check_spans(prompt: &Prompt) {
+    let source = prompt.source();
+    let mut last = 0;
+    for piece in prompt.pieces() {
+        let (Piece::Text { span, .. } | Piece::Break { span }) = piece else {
+            panic!("{piece:?}")
+        };
+        assert!(
+            last <= span.start && span.start <= span.end,
+            "{source:?}: {piece:?}"
+        );
+        assert!(source.get(span.clone()).is_some(), "{source:?}: {piece:?}");
+        last = span.end;
+    }
+    for note in prompt.notes() {
+        assert!(
+            source.get(note.span.clone()).is_some(),
+            "{source:?}: {note:?}"
+        );
+    }
+}
+
+fn check_any(text: &str) {
+    for dialect in ALL {
+        check_spans(&Prompt::parse(text, *dialect));
+    }
+    let pass = Pass::Hires { base: 7, steps: 9 };
+    assert_eq!(
+        Schedule::parse(text, pass).entries().last().unwrap().until,
+        9
+    );
+    for part in compose::split(&comments::strip(text)) {
+        assert!(part.text.len() <= text.len() + 1);
+    }
+    let (kept, networks) = networks::extract(text);
+    let cut: usize = networks.iter().map(|network| network.span.len()).sum();
+    assert_eq!(kept.len() + cut, text.len());
+}
+
+proptest! {
+    #[test]
+    fn any_text_parses(text in any::<String>()) {
+        check_any(&text);
+    }
+
+    #[test]
+    fn any_syntax_parses(text in r#"([()\[\]:|\\"'+\-.,=<>#a é]|BREAK|AND|:1\.2\)|\.swap\(|\.and\(\)|embedding:|\n){0,40}"#) {
+        check_any(&text);
+    }
+
+    #[test]
+    fn text_without_syntax_is_plain(text in "[a-z0-9]{1,5}( [a-z0-9é]{1,5}){0,6}") {
+        for dialect in ALL {
+            let prompt = Prompt::parse(&text, *dialect);
+            let plain = Prompt::parse(&text, Dialect::Plain);
+            prop_assert_eq!(prompt.pieces(), plain.pieces());
+            prop_assert!(!prompt.has_emphasis() && prompt.notes().is_empty());
+        }
+    }
+}
+
+/// Far above what it takes; quadratic reading would take hours.
+const LIMIT: Duration = Duration::from_mins(5);
+
+#[test]
+fn deep_nesting_is_read_in_time() {
+    let n = 100_000;
+    let texts = [
+        "(".repeat(1_000_000),
+        ")".repeat(n),
+        format!("{}a{}", "(".repeat(n), ")".repeat(n)),
+        format!("{}a{}", "[".repeat(n / 5), ":1]".repeat(n / 5)),
+        format!("{}{}", "(a ".repeat(n / 5), ")".repeat(n / 5)),
+        format!("{}{}", "( ".repeat(n / 5), ") ".repeat(n / 5)),
+        format!("{}a:1.2)", "(".repeat(n)),
+        "\"a \\".repeat(n),
+        "(a BREAK b:1.2) ".repeat(n / 10),
+        "<a:".repeat(n),
+        format!("a{}", "+".repeat(n)),
+    ];
+    let start = Instant::now();
+    for text in &texts {
+        check_any(text);
+    }
+    assert!(start.elapsed() < LIMIT, "took {:?}", start.elapsed());
+}
+
+#[test]
+fn comments_go_with_their_lines() {
+    for (text, expected) in [
+        ("# comment\na", "\na"),
+        ("a\n# b\nc", "a\nc"),
+        ("a # b", "a \n"),
+        ("a\n#b\n#c\nd", "a\n\nd"),
+        ("a # b\nc", "a \nc"),
+    ] {
+        assert_eq!(comments::strip(text), expected, "{text:?}");
+    }
+}
+
+#[test]
+fn extra_networks_are_cut_out() {
+    let (text, networks) = networks::extract("a <lora:film:0.8:dyn=8>, <b>, <hypernet:x> <c:>");
+    assert_eq!(text, "a , <b>,  <c:>");
+    assert_eq!(
+        networks[0].positional().collect::<Vec<_>>(),
+        ["film", "0.8"]
+    );
+    assert_eq!(
+        (networks[0].named("dyn"), networks[1].kind.as_str()),
+        (Some("8"), "hypernet")
+    );
+}
+
+#[test]
+fn embeddings_are_cut_out_of_a_piece() {
+    let pieces = embedding_pieces("x,embedding:no embedding: a, b\nembedding:c", 5..48);
+    let names = pieces.iter().filter_map(|piece| match piece {
+        EmbeddingPiece::Embedding { name, rest, .. } => Some((name.as_str(), rest.as_str())),
+        _ => None,
+    });
+    assert_eq!(names.collect::<Vec<_>>(), [("a,", "b"), ("c", "")]);
+    assert_eq!(retry_name("a,", "b"), Some(("a".into(), ", b".into())));
+    assert_eq!(retry_name(",one", ""), Some(("one".into(), "e ".into())));
+    assert_eq!(retry_name("one", ""), None);
+}
+
+#[test]
+fn notes_tell_what_was_guessed() {
+    for (dialect, text, kind, span) in [
+        (Dialect::A1111, "a (b", NoteKind::Unbalanced, 2..3),
+        (Dialect::A1111, "a) b", NoteKind::Unbalanced, 1..2),
+        (Dialect::A1111, "(a BREAK b:1.2)", NoteKind::Quirk, 2..9),
+        (Dialect::A1111, "(a:9)", NoteKind::Strength, 1..2),
+        (Dialect::A1111, "(a:.)", NoteKind::ReferenceError, 3..4),
+        (Dialect::ComfyUi, "a) (b:1.2)", NoteKind::Unbalanced, 1..2),
+        (Dialect::ComfyUi, "(a:inf)", NoteKind::Strength, 1..2),
+        (Dialect::SdCpp, "12:30)", NoteKind::Quirk, 2..6),
+        (
+            Dialect::Compel,
+            r#"("a").blend() c"#,
+            NoteKind::ReferenceError,
+            14..15,
+        ),
+        (Dialect::Compel, "()", NoteKind::Quirk, 0..2),
+    ] {
+        let prompt = Prompt::parse(text, dialect);
+        let found = prompt
+            .notes()
+            .iter()
+            .any(|note| note.kind == kind && note.span == span);
+        assert!(found, "{text:?}: {:?}", prompt.notes());
+    }
+}
+
+#[test]
+fn comfy_counts_parentheses_below_zero() {
+    // One more `(` than is closed makes up for the stray `)`; groups work again after it.
+    let prompt = Prompt::parse("a) (b (c:1.2) d", Dialect::ComfyUi);
+    assert_eq!(
+        texts(prompt.pieces()),
+        json!([["a) (b ", "1.0"], ["c", "1.2"], [" d", "1.0"]])
+    );
 }

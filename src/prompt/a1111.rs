@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use super::brackets::{Brackets, Rules};
 use super::scan::{self, Kind, Number, Token};
+use super::strengths::Precision;
 use super::{Note, Piece, python};
 
 /// Which tool of the family reads the text.
@@ -35,6 +36,7 @@ pub(super) fn parse(text: &str, tool: Tool) -> (Vec<Piece>, Vec<Note>) {
     brackets.finish()
 }
 
+#[expect(clippy::float_cmp, reason = "the reference compares with exactly -1")]
 fn rules(tool: Tool) -> Rules {
     let is_break = match tool {
         // `modules/sd_hijack_clip.py` compares with exactly this.
@@ -44,7 +46,7 @@ fn rules(tool: Tool) -> Rules {
     Rules {
         round: 1.1,
         square: 1.0 / 1.1,
-        multiply: |left, right| left * right,
+        precision: Precision::Double,
         is_break,
         stands_alone: |_| false,
     }

@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use super::strengths::Strengths;
+use super::strengths::{Precision, Strengths};
 use super::{Note, Piece, Strength};
 
 /// How a dialect computes and what it makes of fragments.
@@ -16,8 +16,8 @@ pub(super) struct Rules {
     pub(super) round: f64,
     /// What `[` and `]` multiply with.
     pub(super) square: f64,
-    /// The product, in the precision of the reference.
-    pub(super) multiply: fn(f64, f64) -> f64,
+    /// The precision of the reference.
+    pub(super) precision: Precision,
     /// Which final fragments begin a new window.
     pub(super) is_break: fn(&str, f64) -> bool,
     /// Which fragments are never joined to a neighbor.
@@ -49,7 +49,7 @@ pub(super) struct Brackets {
 
 impl Brackets {
     pub(super) fn new(rules: Rules) -> Brackets {
-        let strengths = Strengths::new(rules.multiply);
+        let strengths = Strengths::new(rules.precision);
         let (fragments, notes) = (Vec::new(), Vec::new());
         Brackets {
             rules,
@@ -148,7 +148,7 @@ impl Brackets {
         let alone = self.rules.stands_alone;
         let mut joined: Vec<(Fragment, f64)> = Vec::new();
         let fragments = std::mem::take(&mut self.fragments);
-        for (fragment, strength) in fragments.into_iter().zip(self.strengths.values()) {
+        for (fragment, strength) in fragments.into_iter().zip(self.strengths.all()) {
             match joined.last_mut() {
                 #[expect(
                     clippy::float_cmp,

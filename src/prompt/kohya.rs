@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use super::brackets::{Brackets, Rules};
 use super::scan::{self, Kind, Number, Token};
+use super::strengths::Precision;
 use super::{Note, Piece, a1111, python};
 
 const BREAK: &str = "BREAK";
@@ -36,7 +37,7 @@ fn rules() -> Rules {
     Rules {
         round: 1.1,
         square: 1.0 / 1.1,
-        multiply: |left, right| left * right,
+        precision: Precision::Double,
         is_break: |text, _| python::strip(text) == BREAK,
         stands_alone: is_break,
     }

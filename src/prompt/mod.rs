@@ -69,6 +69,7 @@ impl Strength {
     }
 
     /// True when it is exactly 1.
+    #[expect(clippy::float_cmp, reason = "neutral is exact")]
     pub fn is_neutral(self) -> bool {
         self.0 == 1.0
     }

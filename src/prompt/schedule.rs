@@ -49,9 +49,8 @@ impl Pass {
         let steps = f64::from(self.steps());
         let when = match self {
             Pass::Old { .. } if value < 1.0 => value * steps,
-            Pass::Old { .. } => value,
             Pass::First { .. } if is_share => value * steps,
-            Pass::First { .. } => value,
+            Pass::Old { .. } | Pass::First { .. } => value,
             Pass::Hires { .. } if is_share => (value - 1.0) * steps,
             Pass::Hires { base, .. } => value - f64::from(base),
         };

@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use super::brackets::{Brackets, Rules};
 use super::scan::{self, Kind, Number, Token};
+use super::strengths::Precision;
 use super::{Note, Piece, a1111};
 
 /// Reads `text`. Strengths are the reference's f32 values, widened.
@@ -20,23 +21,15 @@ pub(super) fn parse(text: &str) -> (Vec<Piece>, Vec<Note>) {
     brackets.finish()
 }
 
+#[expect(clippy::float_cmp, reason = "the reference compares with exactly -1")]
 fn rules() -> Rules {
     Rules {
         round: f64::from(1.1_f32),
         square: f64::from(1.0 / 1.1_f32),
-        multiply,
+        precision: Precision::Single,
         is_break: |text, strength| text == "BREAK" && strength == -1.0,
         stands_alone: |_| false,
     }
-}
-
-/// The product as single precision computes it: exact in f64, then rounded once.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "rounding to f32 is the point"
-)]
-fn multiply(left: f64, right: f64) -> f64 {
-    f64::from((left * right) as f32)
 }
 
 fn step(brackets: &mut Brackets, text: &str, token: &Token) {

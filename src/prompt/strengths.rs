@@ -1,40 +1,58 @@
 //! Strengths of fragments, of which brackets multiply the last so many again and again.
 
+/// In which precision a reference multiplies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Precision {
+    /// `float` of Python.
+    Double,
+    /// `float` of C++.
+    Single,
+}
+
+impl Precision {
+    /// The product; in single precision it is exact in f64 and then rounded once.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "rounding to f32 is the point"
+    )]
+    fn multiply(self, values: &mut [f64], factor: f64) {
+        match self {
+            Precision::Double => values.iter_mut().for_each(|value| *value *= factor),
+            Precision::Single => {
+                for value in values {
+                    *value = f64::from((*value * factor) as f32);
+                }
+            }
+        }
+    }
+}
+
 /// The strengths in order, neighbors with the same bits kept as one run.
 ///
 /// Every bracket multiplies from some fragment to the end. Fragments that are equal once and
 /// multiplied together stay equal, so runs keep deep nesting cheap without changing one product.
 pub(super) struct Strengths {
-    runs: Vec<Run>,
+    /// Where each run starts; as long as `values`.
+    starts: Vec<usize>,
+    values: Vec<f64>,
     len: usize,
-    multiply: fn(f64, f64) -> f64,
-}
-
-#[derive(Clone, Copy)]
-struct Run {
-    start: usize,
-    value: f64,
+    precision: Precision,
 }
 
 impl Strengths {
-    pub(super) fn new(multiply: fn(f64, f64) -> f64) -> Strengths {
+    pub(super) fn new(precision: Precision) -> Strengths {
         Strengths {
-            runs: Vec::new(),
+            starts: Vec::new(),
+            values: Vec::new(),
             len: 0,
-            multiply,
+            precision,
         }
     }
 
     pub(super) fn push(&mut self, value: f64) {
-        let same = self
-            .runs
-            .last()
-            .is_some_and(|run| run.value.to_bits() == value.to_bits());
-        if !same {
-            self.runs.push(Run {
-                start: self.len,
-                value,
-            });
+        if self.values.last().is_none_or(|last| !is_same(*last, value)) {
+            self.starts.push(self.len);
+            self.values.push(value);
         }
         self.len += 1;
     }
@@ -45,52 +63,50 @@ impl Strengths {
             return;
         }
         let index = self.split(first);
-        for run in &mut self.runs[index..] {
-            run.value = (self.multiply)(run.value, factor);
-        }
-        self.join_from(index);
+        self.precision.multiply(&mut self.values[index..], factor);
+        self.join_from(index.saturating_sub(1));
     }
 
     /// Makes a run start at `first` and returns its index.
     fn split(&mut self, first: usize) -> usize {
-        let after = self.runs.partition_point(|run| run.start < first);
-        if self.runs.get(after).is_none_or(|run| run.start > first) {
-            let value = self.runs[after - 1].value;
-            self.runs.insert(
-                after,
-                Run {
-                    start: first,
-                    value,
-                },
-            );
+        let after = self.starts.partition_point(|start| *start < first);
+        if self.starts.get(after) != Some(&first) {
+            self.starts.insert(after, first);
+            self.values.insert(after, self.values[after - 1]);
         }
         after
     }
 
-    /// Joins runs of the same bits, looking at the `index`-th and all later ones.
+    /// Joins runs of the same bits from the `index`-th on.
     fn join_from(&mut self, index: usize) {
-        let mut kept = index.max(1);
-        for next in kept..self.runs.len() {
-            let run = self.runs[next];
-            if self.runs[kept - 1].value.to_bits() != run.value.to_bits() {
-                self.runs[kept] = run;
-                kept += 1;
+        let mut pairs = self.values[index..].windows(2);
+        let Some(found) = pairs.position(|pair| is_same(pair[0], pair[1])) else {
+            return;
+        };
+        let from = index + found;
+        let starts = self.starts.split_off(from);
+        let values = self.values.split_off(from);
+        for (start, value) in starts.into_iter().zip(values) {
+            if self
+                .values
+                .get(from..)
+                .and_then(<[f64]>::last)
+                .is_none_or(|l| !is_same(*l, value))
+            {
+                self.starts.push(start);
+                self.values.push(value);
             }
         }
-        self.runs.truncate(kept);
     }
 
     /// All strengths, one per push.
-    pub(super) fn values(&self) -> Vec<f64> {
-        let ends = self
-            .runs
-            .iter()
-            .skip(1)
-            .map(|run| run.start)
-            .chain([self.len]);
-        let counted = self.runs.iter().zip(ends);
-        counted
-            .flat_map(|(run, end)| std::iter::repeat_n(run.value, end - run.start))
-            .collect()
+    pub(super) fn all(&self) -> impl Iterator<Item = f64> + '_ {
+        let ends = self.starts.iter().copied().skip(1).chain([self.len]);
+        let runs = self.starts.iter().zip(ends).zip(&self.values);
+        runs.flat_map(|((start, end), value)| std::iter::repeat_n(*value, end - start))
     }
+}
+
+fn is_same(left: f64, right: f64) -> bool {
+    left.to_bits() == right.to_bits()
 }

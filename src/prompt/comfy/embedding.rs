@@ -46,9 +46,12 @@ pub enum EmbeddingPiece {
 /// ```
 pub fn embedding_pieces(text: &str, span: Range<usize>) -> Vec<EmbeddingPiece> {
     let is_exact = text.len() == span.len();
-    let place = |part: Range<usize>| match is_exact {
-        true => span.start + part.start..span.start + part.end,
-        false => span.clone(),
+    let place = |part: Range<usize>| {
+        if is_exact {
+            span.start + part.start..span.start + part.end
+        } else {
+            span.clone()
+        }
     };
     let parts = parts(text).into_iter().filter(|part| !part.is_empty());
     parts

@@ -1,4 +1,4 @@
-//! compel's grammar up to one prompt: words, brackets, quotes, strengths, swaps, LoRAs.
+//! compel's grammar up to one prompt: words, brackets, quotes, strengths, swaps, `LoRA`s.
 //!
 //! Rules: `build_parser_syntax` in `compel/prompt_parser.py`, a pyparsing grammar: alternatives are
 //! tried in order and never tried again, white space is skipped before a token unless stated.
@@ -156,7 +156,8 @@ impl Grammar {
     /// `"..."`, whose inside must be readable to its end.
     pub(super) fn quoted(&mut self, view: View<'_>, at: usize, inside: Inside) -> Read<Vec<Node>> {
         let close = closing_quote(view, at)?;
-        let content = view.part(at + 1..close);
+        let content = Characters::unquoted(view.part(at + 1..close));
+        let content = content.view();
         if content.is_blank() {
             let empty = Node::Text {
                 text: String::new(),
@@ -165,8 +166,6 @@ impl Grammar {
             return Some((vec![empty], close + 1));
         }
         self.descend(view, at)?;
-        let content = Characters::unquoted(content);
-        let content = content.view();
         let (nodes, end) = match inside {
             Inside::Prompt => self.prompt(content, 0),
             Inside::Sequence | Inside::WithoutCommas => self.sequence(content, 0, inside),

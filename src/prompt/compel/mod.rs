@@ -23,7 +23,7 @@ pub struct Conjunction {
     /// The parts with their weights. Empty when nothing but empty brackets was written; the
     /// reference cannot encode that.
     pub parts: Vec<(Part, f64)>,
-    /// The LoRAs that are asked for, in order.
+    /// The `LoRA`s that are asked for, in order.
     pub loras: Vec<Lora>,
     /// The swaps, in order. The parts hold their originals, which is all that is encoded.
     pub swaps: Vec<Swap>,

@@ -46,17 +46,16 @@ struct Top {
 }
 
 impl Top {
-    /// LoRAs, then a blend or a prompt, then LoRAs. `None` if the reference finds more after that.
+    /// `LoRA`s, then a blend or a prompt, then `LoRA`s. `None` if the reference finds more after that.
     fn implicit(&mut self, view: View<'_>) -> Option<()> {
         let (leading, start) = loras(view, 0);
         let blend = self.grammar.list(view, start, &[".blend"]);
         let is_blend = blend.is_some();
-        let (read, end) = match blend {
-            Some((list, end)) => (Ok(list), end),
-            None => {
-                let (nodes, end) = self.grammar.prompt(view, start);
-                (Err(nodes), end)
-            }
+        let (read, end) = if let Some((list, end)) = blend {
+            (Ok(list), end)
+        } else {
+            let (nodes, end) = self.grammar.prompt(view, start);
+            (Err(nodes), end)
         };
         let (trailing, end) = loras(view, end);
         let rest = view.skip_space(end);
@@ -213,7 +212,7 @@ impl Grammar {
     }
 }
 
-/// As many LoRAs as there are.
+/// As many `LoRA`s as there are.
 fn loras(view: View<'_>, start: usize) -> (Vec<Node>, usize) {
     let (mut nodes, mut end) = (Vec::new(), start);
     while let Some((lora, behind)) = grammar::lora(view, end) {
