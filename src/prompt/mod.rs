@@ -5,6 +5,23 @@
 
 use std::ops::Range;
 
+use crate::error::{Error, ErrorKind, Result};
+
+mod a1111;
+mod brackets;
+pub mod comfy;
+pub mod comments;
+pub mod compel;
+pub mod compose;
+mod kohya;
+pub mod networks;
+mod note;
+mod python;
+mod scan;
+pub mod schedule;
+mod sdcpp;
+mod strengths;
+
 /// Which tool's grammar a text is written in.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -12,6 +29,23 @@ pub enum Dialect {
     /// No grammar: every character is text.
     #[default]
     Plain,
+    /// ComfyUI (`comfy/sd1_clip.py`): `(a:1.2)` sets a strength, nothing is closed for you.
+    ComfyUi,
+    /// AUTOMATIC1111 1.10 and Forge (`modules/prompt_parser.py`): strengths multiply, `[a]` weakens,
+    /// `BREAK` begins a new window. Schedules, `AND`, comments and `<lora:..>` come before this
+    /// grammar and have functions of their own in this module.
+    A1111,
+    /// compel, InvokeAI's grammar (`compel/prompt_parser.py`): `word++`, `(words)1.3`. Blends and
+    /// conjunctions are in [`Prompt::composition`].
+    Compel,
+    /// stable-diffusion.cpp (`src/core/util.cpp`): A1111's grammar in single precision.
+    SdCpp,
+    /// diffusers' community pipeline `lpw_stable_diffusion.py`: A1111's old grammar without `BREAK`.
+    LpwSd,
+    /// diffusers' community pipeline `lpw_stable_diffusion_xl.py`: `BREAK` becomes a word.
+    LpwSdxl,
+    /// sd-scripts (`gen_img.py`): A1111's old grammar, `BREAK` anywhere.
+    Kohya,
 }
 
 /// How strongly a piece is meant; 1 is neutral. (A *weight* is a tensor, a *strength* is emphasis.)
@@ -35,6 +69,7 @@ impl Strength {
     }
 
     /// True when it is exactly 1.
+    #[expect(clippy::float_cmp, reason = "neutral is exact")]
     pub fn is_neutral(self) -> bool {
         self.0 == 1.0
     }
@@ -114,19 +149,57 @@ pub struct Prompt {
     dialect: Dialect,
     pieces: Vec<Piece>,
     notes: Vec<Note>,
+    composition: Option<Box<compel::Conjunction>>,
 }
 
 impl Prompt {
     /// Reads `text` in `dialect`. Total: what the reference tool would refuse becomes a note.
     pub fn parse(text: &str, dialect: Dialect) -> Prompt {
-        let (pieces, notes) = match dialect {
+        let mut composition = None;
+        let (pieces, mut notes) = match dialect {
             Dialect::Plain => (plain(text), Vec::new()),
+            Dialect::ComfyUi => comfy::parse(text),
+            Dialect::A1111 => a1111::parse(text, a1111::Tool::A1111),
+            Dialect::Compel => {
+                let (conjunction, notes) = compel::parse(text);
+                let pieces = conjunction.pieces();
+                composition = Some(Box::new(conjunction));
+                (pieces, notes)
+            }
+            Dialect::SdCpp => sdcpp::parse(text),
+            Dialect::LpwSd => a1111::parse(text, a1111::Tool::LpwSd),
+            Dialect::LpwSdxl => a1111::parse(text, a1111::Tool::LpwSdxl),
+            Dialect::Kohya => kohya::parse(text),
         };
+        notes.sort_by_key(|note| note.span.start);
         Prompt {
             source: text.to_owned(),
             dialect,
             pieces,
             notes,
+            composition,
+        }
+    }
+
+    /// Reads `text` in `dialect`, refusing what the reference tool refuses.
+    ///
+    /// ```
+    /// use sd_conditioner::{Dialect, ErrorKind, Prompt};
+    /// let error = Prompt::parse_strict("(a:1.2.3)", Dialect::A1111).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Prompt);
+    /// assert_eq!(error.span(), Some(3..8));
+    /// ```
+    pub fn parse_strict(text: &str, dialect: Dialect) -> Result<Prompt> {
+        let prompt = Prompt::parse(text, dialect);
+        let refused = prompt
+            .notes
+            .iter()
+            .find(|note| note.kind == NoteKind::ReferenceError);
+        match refused {
+            None => Ok(prompt),
+            Some(note) => Err(Error::new(ErrorKind::Prompt, note.message.clone())
+                .at_span(note.span.clone())
+                .hint("Prompt::parse reads it anyway")),
         }
     }
 
@@ -140,9 +213,16 @@ impl Prompt {
         self.dialect
     }
 
-    /// The parts, in order.
+    /// The parts, in order. Where [`Prompt::composition`] is more than one flat part, these are the
+    /// pieces of all of them one after the other.
     pub fn pieces(&self) -> &[Piece] {
         &self.pieces
+    }
+
+    /// What [`Dialect::Compel`] made of the text: the parts to encode on their own and how to put
+    /// them together. `None` in any other dialect.
+    pub fn composition(&self) -> Option<&compel::Conjunction> {
+        self.composition.as_deref()
     }
 
     /// What had to be guessed.
