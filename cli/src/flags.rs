@@ -47,13 +47,13 @@ pub(crate) struct EncodeFlags {
     #[arg(long, value_name = "SEED", num_args = 0..=1, default_missing_value = SEED)]
     pub(crate) random_weights: Option<u64>,
     /// With --random-weights: few and narrow layers, for tests
-    #[arg(long, requires = "random_weights")]
+    #[arg(long)]
     pub(crate) tiny: bool,
     #[command(flatten)]
     pub(crate) texts: TextFlags,
     #[command(flatten)]
     pub(crate) manner: MannerFlags,
-    /// Clip skip in the profile's own numbering: `ComfyUI` -1, -2…; A1111 1, 2…; diffusers 0, 1…
+    /// Clip skip in the profile's own numbering: ComfyUI -1, -2…; A1111 1, 2…; diffusers 0, 1…
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) clip_skip: Option<i32>,
     #[command(flatten)]
@@ -73,7 +73,7 @@ pub(crate) struct WeightFlags {
     #[arg(long, default_value = "auto", value_parser = family_parser())]
     pub(crate) family: FamilyChoice,
     /// Which variant of a diffusers folder to read, such as fp16
-    #[arg(long, requires = "weights")]
+    #[arg(long)]
     pub(crate) variant: Option<String>,
 }
 
@@ -199,29 +199,33 @@ type Wrong = Option<(ErrorKind, &'static str)>;
 impl EncodeFlags {
     /// What clap's own rules cannot say.
     fn wrong(&self) -> Wrong {
-        let (missing, conflict) = (
-            ErrorKind::MissingRequiredArgument,
-            ErrorKind::ArgumentConflict,
-        );
-        if self.random_weights.is_some() && self.weights.family.0.is_none() {
-            return Some((missing, "--random-weights needs a --family other than auto"));
+        let missing = ErrorKind::MissingRequiredArgument;
+        let target = &self.target;
+        if let Some(message) = self.wrong_weights() {
+            return Some((missing, message));
         }
-        if self.random_weights.is_some() && !self.weights.weights.is_empty() {
-            return Some((conflict, "--random-weights takes the place of --weights"));
-        }
-        if self.target.requests.is_some() {
+        if target.requests.is_some() {
             return None;
         }
         if self.texts.positive.is_none() {
-            return Some((
-                missing,
-                "--positive TEXT is missing (or --requests FILE.jsonl)",
-            ));
+            let message = "--positive TEXT is missing (or --requests FILE.jsonl)";
+            return Some((missing, message));
         }
-        if self.target.out.is_none() {
+        if target.out.is_none() {
             return Some((missing, "--out FILE.safetensors is missing"));
         }
         self.texts.wrong()
+    }
+
+    fn wrong_weights(&self) -> Option<&'static str> {
+        match (self.random_weights, self.family()) {
+            (Some(_), None) => Some("--random-weights needs a --family other than auto"),
+            (Some(_), Some(_)) if self.weights.variant.is_some() => {
+                Some("--variant chooses among files, and --random-weights reads none")
+            }
+            (None, _) if self.tiny => Some("--tiny needs --random-weights"),
+            (Some(_), Some(_)) | (None, _) => None,
+        }
     }
 
     /// The family that was named.

@@ -67,6 +67,10 @@ impl<T: Clone> Given<T> {
 impl Line {
     /// Reads one JSON object.
     pub(crate) fn parse(text: &str) -> Result<Line, String> {
+        // serde would take a list for an object.
+        if !text.trim_start().starts_with('{') {
+            return Err("expected one JSON object, {…}".to_owned());
+        }
         serde_json::from_str(text).map_err(|error| {
             let message = error.to_string();
             let words = message
@@ -191,8 +195,8 @@ mod tests {
     fn bad_lines() {
         let cases = [
             ("{", "column 1"),
-            ("[]", "invalid type"),
-            ("7", "invalid type"),
+            ("[]", "one JSON object"),
+            ("7", "one JSON object"),
             (r#"{"id":"a","colour":1}"#, "unknown field `colour`"),
             (r#"{"id":"a","id":"b"}"#, "duplicate field `id`"),
             (r#"{"id":"a","width":-1}"#, "integer `-1`"),

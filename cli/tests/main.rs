@@ -1,4 +1,5 @@
 //! The command, run as a person or a script runs it.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod support;
 

@@ -10,14 +10,14 @@ use sd_conditioner::candle_core::{DType, Tensor};
 
 /// What a run left.
 #[derive(Debug)]
-pub struct Ran {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 /// The command, offline and with an empty cache.
-pub fn command(arguments: &[&str]) -> Command {
+pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sd-conditioner"));
     command
         .args(arguments)
@@ -28,11 +28,11 @@ pub fn command(arguments: &[&str]) -> Command {
     command
 }
 
-pub fn run(arguments: &[&str]) -> Ran {
+pub(crate) fn run(arguments: &[&str]) -> Ran {
     ran(command(arguments).output().unwrap())
 }
 
-pub fn run_with_input(arguments: &[&str], input: &str) -> Ran {
+pub(crate) fn run_with_input(arguments: &[&str], input: &str) -> Ran {
     let mut child = command(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -55,13 +55,13 @@ fn ran(output: Output) -> Ran {
 
 impl Ran {
     /// Panics with everything that was said unless the exit status is `code`.
-    pub fn expect(self, code: i32) -> Ran {
+    pub(crate) fn expect(self, code: i32) -> Ran {
         assert_eq!(self.code, code, "{self:#?}");
         self
     }
 
     /// The one line that begins with `error: `.
-    pub fn error(&self) -> &str {
+    pub(crate) fn error(&self) -> &str {
         let lines = self.stderr.lines();
         let errors: Vec<&str> = lines.filter(|line| line.starts_with("error: ")).collect();
         assert_eq!(errors.len(), 1, "{self:#?}");
@@ -70,7 +70,7 @@ impl Ran {
 }
 
 /// `encode` with tiny random weights, plus `more`, into `out`.
-pub fn encode(family: &str, more: &[&str], out: &Path) -> Ran {
+pub(crate) fn encode(family: &str, more: &[&str], out: &Path) -> Ran {
     let mut arguments = vec!["encode", "--random-weights", "--tiny", "--family", family];
     arguments.extend_from_slice(more);
     arguments.extend_from_slice(&["--out", out.to_str().unwrap()]);
@@ -79,13 +79,13 @@ pub fn encode(family: &str, more: &[&str], out: &Path) -> Ran {
 
 /// A file that was written.
 #[derive(Debug)]
-pub struct Written {
-    pub metadata: HashMap<String, String>,
+pub(crate) struct Written {
+    pub(crate) metadata: HashMap<String, String>,
     /// Name → type, shape, raw bytes.
-    pub tensors: HashMap<String, (String, Vec<usize>, Vec<u8>)>,
+    pub(crate) tensors: HashMap<String, (String, Vec<usize>, Vec<u8>)>,
 }
 
-pub fn read(path: &Path) -> Written {
+pub(crate) fn read(path: &Path) -> Written {
     let bytes = std::fs::read(path).unwrap();
     let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
@@ -101,34 +101,34 @@ pub fn read(path: &Path) -> Written {
 }
 
 impl Written {
-    pub fn shape(&self, name: &str) -> &[usize] {
+    pub(crate) fn shape(&self, name: &str) -> &[usize] {
         &self.tensors[name].1
     }
 
-    pub fn bytes(&self, name: &str) -> &[u8] {
+    pub(crate) fn bytes(&self, name: &str) -> &[u8] {
         &self.tensors[name].2
     }
 
     /// The numbers of an f32 tensor.
-    pub fn floats(&self, name: &str) -> Vec<f32> {
+    pub(crate) fn floats(&self, name: &str) -> Vec<f32> {
         let (dtype, _, bytes) = &self.tensors[name];
         assert_eq!(dtype, "F32");
         let words = bytes.as_chunks::<4>().0.iter();
         words.map(|word| f32::from_le_bytes(*word)).collect()
     }
 
-    pub fn is_zero(&self, name: &str) -> bool {
+    pub(crate) fn is_zero(&self, name: &str) -> bool {
         self.bytes(name).iter().all(|byte| *byte == 0)
     }
 
-    pub fn names(&self) -> Vec<&str> {
+    pub(crate) fn names(&self) -> Vec<&str> {
         let mut names: Vec<&str> = self.tensors.keys().map(String::as_str).collect();
         names.sort_unstable();
         names
     }
 }
 
-pub fn floats(tensor: &Tensor) -> Vec<f32> {
+pub(crate) fn floats(tensor: &Tensor) -> Vec<f32> {
     let tensor = tensor.to_dtype(DType::F32).unwrap();
     tensor.flatten_all().unwrap().to_vec1().unwrap()
 }

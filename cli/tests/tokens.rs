@@ -71,7 +71,7 @@ fn people_read_one_id_a_line() {
         "--positive",
         "a cat",
         "--negative",
-        "fog",
+        "dog",
         "--family",
         "sd2",
     ]);
@@ -87,7 +87,7 @@ positive, clip_h: 1 window
 negative, clip_h: 1 window
   window 1: 1 of 75 ids
      0  49406  <|startoftext|>
-     1  11046  fog</w>
+     1   1929  dog</w>
      2  49407  <|endoftext|>
             0  padding × 74
 ";

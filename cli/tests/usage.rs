@@ -31,11 +31,11 @@ const WRONG: &[(&str, &str)] = &[
     ),
     (
         "encode|--weights|w|--tiny|--positive|a|--out|o",
-        "--random-weights",
+        "--tiny needs --random-weights",
     ),
     (
         "encode|--random-weights|--family|sd1|--variant|fp16|--positive|a|--out|o",
-        "--weights",
+        "reads none",
     ),
     (
         "encode|--weights|w|--positive|a|--negative-2|b|--out|o",
@@ -117,7 +117,8 @@ const WRONG: &[(&str, &str)] = &[
 fn wrong_command_lines_are_explained() {
     for (line, want) in WRONG {
         let arguments: Vec<&str> = line.split('|').filter(|part| !part.is_empty()).collect();
-        let ran = run(&arguments).expect(2);
+        let ran = run(&arguments);
+        assert_eq!(ran.code, 2, "{line}: {}", ran.stderr);
         assert!(
             ran.stderr.contains(want),
             "{line}: wanted {want}: {}",
