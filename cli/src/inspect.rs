@@ -163,7 +163,10 @@ fn encoder_lines(encoder: &EncoderSummary) -> Vec<String> {
     };
     let mut lines = vec![
         row("encoder", encoder.encoder.tag()),
-        row("  layout", &format!("{} under `{}`", encoder.layout.id(), encoder.root)),
+        row(
+            "  layout",
+            &format!("{} under `{}`", encoder.layout.id(), encoder.root),
+        ),
         row(
             "  shape",
             &format!(

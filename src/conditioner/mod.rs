@@ -232,7 +232,7 @@ impl Conditioner {
 
 /// The windows that a family's encoders would be given for a request. Needs no weights.
 ///
-/// ```no_run
+/// ```
 /// use sd_conditioner::{Family, conditioner::chunks_for, weights::EncoderId};
 /// let windows = chunks_for(Family::Sdxl, "a lighthouse at dusk");
 /// assert_eq!(windows[1].0, EncoderId::OpenClipG);
