@@ -1,1 +1,36 @@
-fn main() {}
+//! The `sd-conditioner` command: prompts in, the tensors that a diffusion U-Net takes out.
+
+mod encode;
+mod flags;
+mod inspect;
+mod job;
+mod line;
+mod list;
+mod output;
+mod progress;
+mod pull;
+mod requests;
+mod tokens;
+mod ui;
+mod values;
+mod weights;
+
+use std::process::ExitCode;
+
+use flags::Command;
+
+fn main() -> ExitCode {
+    let arguments = match flags::parse() {
+        Ok(arguments) => arguments,
+        Err(usage) => return ui::usage(&usage),
+    };
+    let quiet = arguments.quiet;
+    let done = match &arguments.command {
+        Command::Encode(flags) => encode::run(flags, quiet),
+        Command::Tokens(flags) => tokens::run(flags),
+        Command::Inspect(flags) => inspect::run(flags),
+        Command::Pull(flags) => pull::run(flags, quiet),
+        Command::List => list::run(),
+    };
+    ui::exit_code(done)
+}

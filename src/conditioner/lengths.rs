@@ -6,6 +6,7 @@ use crate::conditioning::{Conditioning, Guidance};
 use crate::error::Result;
 use crate::profile::{EncoderLengths, EqualLengths};
 use crate::prompt::{Note, NoteKind};
+use crate::tokens::Chunks;
 
 use super::{Planned, Request};
 
@@ -14,8 +15,8 @@ use super::{Planned, Request};
 const MOST_REPEATS: usize = 4;
 
 /// The encoders of one request get the same number of windows.
-pub(super) fn match_encoders(plans: &mut [Planned], rule: EncoderLengths, two_texts: bool) {
-    let lengths = plans.iter().map(|plan| plan.chunks.len());
+pub(super) fn match_encoders(all: &mut [Chunks], rule: EncoderLengths, two_texts: bool) {
+    let lengths = all.iter().map(Chunks::len);
     let (Some(shortest), Some(longest)) = (lengths.clone().min(), lengths.max()) else {
         return;
     };
@@ -23,9 +24,9 @@ pub(super) fn match_encoders(plans: &mut [Planned], rule: EncoderLengths, two_te
         return;
     }
     let cut = rule == EncoderLengths::Cut && !two_texts;
-    for plan in plans {
-        let chunks = plan.chunks.clone();
-        plan.chunks = if cut {
+    for one in all {
+        let chunks = one.clone();
+        *one = if cut {
             chunks.cut_to(shortest)
         } else {
             chunks.padded_to(longest.get())

@@ -139,26 +139,18 @@ impl Conditioner {
         requests.iter().map(|request| self.plan(request)).collect()
     }
 
-    /// Parse and chunk: what each encoder will be given, and what is read from it.
+    /// What each encoder will be given, and what is read from it.
     fn plan(&self, request: &Request<'_>) -> Result<Vec<Planned>> {
-        let rules = request.rules();
-        let places = self.inner.parts.iter().enumerate();
-        let plans = places.map(|(place, part)| {
-            let place = if self.inner.parts.len() == 1 {
-                0
-            } else {
-                place
-            };
-            let prompt = Prompt::parse(request.text_for(place), rules.dialect);
-            let chunks = Chunks::of(&prompt, Tokenizer::clip(), rules.chunk_rule(part.id));
+        let parts = &self.inner.parts;
+        let encoders: Vec<EncoderId> = parts.iter().map(|part| part.id).collect();
+        let chunks = chunk(&encoders, request).into_iter();
+        let plans = chunks.zip(parts).map(|(chunks, part)| {
             Ok(Planned {
                 chunks,
                 readout: self.readout(request, part)?,
             })
         });
-        let mut plans = plans.collect::<Result<Vec<_>>>()?;
-        lengths::match_encoders(&mut plans, rules.encoder_lengths, request.has_two_texts());
-        Ok(plans)
+        plans.collect()
     }
 
     fn readout(&self, request: &Request<'_>, part: &Part) -> Result<Readout> {
@@ -236,6 +228,37 @@ impl Conditioner {
                 }
             }
     }
+}
+
+/// The windows that a family's encoders would be given for a request. Needs no weights.
+///
+/// ```
+/// use sd_conditioner::{Family, conditioner::chunks_for, weights::EncoderId};
+/// let windows = chunks_for(Family::Sdxl, "a lighthouse at dusk");
+/// assert_eq!(windows[1].0, EncoderId::OpenClipG);
+/// assert_eq!(windows[1].1.len().get(), 1);
+/// ```
+pub fn chunks_for<'a>(
+    family: Family,
+    request: impl Into<Request<'a>>,
+) -> Vec<(EncoderId, Chunks)> {
+    let encoders = family.encoders();
+    let chunks = chunk(encoders, &request.into());
+    encoders.iter().copied().zip(chunks).collect()
+}
+
+/// Parse and chunk, for encoders in the family's order.
+fn chunk(encoders: &[EncoderId], request: &Request<'_>) -> Vec<Chunks> {
+    let rules = request.rules();
+    let places = encoders.iter().enumerate();
+    let mut chunks: Vec<Chunks> = places
+        .map(|(place, encoder)| {
+            let prompt = Prompt::parse(request.text_for(place), rules.dialect);
+            Chunks::of(&prompt, Tokenizer::clip(), rules.chunk_rule(*encoder))
+        })
+        .collect();
+    lengths::match_encoders(&mut chunks, rules.encoder_lengths, request.has_two_texts());
+    chunks
 }
 
 /// The notes of all encoders, each once.

@@ -1,0 +1,85 @@
+//! `encode`: one prompt and its negative into one file, or many by way of `--requests`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, anyhow};
+use sd_conditioner::Conditioner;
+
+use crate::flags::EncodeFlags;
+use crate::job::{self, Job, Wishes};
+use crate::progress::Progress;
+use crate::ui::{self, Done};
+use crate::values::Precision;
+use crate::{output, requests, weights};
+
+/// Encodes and writes.
+pub(crate) fn run(flags: &EncodeFlags, quiet: bool) -> Done {
+    let wishes = Wishes::from(flags);
+    let progress = Progress::new(quiet);
+    let target = &flags.target;
+    if let (Some(source), Some(folder)) = (&target.requests, &target.out_dir) {
+        let source = requests::open(source, folder)?;
+        let session = Session::open(flags, &progress)?;
+        return requests::run(source, &session, &wishes, &progress);
+    }
+    let out = target.out.as_deref().context("--out is missing")?;
+    let job = wishes.job().map_err(|error| anyhow!(error))?;
+    output::check_place(out)?;
+    let session = Session::open(flags, &progress)?;
+    for warning in session
+        .unused(&job)
+        .into_iter()
+        .chain(session.write(&job, out)?)
+    {
+        ui::warn(warning);
+    }
+    progress.summary(format!("wrote {}", out.display()));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Loaded encoders, and what every file's metadata say of them.
+#[derive(Debug)]
+pub(crate) struct Session {
+    text: Conditioner,
+    out: Precision,
+    facts: BTreeMap<String, String>,
+}
+
+impl Session {
+    fn open(flags: &EncodeFlags, progress: &Progress) -> anyhow::Result<Session> {
+        let text = weights::load(flags, progress)?;
+        let mut facts = BTreeMap::from([
+            ("family", text.family().name().to_owned()),
+            ("checkpoint_hash", text.fingerprint().to_owned()),
+            ("crate_version", env!("CARGO_PKG_VERSION").to_owned()),
+            ("generator", "sd-conditioner".to_owned()),
+            ("dtype", flags.compute.dtype.dtype().as_str().to_owned()),
+        ]);
+        if let Some(seed) = flags.random_weights {
+            facts.insert("random_weights", seed.to_string());
+        }
+        let facts = facts.into_iter();
+        Ok(Session {
+            text,
+            out: flags.compute.out_dtype,
+            facts: facts.map(|(key, value)| (key.to_owned(), value)).collect(),
+        })
+    }
+
+    /// What the job asks for and these encoders have no use for.
+    pub(crate) fn unused(&self, job: &Job) -> Vec<String> {
+        job.unused(self.text.family())
+    }
+
+    /// Encodes one job into one file. Returns what should be told of it.
+    pub(crate) fn write(&self, job: &Job, path: &Path) -> anyhow::Result<Vec<String>> {
+        let guidance = job.encode(&self.text)?;
+        let tensors = output::tensors(&guidance, self.out.dtype())?;
+        let mut metadata = job.metadata();
+        metadata.extend(self.facts.clone());
+        output::write(path, &tensors, &metadata)?;
+        Ok(job::notes(&guidance))
+    }
+}

@@ -1,0 +1,281 @@
+//! Values as they are typed, checked where they enter.
+
+use std::fmt;
+use std::str::FromStr;
+
+use anyhow::{Context as _, bail};
+use sd_conditioner::candle_core::utils::{cuda_is_available, metal_is_available};
+use sd_conditioner::candle_core::{DType, Device};
+use sd_conditioner::tokens::Cleaner;
+use sd_conditioner::{Family, Profile};
+
+/// Sizes are handed to the U-Net as f32, which counts every whole number up to here.
+const PIXELS_AT_MOST: u32 = 1 << 24;
+
+/// `WxH` in pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Size {
+    pub(crate) width: u32,
+    pub(crate) height: u32,
+}
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Size, String> {
+        let parts = text.split_once(['x', 'X']);
+        let (width, height) = parts.ok_or("expected WIDTHxHEIGHT, such as 1024x1024")?;
+        Ok(Size {
+            width: side(number(width)?)?,
+            height: side(number(height)?)?,
+        })
+    }
+}
+
+/// `X,Y` in pixels: left, top.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Point {
+    pub(crate) left: u32,
+    pub(crate) top: u32,
+}
+
+impl FromStr for Point {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Point, String> {
+        let parts = text.split_once(',');
+        let (left, top) = parts.ok_or("expected X,Y: left and top, such as 0,0")?;
+        Ok(Point {
+            left: offset(number(left)?)?,
+            top: offset(number(top)?)?,
+        })
+    }
+}
+
+/// A width or height: at least 1.
+pub(crate) fn side(pixels: u32) -> Result<u32, String> {
+    match pixels {
+        0 => Err("a side of 0 pixels".to_owned()),
+        _ => offset(pixels),
+    }
+}
+
+/// A distance from the left or the top.
+pub(crate) fn offset(pixels: u32) -> Result<u32, String> {
+    if pixels <= PIXELS_AT_MOST {
+        Ok(pixels)
+    } else {
+        Err(format!(
+            "{pixels} pixels, and {PIXELS_AT_MOST} are the most"
+        ))
+    }
+}
+
+fn number(text: &str) -> Result<u32, String> {
+    text.trim()
+        .parse()
+        .map_err(|_| format!("`{text}` is not a number of pixels"))
+}
+
+/// An aesthetic score: any finite number.
+pub(crate) fn score(text: &str) -> Result<f32, String> {
+    let score: f32 = text
+        .parse()
+        .map_err(|_| format!("`{text}` is not a number"))?;
+    finite(score)
+}
+
+/// Refuses what is no number.
+pub(crate) fn finite(score: f32) -> Result<f32, String> {
+    let finite = Some(score).filter(|score| score.is_finite());
+    finite.ok_or_else(|| format!("a score of {score}"))
+}
+
+/// How numbers are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Precision {
+    #[default]
+    F32,
+    F16,
+    Bf16,
+}
+
+impl Precision {
+    /// candle's name for it.
+    pub(crate) const fn dtype(self) -> DType {
+        match self {
+            Precision::F32 => DType::F32,
+            Precision::F16 => DType::F16,
+            Precision::Bf16 => DType::BF16,
+        }
+    }
+}
+
+/// Where to compute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Place {
+    #[default]
+    Cpu,
+    Cuda(usize),
+    Metal,
+}
+
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Place, String> {
+        match text {
+            "cpu" => Ok(Place::Cpu),
+            "cuda" => Ok(Place::Cuda(0)),
+            "metal" => Ok(Place::Metal),
+            _ => text
+                .strip_prefix("cuda:")
+                .and_then(|index| index.parse().ok())
+                .map(Place::Cuda)
+                .ok_or_else(|| "expected cpu, cuda, cuda:N or metal".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Cpu => f.write_str("cpu"),
+            Place::Cuda(index) => write!(f, "cuda:{index}"),
+            Place::Metal => f.write_str("metal"),
+        }
+    }
+}
+
+impl Place {
+    /// The device, if this build and this machine have it.
+    pub(crate) fn open(self) -> anyhow::Result<Device> {
+        let failed = || format!("device {self}");
+        match self {
+            Place::Cpu => Ok(Device::Cpu),
+            Place::Cuda(index) if cuda_is_available() => {
+                Device::new_cuda(index).with_context(failed)
+            }
+            Place::Metal if metal_is_available() => Device::new_metal(0).with_context(failed),
+            Place::Cuda(_) => bail!(missing(self, "cuda")),
+            Place::Metal => bail!(missing(self, "metal")),
+        }
+    }
+}
+
+fn missing(place: Place, feature: &str) -> String {
+    format!(
+        "device {place}: this build cannot use it (build with `--features {feature}`, or pass `--device cpu`)"
+    )
+}
+
+/// The name of a profile.
+pub(crate) fn profile(name: &str) -> Result<Profile, String> {
+    let names = Profile::ALL.map(Profile::name).join(", ");
+    Profile::named(name).ok_or_else(|| format!("expected one of {names}"))
+}
+
+/// A family, or `auto` to read it from the weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct FamilyChoice(pub(crate) Option<Family>);
+
+impl FamilyChoice {
+    /// What can be typed.
+    pub(crate) fn names() -> Vec<&'static str> {
+        let families = Family::ALL.into_iter().map(Family::name);
+        std::iter::once("auto").chain(families).collect()
+    }
+
+    /// The choice of this name.
+    pub(crate) fn named(name: &str) -> FamilyChoice {
+        let mut families = Family::ALL.into_iter();
+        FamilyChoice(families.find(|family| family.name() == name))
+    }
+}
+
+const CLEANERS: [(&str, Cleaner); 5] = [
+    ("openai", Cleaner::OpenAi),
+    ("open-clip", Cleaner::OpenClip),
+    ("hf-slow-ftfy", Cleaner::HfSlowFtfy),
+    ("hf-slow", Cleaner::HfSlow),
+    ("hf-fast", Cleaner::HfFast),
+];
+
+/// The names of the text clean-ups.
+pub(crate) fn cleaner_names() -> [&'static str; 5] {
+    CLEANERS.map(|(name, _)| name)
+}
+
+/// The text clean-up of this name.
+pub(crate) fn cleaner(name: &str) -> Result<Cleaner, String> {
+    let found = CLEANERS.into_iter().find(|(known, _)| *known == name);
+    found
+        .map(|(_, cleaner)| cleaner)
+        .ok_or_else(|| format!("expected one of {}", cleaner_names().join(", ")))
+}
+
+/// The name of a text clean-up.
+pub(crate) fn cleaner_name(cleaner: Cleaner) -> &'static str {
+    let found = CLEANERS.into_iter().find(|(_, known)| *known == cleaner);
+    found.map_or("other", |(name, _)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_points() {
+        let size = |width, height| Some(Size { width, height });
+        let sizes = [
+            ("1216x832", size(1216, 832)),
+            ("1X1", size(1, 1)),
+            ("16777216x1", size(16_777_216, 1)),
+            ("16777217x1", None),
+            ("0x8", None),
+            ("8", None),
+            ("8x", None),
+            ("-8x8", None),
+            ("8x8x8", None),
+            ("8.5x8", None),
+            ("", None),
+        ];
+        for (text, want) in sizes {
+            assert_eq!(text.parse::<Size>().ok(), want, "{text}");
+        }
+        let point = |left, top| Some(Point { left, top });
+        let points = [("0,0", point(0, 0)), ("64,128", point(64, 128))];
+        for (text, want) in points.into_iter().chain([("1", None), ("1,-1", None)]) {
+            assert_eq!(text.parse::<Point>().ok(), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn devices() {
+        let cases = [
+            ("cpu", Some(Place::Cpu)),
+            ("cuda", Some(Place::Cuda(0))),
+            ("cuda:3", Some(Place::Cuda(3))),
+            ("metal", Some(Place::Metal)),
+            ("cuda:", None),
+            ("cuda:-1", None),
+            ("gpu", None),
+            ("CPU", None),
+        ];
+        for (text, want) in cases {
+            assert_eq!(text.parse::<Place>().ok(), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn names() {
+        assert_eq!(FamilyChoice::named("auto"), FamilyChoice(None));
+        assert_eq!(FamilyChoice::named("sd2"), FamilyChoice(Some(Family::Sd2)));
+        assert_eq!(profile("comfyui"), Ok(Profile::ComfyUi));
+        assert!(profile("ComfyUI").unwrap_err().contains("a1111"));
+        assert_eq!(cleaner("open-clip"), Ok(Cleaner::OpenClip));
+        assert!(cleaner("ftfy").unwrap_err().contains("hf-slow-ftfy"));
+        assert!(score("nan").is_err() && score("inf").is_err());
+        assert_eq!(score("-2.5"), Ok(-2.5));
+    }
+}

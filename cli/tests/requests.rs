@@ -1,0 +1,158 @@
+//! `encode --requests`: good and bad lines.
+
+use std::path::Path;
+
+use tempfile::tempdir;
+
+use crate::support::{Ran, encode, read, run, run_with_input};
+
+fn requests(folder: &Path, family: &str, lines: &str, more: &[&str]) -> Ran {
+    let file = folder.join("requests.jsonl");
+    std::fs::write(&file, lines).unwrap();
+    let out = folder.join("out");
+    let start = ["encode", "--random-weights", "--tiny", "--family", family];
+    let target = [
+        "--requests",
+        file.to_str().unwrap(),
+        "--out-dir",
+        out.to_str().unwrap(),
+    ];
+    run(&[&start[..], &target[..], more].concat())
+}
+
+fn written(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder.join("out")).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn good_lines_are_the_same_as_single_commands() {
+    let folder = tempdir().unwrap();
+    let lines = concat!(
+        r#"{"id":"one","positive":"a cat","positive_2":"b","negative":null,"profile":"a1111","#,
+        r#""clip_skip":3,"width":1216,"height":832,"crop_left":8,"crop_top":16,"#,
+        r#""target_width":640,"target_height":480}"#,
+        "\n\n",
+        r#"{"id":"two","positive":"a dog","negative":"fog","negative_2":"rain"}"#,
+        "\r\n",
+        r#"{"id":"three"}"#,
+    );
+    let more = ["--positive", "a bird", "--negative", ""];
+    let ran = requests(folder.path(), "sdxl", lines, &more).expect(0);
+    assert!(ran.stderr.contains("3 written, 0 failed"), "{}", ran.stderr);
+    let names = ["one.safetensors", "three.safetensors", "two.safetensors"];
+    assert_eq!(written(folder.path()), names);
+    let one = "--positive|a cat|--positive-2|b|--profile|a1111|--clip-skip|3|--size|1216x832|--crop|8,16|--target-size|640x480";
+    let singles = [
+        ("one", one),
+        ("two", "--positive|a dog|--negative|fog|--negative-2|rain"),
+        ("three", "--positive|a bird|--negative|"),
+    ];
+    for (id, arguments) in singles {
+        let out = folder.path().join("single");
+        let arguments: Vec<&str> = arguments.split('|').collect();
+        encode("sdxl", &arguments, &out).expect(0);
+        let batch = folder.path().join("out").join(format!("{id}.safetensors"));
+        assert_eq!(
+            std::fs::read(batch).unwrap(),
+            std::fs::read(out).unwrap(),
+            "{id}"
+        );
+    }
+}
+
+#[test]
+fn a_bad_line_stops_nothing_and_is_counted() {
+    let folder = tempdir().unwrap();
+    let lines = [
+        r#"{"id":"good","positive":"a cat"}"#,
+        "not json",
+        r#"{"id":"a","positive":"a","seed":1}"#,
+        r#"{"id":"../up","positive":"a"}"#,
+        r#"{"id":"","positive":"a"}"#,
+        r#"{"positive":"a"}"#,
+        r#"{"id":"good","positive":"again"}"#,
+        r#"{"id":"b"}"#,
+        r#"{"id":"c","positive":"a","width":8}"#,
+        r#"{"id":"d","positive":"a","profile":"comfyui","clip_skip":2}"#,
+        r#"{"id":"e","positive":"a","profile":"x"}"#,
+        r#"{"id":"f","positive":7}"#,
+        r#"{"id":"g","positive":"a","negative_2":"b"}"#,
+        r#"{"id":"h","positive":null}"#,
+        r#"{"id":"last","positive":"a dog"}"#,
+    ];
+    let ran = requests(folder.path(), "sd1", &lines.join("\n"), &[]).expect(1);
+    assert_eq!(
+        written(folder.path()),
+        ["good.safetensors", "last.safetensors"]
+    );
+    for number in 2..=14 {
+        let place = format!("line {number}: ");
+        let mut errors = ran
+            .stderr
+            .lines()
+            .filter(|line| line.starts_with("error: "));
+        assert!(
+            errors.any(|line| line.contains(&place)),
+            "{place}{}",
+            ran.stderr
+        );
+    }
+    assert!(
+        ran.stderr.contains("2 written, 13 failed"),
+        "{}",
+        ran.stderr
+    );
+    assert!(ran.stdout.is_empty());
+    let first = read(&folder.path().join("out/good.safetensors"));
+    assert_eq!(first.metadata["positive"], "a cat");
+}
+
+#[test]
+fn standard_input_is_a_file_too() {
+    let folder = tempdir().unwrap();
+    let out = folder.path().join("out");
+    let start = [
+        "encode",
+        "--random-weights",
+        "--tiny",
+        "--family",
+        "sd2",
+        "--quiet",
+    ];
+    let target = ["--requests", "-", "--out-dir", out.to_str().unwrap()];
+    let input = "{\"id\":\"a\",\"positive\":\"a cat\"}\n";
+    let ran = run_with_input(&[&start[..], &target[..]].concat(), input).expect(0);
+    assert_eq!(written(folder.path()), ["a.safetensors"]);
+    assert!(!ran.stderr.contains("written"), "{}", ran.stderr);
+}
+
+#[test]
+fn what_a_family_does_not_take_is_said_once() {
+    let folder = tempdir().unwrap();
+    let lines = "{\"id\":\"a\"}\n{\"id\":\"b\"}\n";
+    let more = ["--positive", "a", "--size", "8x8"];
+    let ran = requests(folder.path(), "sd1", lines, &more).expect(0);
+    assert_eq!(ran.stderr.matches("a size was given").count(), 1);
+    assert!(ran.stderr.contains("line 1: a size was given"));
+}
+
+#[test]
+fn a_file_that_is_not_there_is_said_before_anything_is_loaded() {
+    let folder = tempdir().unwrap();
+    let file = folder.path().join("missing.jsonl");
+    let start = [
+        "encode",
+        "--random-weights",
+        "--family",
+        "sdxl",
+        "--out-dir",
+        "/tmp",
+    ];
+    let ran = run(&[&start[..], &["--requests", file.to_str().unwrap()]].concat()).expect(1);
+    assert!(ran.error().contains("missing.jsonl"));
+    assert!(!ran.stderr.contains("mean nothing"));
+}

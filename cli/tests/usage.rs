@@ -1,0 +1,187 @@
+//! Wrong command lines, and the options that scripts rely on.
+
+use crate::support::run;
+
+/// A command line, its parts separated by `|`, and what standard error must say.
+const WRONG: &[(&str, &str)] = &[
+    ("", "Usage"),
+    ("encode", "--weights"),
+    ("encode|--positive|a|--out|o", "--weights"),
+    ("encode|--weights|w|--out|o", "--positive TEXT is missing"),
+    (
+        "encode|--weights|w|--positive|a",
+        "--out FILE.safetensors is missing",
+    ),
+    ("encode|--weights|--positive|a|--out|o", "value is required"),
+    (
+        "encode|--random-weights|--positive|a|--out|o",
+        "--family other than auto",
+    ),
+    (
+        "encode|--random-weights|--family|auto|--positive|a|--out|o",
+        "--family other than auto",
+    ),
+    (
+        "encode|--random-weights|x|--family|sd1|--positive|a|--out|o",
+        "invalid digit",
+    ),
+    (
+        "encode|--weights|w|--random-weights|--family|sd1|--positive|a|--out|o",
+        "cannot be used with",
+    ),
+    (
+        "encode|--weights|w|--tiny|--positive|a|--out|o",
+        "--tiny needs --random-weights",
+    ),
+    (
+        "encode|--random-weights|--family|sd1|--variant|fp16|--positive|a|--out|o",
+        "reads none",
+    ),
+    (
+        "encode|--weights|w|--positive|a|--negative-2|b|--out|o",
+        "--negative-2 needs --negative",
+    ),
+    ("encode|--weights|w|--requests|r", "--out-dir"),
+    ("encode|--weights|w|--positive|a|--out-dir|d", "--requests"),
+    (
+        "encode|--weights|w|--requests|r|--out-dir|d|--out|o",
+        "cannot be used with",
+    ),
+    (
+        "encode|--weights|w|--positive|a|--out|o|--family|sd3",
+        "possible values: auto, sd1, sd2, sdxl, refiner",
+    ),
+    (
+        "encode|--weights|w|--positive|a|--out|o|--profile|x",
+        "possible values: diffusers, comfyui, a1111",
+    ),
+    (
+        "encode|--weights|w|--positive|a|--out|o|--cleaner|x",
+        "possible values: openai, open-clip",
+    ),
+    (
+        "encode|--weights|w|--positive|a|--out|o|--size|1024",
+        "expected WIDTHxHEIGHT",
+    ),
+    (
+        "encode|--weights|w|--positive|a|--out|o|--size|0x8",
+        "0 pixels",
+    ),
+    (
+        "encode|--weights|w|--positive|a|--out|o|--target-size|8xb",
+        "not a number of pixels",
+    ),
+    (
+        "encode|--weights|w|--positive|a|--out|o|--crop|1",
+        "expected X,Y",
+    ),
+    (
+        "encode|--weights|w|--positive|a|--out|o|--clip-skip|two",
+        "invalid digit",
+    ),
+    (
+        "encode|--weights|w|--positive|a|--out|o|--aesthetic-score|nan",
+        "score of NaN",
+    ),
+    (
+        "encode|--weights|w|--positive|a|--out|o|--dtype|f64",
+        "possible values: f32, f16, bf16",
+    ),
+    (
+        "encode|--weights|w|--positive|a|--out|o|--out-dtype|f8",
+        "possible values: f32, f16, bf16",
+    ),
+    (
+        "encode|--weights|w|--positive|a|--out|o|--device|gpu",
+        "expected cpu, cuda, cuda:N or metal",
+    ),
+    (
+        "encode|--weights|w|--positive|a|--positive|b|--out|o",
+        "cannot be used multiple times",
+    ),
+    (
+        "encode|--weights|w|--positive|a|--out|o|--seed|1",
+        "unexpected argument",
+    ),
+    ("tokens", "--positive TEXT is missing"),
+    (
+        "tokens|--positive|a|--negative-2|b",
+        "--negative-2 needs --negative",
+    ),
+    ("inspect", "FILE"),
+    ("pull", "NAME"),
+    ("nonsense", "unrecognized subcommand"),
+];
+
+#[test]
+fn wrong_command_lines_are_explained() {
+    for (line, want) in WRONG {
+        let arguments: Vec<&str> = line.split('|').filter(|part| !part.is_empty()).collect();
+        let ran = run(&arguments);
+        assert_eq!(ran.code, 2, "{line}: {}", ran.stderr);
+        assert!(
+            ran.stderr.contains(want),
+            "{line}: wanted {want}: {}",
+            ran.stderr
+        );
+        assert!(ran.stdout.is_empty(), "{line}");
+    }
+}
+
+/// What other programs are written against.
+const FIXED: &[(&str, &[&str])] = &[
+    (
+        "encode",
+        &[
+            "--weights <NAME or PATH>...",
+            "--random-weights [<SEED>]",
+            "--tiny",
+            "--family <FAMILY>",
+            "--positive <TEXT>",
+            "--positive-2 <TEXT>",
+            "--negative <TEXT>",
+            "--negative-2 <TEXT>",
+            "--profile <PROFILE>",
+            "--clip-skip <N>",
+            "--size <WxH>",
+            "--crop <X,Y>",
+            "--target-size <WxH>",
+            "--aesthetic-score <S>",
+            "--negative-aesthetic-score <S>",
+            "--dtype <DTYPE>",
+            "--out-dtype <OUT_DTYPE>",
+            "--device <DEVICE>",
+            "--out <FILE.safetensors>",
+            "--requests <FILE.jsonl>",
+            "--out-dir <DIR>",
+            "--variant <VARIANT>",
+            "--cleaner <CLEANER>",
+            "--quiet",
+        ],
+    ),
+    (
+        "tokens",
+        &[
+            "--weights",
+            "--family",
+            "--positive <TEXT>",
+            "--profile",
+            "--json",
+        ],
+    ),
+    ("inspect", &["<FILE>", "--json"]),
+    ("pull", &["<NAME>"]),
+    ("list", &[]),
+];
+
+#[test]
+fn fixed_options_are_there() {
+    for (command, options) in FIXED {
+        let help = run(&[command, "--help"]).expect(0).stdout;
+        for option in *options {
+            assert!(help.contains(option), "{command}: {option}: {help}");
+        }
+    }
+    let version = run(&["--version"]).expect(0).stdout;
+    assert!(version.contains(env!("CARGO_PKG_VERSION")));
+}
