@@ -3,6 +3,7 @@
 //! `cargo bench --bench encode [-- sd1 sd2 sdxl]`; weights are random, which changes no time.
 //! candle-transformers takes one window at a time (its mask has the wrong shape for more), so two
 //! windows are two calls there.
+#![expect(clippy::print_stdout, reason = "a program that shows what it does")]
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

@@ -2,6 +2,7 @@
 //!
 //! `cargo run --example encode -- model.safetensors` reads a checkpoint; without an argument tiny
 //! random weights stand in, and the numbers mean nothing.
+#![expect(clippy::print_stdout, reason = "a program that shows what it does")]
 
 use sd_conditioner::weights::SyntheticSize;
 use sd_conditioner::{Conditioner, Family, Profile, Request, SizeHints};

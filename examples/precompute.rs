@@ -3,6 +3,7 @@
 //! `cargo run --example precompute -- prompts.txt embeddings.safetensors [model.safetensors]`
 //! reads one prompt a line; without arguments a short list, tiny random weights and a temporary
 //! file stand in.
+#![expect(clippy::print_stdout, reason = "a program that shows what it does")]
 
 use std::collections::HashMap;
 use std::path::PathBuf;

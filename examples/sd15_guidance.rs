@@ -2,6 +2,7 @@
 //!
 //! The U-Net here is a tiny one with random weights, so the picture would be noise; with the real
 //! U-Net and `Conditioner::open("v1-5-pruned-emaonly.safetensors")` nothing else changes.
+#![expect(clippy::print_stdout, reason = "a program that shows what it does")]
 
 use candle_nn::{VarBuilder, VarMap};
 use candle_transformers::models::stable_diffusion::unet_2d::{

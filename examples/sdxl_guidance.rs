@@ -1,8 +1,8 @@
 //! Where SDXL's conditioning goes: context into cross-attention, the vector (pooled and sizes)
 //! into the time embedding.
 //!
-//! candle's U-Net takes no vector, so a one-block U-Net stands in: its `add_embedding` is the part
-//! that an SDXL port of it needs.
+//! candle's U-Net takes no vector: a one-block U-Net with the `add_embedding` it lacks stands in.
+#![expect(clippy::print_stdout, reason = "a program that shows what it does")]
 
 use candle_nn::{Conv2d, Conv2dConfig, Module, VarBuilder, VarMap, conv2d};
 use candle_transformers::models::stable_diffusion::attention::{
@@ -30,10 +30,6 @@ struct TinySdxl {
 impl TinySdxl {
     fn new(vs: &VarBuilder<'_>, context: usize, vector: usize) -> Result<TinySdxl> {
         let time = 4 * CHANNELS;
-        let same = Conv2dConfig {
-            padding: 1,
-            ..Conv2dConfig::default()
-        };
         let resnet = ResnetBlock2DConfig {
             temb_channels: Some(time),
             ..Default::default()
@@ -43,25 +39,23 @@ impl TinySdxl {
             ..Default::default()
         };
         Ok(TinySdxl {
-            conv_in: conv2d(4, CHANNELS, 3, same, vs.pp("conv_in"))?,
+            conv_in: conv2d(4, CHANNELS, 1, Conv2dConfig::default(), vs.pp("conv_in"))?,
             time_proj: Timesteps::new(CHANNELS, true, 0.0),
             time_embedding: TimestepEmbedding::new(vs.pp("time_embedding"), CHANNELS, time)?,
             add_embedding: TimestepEmbedding::new(vs.pp("add_embedding"), vector, time)?,
             resnet: ResnetBlock2D::new(vs.pp("resnet"), CHANNELS, resnet)?,
             attention: SpatialTransformer::new(vs.pp("attn"), CHANNELS, 4, 8, false, attention)?,
-            conv_out: conv2d(CHANNELS, 4, 3, same, vs.pp("conv_out"))?,
+            conv_out: conv2d(CHANNELS, 4, 1, Conv2dConfig::default(), vs.pp("conv_out"))?,
         })
     }
 
     fn forward(&self, x: &Tensor, step: f32, context: &Tensor, vector: &Tensor) -> Result<Tensor> {
         let steps = Tensor::full(step, x.dim(0)?, x.device())?;
-        let time = self
-            .time_embedding
-            .forward(&self.time_proj.forward(&steps)?)?;
+        let time = self.time_proj.forward(&steps)?;
+        let time = self.time_embedding.forward(&time)?;
         let time = (time + self.add_embedding.forward(vector)?)?; // pooled and sizes go here
-        let x = self
-            .resnet
-            .forward(&self.conv_in.forward(x)?, Some(&time))?;
+        let x = self.conv_in.forward(x)?;
+        let x = self.resnet.forward(&x, Some(&time))?;
         let x = self.attention.forward(&x, Some(context))?; // hidden states go here
         self.conv_out.forward(&x)
     }
@@ -73,7 +67,6 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let negative = Request::absent().size(SizeHints::new(1216, 832)); // diffusers: zeros
     let batch = text.encode_pair(positive, negative)?.stacked()?;
     let vector = batch.vector()?.ok_or("SDXL has a vector")?;
-
     let weights = VarMap::new();
     let vs = VarBuilder::from_varmap(&weights, DType::F32, &Device::Cpu);
     let unet = TinySdxl::new(&vs, batch.context().dim(2)?, vector.dim(1)?)?;
@@ -81,11 +74,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let both = Tensor::cat(&[&latents, &latents], 0)?;
     let noise = unet.forward(&both, 999.0, batch.context(), &vector)?;
     let guided = (noise.get(0)? + ((noise.get(1)? - noise.get(0)?)? * GUIDANCE_SCALE)?)?;
-    println!(
-        "context {:?}, vector {:?}",
-        batch.context().dims(),
-        vector.dims()
-    );
-    println!("guided noise {:?}", guided.dims());
+    let shapes = (batch.context().dims(), vector.dims(), guided.dims());
+    println!("context, vector, guided noise: {shapes:?}");
     Ok(())
 }

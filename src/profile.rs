@@ -65,7 +65,7 @@ pub enum EqualLengths {
 /// What happens when the two encoders of SDXL need different numbers of windows for one text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EncoderLengths {
-    /// The longer one is cut (`SDXLClipModel.encode_token_weights`, comfy/sdxl_clip.py). Two
+    /// The longer one is cut (`SDXLClipModel.encode_token_weights`, `comfy/sdxl_clip.py`). Two
     /// separate texts are extended all the same (`CLIPTextEncodeSDXL`).
     Cut,
     /// The shorter one is followed by windows of the empty prompt.

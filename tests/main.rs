@@ -1,11 +1,12 @@
 //! The one integration binary; modules in the order of the flow.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod support;
 
-mod prompt;
-mod tokens;
-mod weights;
+mod conditioning;
 mod hub;
 mod kernels;
-mod conditioning;
+mod prompt;
 mod tidy;
+mod tokens;
+mod weights;

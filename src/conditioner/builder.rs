@@ -115,7 +115,7 @@ impl Builder {
         for part in parts {
             report.merge(part.report());
         }
-        self.finish(family, sources, report, fingerprints.join("+"), progress)
+        self.finish(family, &sources, report, fingerprints.join("+"), progress)
     }
 
     /// Builds seeded encoders by [`Synthetic`]'s rule. Their embeddings mean nothing.
@@ -143,7 +143,7 @@ impl Builder {
         let fingerprint = format!("random-weights/{size:?}/{seed}").to_lowercase();
         self.finish(
             family,
-            sources,
+            &sources,
             LoadReport::default(),
             fingerprint,
             progress,
@@ -153,7 +153,7 @@ impl Builder {
     fn finish(
         self,
         family: Family,
-        sources: Sources,
+        sources: &Sources,
         mut report: LoadReport,
         fingerprint: String,
         progress: Progress<'_>,
@@ -164,7 +164,7 @@ impl Builder {
             kernels::choose(&self.device)?
         };
         let mut parts = Vec::with_capacity(sources.len());
-        for (id, source) in &sources {
+        for (id, source) in sources {
             let source = Watched {
                 id: *id,
                 source: &**source,

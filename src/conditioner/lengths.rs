@@ -68,17 +68,19 @@ pub(super) fn pad_to_each_other(
 pub(super) fn join(
     positive: Conditioning,
     negative: Conditioning,
-    note: Option<Note>,
+    note: Option<&Note>,
 ) -> Result<Guidance> {
     let lengths = [positive.tokens(), negative.tokens()];
     let noted = |side: Conditioning| {
-        let notes = side.notes().iter().cloned().chain(note.clone()).collect();
+        let notes = side.notes().iter().cloned().chain(note.cloned()).collect();
         side.with_notes(notes)
     };
     if lengths[0] == lengths[1] {
         return Guidance::new(noted(positive), noted(negative));
     }
-    let common = common_length(lengths).expect("other pairs were padded before they were encoded");
+    let Some(common) = common_length(lengths) else {
+        return Guidance::new(positive, negative); // refuses unequal lengths
+    };
     Guidance::new(positive.tiled_to(common)?, negative.tiled_to(common)?)
 }
 

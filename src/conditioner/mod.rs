@@ -14,7 +14,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 
 use crate::conditioning::{Conditioning, EncoderStates, Guidance, assemble};
-use crate::encoder::{ClipText, Encoded, Pooled, Readout};
+use crate::encoder::{ClipSkip, ClipText, Encoded, Pooled, Readout};
 use crate::error::{Error, ErrorKind, Result};
 use crate::profile::{EmptyNegative, SkipScope};
 use crate::prompt::{Note, Prompt};
@@ -76,7 +76,7 @@ impl Conditioner {
     /// Encodes one prompt.
     pub fn encode<'a>(&self, request: impl Into<Request<'a>>) -> Result<Conditioning> {
         let mut all = self.encode_batch(&[request.into()])?;
-        Ok(all.pop().expect("one request gives one conditioning"))
+        all.pop().ok_or_else(no_result)
     }
 
     /// Encodes a prompt and its negative, brought to one length.
@@ -90,8 +90,8 @@ impl Conditioner {
         let note = lengths::pad_to_each_other(&pair, &mut plans);
         let mut both = self.run(&pair, &plans)?.into_iter();
         let (positive, negative) = (both.next(), both.next());
-        let (positive, negative) = positive.zip(negative).expect("two requests");
-        lengths::join(positive, negative, note)
+        let (positive, negative) = positive.zip(negative).ok_or_else(no_result)?;
+        lengths::join(positive, negative, note.as_ref())
     }
 
     /// Encodes many prompts: one forward for each encoder over the distinct windows.
@@ -160,7 +160,7 @@ impl Conditioner {
                 .hint("A1111 counts 1, 2…; diffusers 0, 1…; only ComfyUI counts -1, -2…")
         })?;
         let unmoved = request.is_negative() && rules.skip_scope == SkipScope::PositiveOnly;
-        let skip = if unmoved { Default::default() } else { skip };
+        let skip = if unmoved { ClipSkip::Default } else { skip };
         let pooled = request
             .wanted_pooled()
             .unwrap_or_else(|| self.pooled(request, part));
@@ -220,9 +220,10 @@ impl Conditioner {
         let (family, negative) = (self.inner.family, request.is_negative());
         negative
             && match (request.rules().empty_negative, family) {
-                (EmptyNegative::Encode, _) | (_, Family::Sd1 | Family::Sd2) => false,
+                (EmptyNegative::Encode, _)
+                | (_, Family::Sd1 | Family::Sd2)
+                | (EmptyNegative::ZeroWhenAbsent, Family::Refiner) => false,
                 (EmptyNegative::ZeroWhenAbsent, Family::Sdxl) => request.is_absent(),
-                (EmptyNegative::ZeroWhenAbsent, Family::Refiner) => false,
                 (EmptyNegative::ZeroWhenEmpty, Family::Sdxl | Family::Refiner) => {
                     request.is_empty()
                 }
@@ -238,10 +239,7 @@ impl Conditioner {
 /// assert_eq!(windows[1].0, EncoderId::OpenClipG);
 /// assert_eq!(windows[1].1.len().get(), 1);
 /// ```
-pub fn chunks_for<'a>(
-    family: Family,
-    request: impl Into<Request<'a>>,
-) -> Vec<(EncoderId, Chunks)> {
+pub fn chunks_for<'a>(family: Family, request: impl Into<Request<'a>>) -> Vec<(EncoderId, Chunks)> {
     let encoders = family.encoders();
     let chunks = chunk(encoders, &request.into());
     encoders.iter().copied().zip(chunks).collect()
@@ -311,6 +309,10 @@ fn gather(part: &Part, encoded: &Encoded, share: &Planned, own: &[u32]) -> Resul
         hidden,
         pooled,
     })
+}
+
+fn no_result() -> Error {
+    Error::new(ErrorKind::Request, "a request gave no conditioning")
 }
 
 fn too_many() -> Error {

@@ -35,7 +35,7 @@ impl ClipConfig {
     pub fn detect(encoder: EncoderId, source: &dyn TensorSource) -> Result<ClipConfig> {
         let [vocabulary, width] = shape2(source, "token_embedding")?;
         let [mlp_width, _] = shape2(source, "layers.0.fc1.weight")?;
-        let layers = (0..)
+        let layers = (0..source.names().len())
             .take_while(|layer| source.info(&format!("layers.{layer}.fc1.weight")).is_some())
             .count();
         let projection = source

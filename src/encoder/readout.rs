@@ -102,8 +102,7 @@ impl Readout {
     pub(crate) fn spare_pooled(family: Family, config: &ClipConfig, wanted: Pooled) -> Pooled {
         match (family, wanted) {
             (_, Pooled::Skip) | (Family::Sdxl | Family::Refiner, _) => Pooled::Skip,
-            (Family::Sd1, _) => Pooled::Normed,
-            (Family::Sd2, Pooled::Normed) => Pooled::Normed,
+            (Family::Sd1, _) | (Family::Sd2, Pooled::Normed) => Pooled::Normed,
             (Family::Sd2, Pooled::Projected) => {
                 let whole = config.layers == config.full_layers && config.projection.is_some();
                 if whole {
@@ -138,7 +137,7 @@ fn state(family: Family, config: &ClipConfig, skip: ClipSkip) -> Result<(i64, bo
 }
 
 /// SD counts from the default; SDXL takes 1 for 2 (Forge's `minimal_clip_skip`,
-/// backend/diffusion_engine/sdxl.py).
+/// `backend/diffusion_engine/sdxl.py`).
 fn a1111_layer(family: Family, default: i64, value: i64) -> i64 {
     match family {
         Family::Sd1 | Family::Sd2 => default + 1 - value,

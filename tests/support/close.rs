@@ -4,7 +4,7 @@ use sd_conditioner::candle_core::{DType, Tensor};
 
 /// How far two tensors are apart.
 #[derive(Clone, Copy, Debug)]
-pub struct Distance {
+pub(crate) struct Distance {
     /// `max |a - b|`
     pub max_abs: f64,
     /// `max |a - b| / max |b|`
@@ -16,7 +16,7 @@ pub struct Distance {
 }
 
 /// Measures `a` against the reference `b`.
-pub fn distance(a: &Tensor, b: &Tensor) -> Distance {
+pub(crate) fn distance(a: &Tensor, b: &Tensor) -> Distance {
     assert_eq!(a.dims(), b.dims(), "shapes differ");
     let width = b.dims().last().copied().unwrap_or(1);
     let (a, b) = (values(a), values(b));
@@ -50,13 +50,13 @@ pub fn distance(a: &Tensor, b: &Tensor) -> Distance {
 }
 
 /// Panics with the numbers when `a` is farther than `bar` (relative to the largest value of `b`).
-pub fn assert_close(what: &str, a: &Tensor, b: &Tensor, bar: f64) {
+pub(crate) fn assert_close(what: &str, a: &Tensor, b: &Tensor, bar: f64) {
     let found = distance(a, b);
     assert!(found.relative <= bar, "{what}: {found:?}, allowed {bar:e}");
 }
 
 /// All values as f64.
-pub fn values(tensor: &Tensor) -> Vec<f64> {
+pub(crate) fn values(tensor: &Tensor) -> Vec<f64> {
     let flat = tensor.to_dtype(DType::F64).unwrap().flatten_all().unwrap();
     flat.to_vec1().unwrap()
 }

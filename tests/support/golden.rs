@@ -10,14 +10,14 @@ use serde_json::Value;
 
 /// `manifest.json`.
 #[derive(Debug, Deserialize)]
-pub struct Manifest {
+pub(crate) struct Manifest {
     pub seed: u64,
     pub cases: Vec<Case>,
 }
 
 /// One run of a reference program.
 #[derive(Debug, Deserialize)]
-pub struct Case {
+pub(crate) struct Case {
     pub id: String,
     pub implementation: String,
     pub family: String,
@@ -35,7 +35,7 @@ pub struct Case {
 
 /// Where a result is, and which of its rows.
 #[derive(Debug, Deserialize)]
-pub struct Stored {
+pub(crate) struct Stored {
     pub file: String,
     pub key: String,
     pub shape: Vec<usize>,
@@ -43,32 +43,32 @@ pub struct Stored {
 }
 
 #[derive(Debug, Deserialize)]
-pub struct Tolerance {
+pub(crate) struct Tolerance {
     pub rel_f32: f64,
 }
 
 impl Case {
-    pub fn family(&self) -> Family {
+    pub(crate) fn family(&self) -> Family {
         let named = Family::ALL
             .into_iter()
             .find(|family| family.name() == self.family);
         named.expect("the manifest names the four families")
     }
 
-    pub fn option(&self, name: &str) -> Option<&Value> {
+    pub(crate) fn option(&self, name: &str) -> Option<&Value> {
         self.options.get(name).filter(|value| !value.is_null())
     }
 }
 
 /// Manifest and tensors.
-pub struct Goldens {
+pub(crate) struct Goldens {
     pub manifest: Manifest,
     files: HashMap<String, HashMap<String, Tensor>>,
 }
 
 impl Goldens {
     /// Reads the files of some implementations.
-    pub fn load(implementations: &[&str]) -> Goldens {
+    pub(crate) fn load(implementations: &[&str]) -> Goldens {
         let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/conditioning");
         let text = std::fs::read_to_string(folder.join("manifest.json")).unwrap();
         let mut manifest: Manifest = serde_json::from_str(&text).unwrap();
@@ -90,7 +90,7 @@ impl Goldens {
     }
 
     /// The stored rows, and the same rows of `ours`.
-    pub fn rows(&self, stored: &Stored, ours: &Tensor) -> (Tensor, Tensor) {
+    pub(crate) fn rows(&self, stored: &Stored, ours: &Tensor) -> (Tensor, Tensor) {
         assert_eq!(ours.dims(), stored.shape, "{}", stored.key);
         let theirs = self.files[&stored.file][&stored.key].clone();
         let Some(rows) = &stored.rows else {

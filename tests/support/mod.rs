@@ -1,7 +1,7 @@
 //! What several test modules need.
 
 pub(crate) mod checkpoints;
-pub mod close;
+pub(crate) mod close;
 pub(crate) mod entries;
-pub mod golden;
+pub(crate) mod golden;
 pub(crate) mod spelling;

@@ -1,4 +1,4 @@
-//! A1111's and Forge's windows (`tokenize_line` / `process_tokens`, modules/sd_hijack_clip.py).
+//! A1111's and Forge's windows (`tokenize_line` / `process_tokens`, `modules/sd_hijack_clip.py`).
 
 use super::{CONTENT, Chunk, END_OF_TEXT, Segment, Token, TokenId};
 

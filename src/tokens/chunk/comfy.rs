@@ -1,4 +1,4 @@
-//! `ComfyUI`'s windows (`SDTokenizer.tokenize_with_weights`, comfy/sd1_clip.py).
+//! `ComfyUI`'s windows (`SDTokenizer.tokenize_with_weights`, `comfy/sd1_clip.py`).
 //!
 //! Every segment is a group. A group that does not fit goes whole into the next window, unless it is
 //! large: then it fills this one and goes on in the next.

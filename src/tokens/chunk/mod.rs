@@ -17,10 +17,10 @@ use crate::prompt::{Note, Piece, Prompt};
 pub enum Split {
     /// One window; what does not fit is lost (transformers' `truncation=True`; diffusers).
     Truncate,
-    /// Whole segments move to the next window, large ones are cut (`ComfyUI`, comfy/sd1_clip.py).
+    /// Whole segments move to the next window, large ones are cut (`ComfyUI`, `comfy/sd1_clip.py`).
     Groups,
     /// Back to the last comma within this many ids; 0 cuts hard (A1111 and Forge,
-    /// `comma_padding_backtrack` in modules/sd_hijack_clip.py).
+    /// `comma_padding_backtrack` in `modules/sd_hijack_clip.py`).
     Comma {
         /// How far back a comma is looked for; both tools default to 20.
         backtrack: usize,
@@ -149,9 +149,8 @@ impl Chunks {
     }
 
     /// How many windows.
-    #[expect(clippy::len_without_is_empty, reason = "there is always at least one")]
     pub fn len(&self) -> NonZeroUsize {
-        NonZeroUsize::new(self.windows.len()).expect("every rule makes at least one window")
+        NonZeroUsize::new(self.windows.len()).unwrap_or(NonZeroUsize::MIN)
     }
 
     /// The windows in order.
