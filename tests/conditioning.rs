@@ -1,127 +1,67 @@
 //! The whole flow against the reference programs, on tiny synthetic encoders in f32.
 
+mod batches;
+mod cases;
+mod open_clip;
+mod precision;
+
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use sd_conditioner::candle_core::Tensor;
-use sd_conditioner::encoder::Pooled;
-use sd_conditioner::weights::SyntheticSize;
-use sd_conditioner::{Conditioner, Conditioning, Family, Profile, Request, SizeHints};
-use serde_json::Value;
+use sd_conditioner::weights::{Checkpoint, EncoderId};
+use sd_conditioner::{Conditioner, Conditioning, Family};
 
-use crate::support::close::distance;
+use self::cases::{Side, is_plain, request};
+use crate::support::checkpoints::{self, Layout};
+use crate::support::close::{bits, distance};
+use crate::support::entries::Stored;
 use crate::support::golden::{Case, Goldens};
 
-/// One text or two.
-enum Side {
-    Absent,
-    One(String),
-    Two(String, String),
-}
-
-impl Side {
-    /// `None` for values that only a node graph can make.
-    fn of(value: &Value) -> Option<Side> {
-        match value {
-            Value::Null => Some(Side::Absent),
-            Value::String(text) => Some(Side::One(text.clone())),
-            Value::Object(map) => {
-                let text = map.get("text")?.as_str()?.to_owned();
-                Some(match map.get("text_2").and_then(Value::as_str) {
-                    Some(second) => Side::Two(text, second.to_owned()),
-                    None => Side::One(text),
-                })
-            }
-            _ => None,
-        }
-    }
-
-    fn request(&self) -> Request<'_> {
-        match self {
-            Side::Absent => Request::absent(),
-            Side::One(text) => Request::new(text),
-            Side::Two(first, second) => Request::per_encoder(first, second),
-        }
+/// The manifest's names of layouts.
+fn layout(name: &str) -> Layout {
+    match name {
+        "diffusers" => Layout::Diffusers,
+        "single-file" => Layout::SingleFile,
+        "standalone" => Layout::Standalone,
+        "open-clip" => Layout::OpenClip,
+        other => panic!("no layout {other}"),
     }
 }
 
-/// True where the case needs nothing but plain text: no emphasis, embedding or LoRA.
-fn is_plain(case: &Case) -> bool {
-    let weighted = case.tolerance.rel_f32 > 5e-5 && case.implementation != "diffusers";
-    let needs = ["embeddings", "lora", "steps"]
+/// Conditioners over checkpoint files, each written and loaded once.
+struct Loaded {
+    folder: tempfile::TempDir,
+    seed: u64,
+    done: BTreeMap<(Family, String), Conditioner>,
+}
+
+impl Loaded {
+    fn new(seed: u64) -> Loaded {
+        Loaded {
+            folder: tempfile::tempdir().unwrap(),
+            seed,
+            done: BTreeMap::new(),
+        }
+    }
+
+    fn get(&mut self, family: Family, name: &str) -> &Conditioner {
+        let folder = self.folder.path().join(format!("{family}-{name}"));
+        let seed = self.seed;
+        self.done
+            .entry((family, name.to_owned()))
+            .or_insert_with(|| open(&folder, family, layout(name), seed))
+    }
+}
+
+/// Writes a checkpoint and loads it.
+fn open(folder: &Path, family: Family, layout: Layout, seed: u64) -> Conditioner {
+    let files = checkpoints::write(folder, family, layout, Stored::F32, seed);
+    let parts: Vec<Checkpoint> = files
         .iter()
-        .any(|name| case.option(name).is_some());
-    let breaks = case.implementation == "a1111" && case.positive.to_string().contains("BREAK");
-    !weighted && !needs && !breaks
-}
-
-fn profile(case: &Case) -> Profile {
-    match case.implementation.as_str() {
-        "diffusers" => Profile::Diffusers,
-        "comfyui" => Profile::ComfyUi,
-        "a1111" => Profile::A1111,
-        other => panic!("no profile for {other}"),
-    }
-}
-
-fn number(value: &Value, name: &str) -> Option<u32> {
-    value
-        .get(name)
-        .and_then(Value::as_u64)
-        .map(|number| u32::try_from(number).unwrap())
-}
-
-/// The picture's size: of the node, else of the latent, else the tool's default.
-fn size(case: &Case, value: &Value) -> SizeHints {
-    let node = value.get("size").or_else(|| value.get("refiner"));
-    let latent = case.option("adm").unwrap_or(&case.options);
-    let of = |name: &str| {
-        node.and_then(|node| number(node, name))
-            .or_else(|| number(latent, name))
-    };
-    let node_default = |name: &str| {
-        value
-            .get("text_2")
-            .is_some()
-            .then_some(1024)
-            .or_else(|| of(name))
-    };
-    let pick = |name: &str| {
-        node.and_then(|node| number(node, name))
-            .or_else(|| node_default(name))
-            .unwrap_or(1024)
-    };
-    let mut hints = SizeHints::new(pick("width"), pick("height"));
-    if let Some(node) = node {
-        hints.crop_left = number(node, "crop_w").unwrap_or(0);
-        hints.crop_top = number(node, "crop_h").unwrap_or(0);
-        hints.target_width = number(node, "target_width").or(Some(1024));
-        hints.target_height = number(node, "target_height").or(Some(1024));
-        #[expect(clippy::cast_possible_truncation, reason = "a score of the manifest")]
-        let score = node
-            .get("ascore")
-            .and_then(Value::as_f64)
-            .map(|score| score as f32);
-        hints.aesthetic_score = score;
-    }
-    hints
-}
-
-fn request<'a>(case: &Case, side: &'a Side, value: &Value) -> Request<'a> {
-    let mut request = side
-        .request()
-        .profile(profile(case))
-        .size(size(case, value));
-    let skip = case
-        .option("clip_skip")
-        .or_else(|| case.option("clip_layer"));
-    if let Some(skip) = skip.and_then(Value::as_i64) {
-        request = request.clip_skip(i32::try_from(skip).unwrap());
-    }
-    if case.implementation == "diffusers" && matches!(case.family(), Family::Sd1 | Family::Sd2) {
-        // The manifest's pooled vectors of these are the encoder's `pooler_output`.
-        request = request.pooled(Pooled::Normed);
-    }
-    request
+        .map(|file| Checkpoint::open(file).unwrap())
+        .collect();
+    Conditioner::builder().family(family).load(&parts).unwrap()
 }
 
 /// Every tensor of one side under the manifest's names.
@@ -157,62 +97,109 @@ fn run(conditioner: &Conditioner, case: &Case) -> Option<BTreeMap<String, Tensor
     Some(out)
 }
 
-/// Checks all plain cases of some implementations; returns how many and the largest error.
-fn check(implementations: &[&str]) -> (usize, f64) {
-    let goldens = Goldens::load(implementations);
-    let mut loaded: BTreeMap<Family, Conditioner> = BTreeMap::new();
-    let (mut n_cases, mut largest, mut wrong) = (0, 0.0_f64, Vec::new());
-    for case in goldens.manifest.cases.iter().filter(|case| is_plain(case)) {
-        let family = case.family();
-        let seed = goldens.manifest.seed;
-        let conditioner = loaded.entry(family).or_insert_with(|| {
-            Conditioner::builder()
-                .random_weights(family, SyntheticSize::Tiny, seed)
-                .unwrap()
-        });
-        let Some(ours) = run(conditioner, case) else {
-            continue;
+/// How far a set of cases went.
+#[derive(Default)]
+struct Tally {
+    n_cases: usize,
+    largest: f64,
+    wrong: Vec<String>,
+}
+
+impl Tally {
+    /// Checks a case read from its first layout against the golden, and its other layouts against
+    /// the first, bit for bit.
+    fn check(&mut self, goldens: &Goldens, loaded: &mut Loaded, case: &Case) {
+        let first = loaded.get(case.family(), &case.layouts[0]);
+        let Some(ours) = run(first, case) else {
+            return;
         };
-        n_cases += 1;
+        self.n_cases += 1;
+        self.compare(goldens, case, &ours);
+        self.compare_ids(first, case);
+        for name in &case.layouts[1..] {
+            let other = run(loaded.get(case.family(), name), case).unwrap();
+            for (key, tensor) in &other {
+                if bits(tensor) != bits(&ours[key]) {
+                    self.wrong
+                        .push(format!("{}: {key} differs in layout {name}", case.id));
+                }
+            }
+        }
+    }
+
+    fn compare(&mut self, goldens: &Goldens, case: &Case, ours: &BTreeMap<String, Tensor>) {
         for (name, stored) in &case.tensors {
             let Some(ours) = ours.get(name) else {
-                wrong.push(format!("{}: {name} is missing", case.id));
+                self.wrong.push(format!("{}: {name} is missing", case.id));
                 continue;
             };
             let (theirs, ours) = goldens.rows(stored, ours);
             let found = distance(&ours, &theirs);
-            largest = largest.max(found.relative);
-            if found.relative > case.tolerance.rel_f32 {
-                wrong.push(format!("{}: {name}: {found:?}", case.id));
+            self.largest = self.largest.max(found.relative);
+            if found.relative > case.tolerance.rel_f32 || found.cosine < 0.999_999 {
+                self.wrong.push(format!("{}: {name}: {found:?}", case.id));
             }
         }
     }
-    assert!(
-        wrong.is_empty(),
-        "{} of {n_cases} cases:\n{}",
-        wrong.len(),
-        wrong.join("\n")
-    );
-    (n_cases, largest)
+
+    /// The ids of every window, by encoder.
+    fn compare_ids(&mut self, conditioner: &Conditioner, case: &Case) {
+        for (name, value) in [("positive", &case.positive), ("negative", &case.negative)] {
+            let value = value.get("zero_out").unwrap_or(value);
+            let (Some(side), Some(theirs)) = (Side::of(value), case.tokens.get(name)) else {
+                continue;
+            };
+            let chunks = conditioner.chunks(request(case, &side, value)).unwrap();
+            for (encoder, chunks) in chunks {
+                let ours: Vec<Vec<u32>> = chunks.iter().map(|chunk| chunk.ids().to_vec()).collect();
+                let theirs = theirs.get(manifest_name(encoder));
+                if theirs.is_some_and(|theirs| theirs["ids"] != serde_json::json!(ours)) {
+                    self.wrong
+                        .push(format!("{}: {name}: ids of {encoder}", case.id));
+                }
+            }
+        }
+    }
+}
+
+/// The manifest's names of encoders.
+fn manifest_name(encoder: EncoderId) -> &'static str {
+    match encoder {
+        EncoderId::ClipL => "clip_l",
+        EncoderId::OpenClipH => "clip_h",
+        EncoderId::OpenClipG => "clip_g",
+    }
+}
+
+/// Checks all plain cases of one implementation; the largest relative error is printed.
+fn check(implementation: &str, at_least: usize) {
+    let goldens = Goldens::load(&[implementation]);
+    let mut loaded = Loaded::new(goldens.manifest.seed);
+    let mut tally = Tally::default();
+    for case in goldens.manifest.cases.iter().filter(|case| is_plain(case)) {
+        tally.check(&goldens, &mut loaded, case);
+    }
+    let Tally {
+        n_cases,
+        largest,
+        wrong,
+    } = tally;
+    println!("{implementation}: {n_cases} cases, largest relative error {largest:e}");
+    assert!(wrong.is_empty(), "of {n_cases}:\n{}", wrong.join("\n"));
+    assert!(n_cases >= at_least, "only {n_cases} cases were run");
 }
 
 #[test]
 fn diffusers_plain() {
-    let (n_cases, largest) = check(&["diffusers"]);
-    println!("diffusers: {n_cases} cases, largest relative error {largest:e}");
-    assert!(n_cases >= 30);
+    check("diffusers", 30);
 }
 
 #[test]
 fn comfyui_plain() {
-    let (n_cases, largest) = check(&["comfyui"]);
-    println!("comfyui: {n_cases} cases, largest relative error {largest:e}");
-    assert!(n_cases >= 20);
+    check("comfyui", 20);
 }
 
 #[test]
 fn a1111_plain() {
-    let (n_cases, largest) = check(&["a1111"]);
-    println!("a1111: {n_cases} cases, largest relative error {largest:e}");
-    assert!(n_cases >= 15);
+    check("a1111", 15);
 }

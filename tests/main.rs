@@ -1,4 +1,8 @@
 //! The one integration binary; modules in the order of the flow.
+#![expect(
+    clippy::print_stdout,
+    reason = "shown by --nocapture: the largest errors seen"
+)]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod support;

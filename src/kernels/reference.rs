@@ -83,11 +83,15 @@ impl Kernels for Reference {
 ///
 /// 16-bit weights: a CPU widens them for the product, a GPU narrows `x` and accumulates in f32.
 fn matmul_transposed(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    if x.device().is_cpu() && x.dim(0)? == 1 {
+        // A lone row takes the matrix-vector path, which rounds differently from a batch.
+        return Ok(matmul_transposed(&x.repeat((2, 1))?, weight)?.narrow(0, 0, 1)?);
+    }
     if weight.dtype() == DType::F32 {
         return Ok(x.matmul(&weight.t()?)?);
     }
     if x.device().is_cpu() {
-        return Ok(x.matmul(&weight.to_dtype(DType::F32)?.t()?)?);
+        return matmul_transposed(x, &weight.to_dtype(DType::F32)?);
     }
     let product = x.to_dtype(weight.dtype())?.matmul(&weight.t()?)?;
     debug_assert_eq!(product.dim(D::Minus1)?, weight.dim(0)?);

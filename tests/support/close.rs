@@ -52,7 +52,17 @@ pub(crate) fn distance(a: &Tensor, b: &Tensor) -> Distance {
 /// Panics with the numbers when `a` is farther than `bar` (relative to the largest value of `b`).
 pub(crate) fn assert_close(what: &str, a: &Tensor, b: &Tensor, bar: f64) {
     let found = distance(a, b);
-    assert!(found.relative <= bar, "{what}: {found:?}, allowed {bar:e}");
+    let worst = found.worst;
+    assert!(
+        found.relative <= bar,
+        "{what}: {found:?}, allowed {bar:e}; worst at {worst}"
+    );
+}
+
+/// The bits of an f32 tensor, to compare exactly.
+pub(crate) fn bits(tensor: &Tensor) -> Vec<u32> {
+    let values = tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    values.into_iter().map(f32::to_bits).collect()
 }
 
 /// All values as f64.
