@@ -14,8 +14,8 @@ pub mod weights;
 
 pub use candle_core;
 
-pub use conditioner::{Builder, Conditioner, Request};
-pub use conditioning::{Conditioning, Guidance, SizeHints};
+pub use conditioner::{Builder, Conditioner, Embeddings, Request};
+pub use conditioning::{Conditioning, Emphasis, Guidance, SizeHints, Timeline};
 pub use error::{Error, ErrorKind, Result};
 pub use profile::Profile;
 pub use prompt::{Dialect, Prompt};

@@ -81,7 +81,7 @@ fn attention_is_causal_and_is_its_formula() {
     let qkv = tensor(&[windows, rows, 3 * width], 5);
     let ours = Reference::new(&Device::Cpu)
         .unwrap()
-        .causal_attention(&qkv, heads)
+        .causal_attention(&qkv, heads, None)
         .unwrap();
     let all = values(&qkv);
     let at = |window: usize, row: usize, part: usize, channel: usize| {

@@ -295,7 +295,7 @@ fn long_prompts_are_cut_or_made_longer() {
         "--profile",
     ];
     let ran = encode("sd1", &[&more[..], &["diffusers"]].concat(), &out).expect(0);
-    let cut = "warning: positive: 25 of 100 tokens do not fit in one window and were cut";
+    let cut = "warning: positive: 25 of 100 tokens do not fit and were cut";
     assert!(ran.stderr.contains(cut), "{}", ran.stderr);
     for profile in [Profile::ComfyUi, Profile::A1111] {
         encode("sd1", &[&more[..], &[profile.name()]].concat(), &out).expect(0);

@@ -1,59 +1,48 @@
-//! Bringing encoders, and positive and negative, to one length.
+//! Bringing positive and negative to one length.
 
 use std::num::NonZeroUsize;
 
 use crate::conditioning::{Conditioning, Guidance};
 use crate::error::Result;
-use crate::profile::{EncoderLengths, EqualLengths};
+use crate::profile::EqualLengths;
 use crate::prompt::{Note, NoteKind};
-use crate::tokens::Chunks;
+use crate::tokens::Split;
 
-use super::{Planned, Request};
+use super::Request;
+use super::plan::Planned;
 
 /// `ComfyUI` repeats up to this many times the shorter length (`CONDCrossAttn.can_concat`,
 /// comfy/conds.py).
 const MOST_REPEATS: usize = 4;
 
-/// The encoders of one request get the same number of windows.
-pub(super) fn match_encoders(all: &mut [Chunks], rule: EncoderLengths, two_texts: bool) {
-    let lengths = all.iter().map(Chunks::len);
-    let (Some(shortest), Some(longest)) = (lengths.clone().min(), lengths.max()) else {
-        return;
-    };
-    if shortest == longest {
-        return;
-    }
-    let cut = rule == EncoderLengths::Cut && !two_texts;
-    for one in all {
-        let chunks = one.clone();
-        *one = if cut {
-            chunks.cut_to(shortest)
-        } else {
-            chunks.padded_to(longest.get())
-        };
-    }
-}
-
 /// Where positive and negative are padded as windows, that is done before they are encoded.
-/// Returns a note where the tool's own way does not apply.
+/// `plan_again` makes a plan with at least so many ids. Returns a note where the tool's own way
+/// does not apply.
 pub(super) fn pad_to_each_other(
     pair: &[Request<'_>; 2],
     plans: &mut [Vec<Planned>],
-) -> Option<Note> {
-    let windows = |plan: &Vec<Planned>| plan.first().map_or(1, |first| first.chunks.len().get());
+    plan_again: impl Fn(&Request<'_>, usize) -> Result<Vec<Planned>>,
+) -> Result<Option<Note>> {
+    if matches!(pair[0].rules().split, Split::Lpw | Split::LpwSdxl) {
+        let most = plans.iter().flatten().map(n_ids).max().unwrap_or(0);
+        for (request, plan) in pair.iter().zip(plans.iter_mut()) {
+            *plan = plan_again(request, most)?;
+        }
+    }
+    let windows = |plan: &Vec<Planned>| plan.first().map_or(1, |first| first.windows);
     let lengths = [windows(&plans[0]), windows(&plans[1])];
-    if lengths[0] == lengths[1] {
-        return None;
+    let repeats = match pair[0].rules().equal_lengths {
+        EqualLengths::Zeros | EqualLengths::LastRow => return Ok(None),
+        EqualLengths::Repeat => true,
+        EqualLengths::EmptyWindows => false,
+    };
+    if lengths[0] == lengths[1] || repeats && common_length(lengths).is_some() {
+        return Ok(None);
     }
-    let repeats = pair[0].rules().equal_lengths == EqualLengths::Repeat;
-    if repeats && common_length(lengths).is_some() {
-        return None;
-    }
-    let longest = lengths[0].max(lengths[1]);
     for planned in plans.iter_mut().flatten() {
-        planned.chunks = planned.chunks.clone().padded_to(longest);
+        planned.windows = lengths[0].max(lengths[1]);
     }
-    repeats.then(|| Note {
+    Ok(repeats.then(|| Note {
         kind: NoteKind::Length,
         span: 0..0,
         message: format!(
@@ -61,27 +50,60 @@ pub(super) fn pad_to_each_other(
              apart, here the shorter one is followed by empty windows",
             lengths[0], lengths[1]
         ),
-    })
+    }))
 }
 
-/// Repeats whole conditionings to their common length, if they still differ.
+/// How many ids a plan's texts have.
+fn n_ids(plan: &Planned) -> usize {
+    let windows = plan.chunks().flatten();
+    windows.map(crate::tokens::Chunk::content).sum()
+}
+
+/// Windows of the empty prompt within the texts, until all plans have the same number.
+pub(super) fn pad_inside<'a>(plans: impl Iterator<Item = &'a mut Vec<Planned>>) {
+    let mut all: Vec<&mut Planned> = plans.flatten().collect();
+    let longest = all.iter().map(|plan| plan.windows).max().unwrap_or(1);
+    for plan in &mut all {
+        if let [text] = plan.texts.as_mut_slice() {
+            text.chunks = text.chunks.clone().padded_to(longest);
+        }
+        plan.windows = longest;
+    }
+}
+
+/// Makes conditionings of one length, if they still differ.
 pub(super) fn join(
-    positive: Conditioning,
-    negative: Conditioning,
+    positive: &Request<'_>,
+    both: [Conditioning; 2],
     note: Option<&Note>,
 ) -> Result<Guidance> {
-    let lengths = [positive.tokens(), negative.tokens()];
-    let noted = |side: Conditioning| {
-        let notes = side.notes().iter().cloned().chain(note.cloned()).collect();
+    let [positive_side, negative_side] = both.map(|side| {
+        let notes = side.notes().iter().chain(note).cloned().collect();
         side.with_notes(notes)
-    };
+    });
+    let lengths = [positive_side.tokens(), negative_side.tokens()];
     if lengths[0] == lengths[1] {
-        return Guidance::new(noted(positive), noted(negative));
+        return Guidance::new(positive_side, negative_side);
     }
-    let Some(common) = common_length(lengths) else {
-        return Guidance::new(positive, negative); // refuses unequal lengths
-    };
-    Guidance::new(positive.tiled_to(common)?, negative.tiled_to(common)?)
+    let longest = lengths[0].max(lengths[1]);
+    match (positive.rules().equal_lengths, common_length(lengths)) {
+        (EqualLengths::Repeat, Some(common)) => Guidance::new(
+            positive_side.tiled_to(common)?,
+            negative_side.tiled_to(common)?,
+        ),
+        (EqualLengths::Zeros, _) => Guidance::new(
+            positive_side.zero_filled_to(longest)?,
+            negative_side.zero_filled_to(longest)?,
+        ),
+        (EqualLengths::LastRow, _) => {
+            let negative_side = negative_side.last_row_filled_to(lengths[0])?;
+            Guidance::new(positive_side, negative_side)
+        }
+        // Refuses unequal lengths; these were padded before they were encoded.
+        (EqualLengths::Repeat | EqualLengths::EmptyWindows, _) => {
+            Guidance::new(positive_side, negative_side)
+        }
+    }
 }
 
 /// The least common multiple, unless it is more than four times the shorter length.

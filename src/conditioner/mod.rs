@@ -1,24 +1,32 @@
 //! THE FLOW: parse, chunk, encode, assemble; and the builder that sets it up.
 
+mod batch;
 mod builder;
+mod compose;
+mod embeddings;
+mod finish;
 mod lengths;
+mod plan;
+mod readout;
 mod request;
+mod schedule;
 
 pub use builder::{Builder, Progress};
+pub use embeddings::Embeddings;
 pub use request::Request;
 
-use std::collections::HashMap;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device};
 
-use crate::conditioning::{Conditioning, EncoderStates, Guidance, assemble};
-use crate::encoder::{ClipSkip, ClipText, Encoded, Pooled, Readout};
-use crate::error::{Error, ErrorKind, Result};
-use crate::profile::{EmptyNegative, SkipScope};
-use crate::prompt::{Note, Prompt};
-use crate::tokens::{Chunk, Chunks, TokenId, Tokenizer};
+use self::compose::Run;
+use self::plan::{Planned, Tower};
+use crate::conditioning::{Conditioning, Guidance};
+use crate::encoder::ClipText;
+use crate::error::Result;
+use crate::tokens::Chunks;
 use crate::weights::{EncoderId, Family, LoadReport};
 
 /// Loaded text encoders of one family. Cheap to clone, `Send + Sync`.
@@ -56,12 +64,6 @@ struct Part {
     clip: ClipText,
 }
 
-/// One encoder's share of one request, ready to run.
-struct Planned {
-    chunks: Chunks,
-    readout: Readout,
-}
-
 impl Conditioner {
     /// Loads a checkpoint on the CPU in f32, whatever its format, layout and family.
     pub fn open(path: impl AsRef<Path>) -> Result<Conditioner> {
@@ -76,7 +78,7 @@ impl Conditioner {
     /// Encodes one prompt.
     pub fn encode<'a>(&self, request: impl Into<Request<'a>>) -> Result<Conditioning> {
         let mut all = self.encode_batch(&[request.into()])?;
-        all.pop().ok_or_else(no_result)
+        all.pop().ok_or_else(compose::incomplete)
     }
 
     /// Encodes a prompt and its negative, brought to one length.
@@ -87,24 +89,52 @@ impl Conditioner {
     ) -> Result<Guidance> {
         let pair = [positive.into(), negative.into().as_negative()];
         let mut plans = self.plan_all(&pair)?;
-        let note = lengths::pad_to_each_other(&pair, &mut plans);
-        let mut both = self.run(&pair, &plans)?.into_iter();
-        let (positive, negative) = (both.next(), both.next());
-        let (positive, negative) = positive.zip(negative).ok_or_else(no_result)?;
-        lengths::join(positive, negative, note.as_ref())
+        let note = lengths::pad_to_each_other(&pair, &mut plans, |request, fill| {
+            self.plan(request, fill)
+        })?;
+        let both = self.run(&pair, &plans, &[0..1, 1..2])?;
+        let both = <[Conditioning; 2]>::try_from(both).map_err(|_| compose::incomplete())?;
+        lengths::join(&pair[0], both, note.as_ref())
     }
 
-    /// Encodes many prompts: one forward for each encoder over the distinct windows.
+    /// Encodes many prompts: one forward for each encoder over the distinct windows. Each result is
+    /// what [`encode`](Self::encode) would give.
     pub fn encode_batch(&self, requests: &[Request<'_>]) -> Result<Vec<Conditioning>> {
         let plans = self.plan_all(requests)?;
-        self.run(requests, &plans)
+        let alone: Vec<Range<usize>> = (0..requests.len()).map(|one| one..one + 1).collect();
+        self.run(requests, &plans, &alone)
     }
 
-    /// The windows that a request would be encoded in, for each encoder. Runs nothing.
+    /// Encodes prompts as one call of the tool, as A1111 does with the texts of a schedule: all get
+    /// the length of the longest, and the means that its emphasis restores are those of all texts.
+    pub fn encode_together(&self, requests: &[Request<'_>]) -> Result<Vec<Conditioning>> {
+        let mut calls = self.encode_calls(&[requests.to_vec()])?;
+        calls.pop().ok_or_else(compose::incomplete)
+    }
+
+    /// Several calls of the tool in one batch.
+    fn encode_calls(&self, calls: &[Vec<Request<'_>>]) -> Result<Vec<Vec<Conditioning>>> {
+        let (mut plans, mut ranges) = (Vec::new(), Vec::with_capacity(calls.len()));
+        for call in calls {
+            let start = plans.len();
+            plans.extend(self.plan_all(call)?);
+            lengths::pad_inside(plans[start..].iter_mut());
+            ranges.push(start..plans.len());
+        }
+        let requests = calls.concat();
+        let mut all = self.run(&requests, &plans, &ranges)?.into_iter();
+        Ok(calls
+            .iter()
+            .map(|call| all.by_ref().take(call.len()).collect())
+            .collect())
+    }
+
+    /// The windows that a request would be encoded in, for each encoder. Runs nothing. The parts of
+    /// compel's blends and conjunctions follow each other.
     pub fn chunks<'a>(&self, request: impl Into<Request<'a>>) -> Result<Vec<(EncoderId, Chunks)>> {
-        let plans = self.plan(&request.into())?;
+        let plans = self.plan(&request.into(), 0)?;
         let ids = self.inner.parts.iter().map(|part| part.id);
-        Ok(ids.zip(plans.into_iter().map(|plan| plan.chunks)).collect())
+        Ok(ids.zip(plans.iter().map(shown)).collect())
     }
 
     /// The family of the loaded encoders.
@@ -136,98 +166,66 @@ impl Conditioner {
     }
 
     fn plan_all(&self, requests: &[Request<'_>]) -> Result<Vec<Vec<Planned>>> {
-        requests.iter().map(|request| self.plan(request)).collect()
+        requests
+            .iter()
+            .map(|request| self.plan(request, 0))
+            .collect()
     }
 
     /// What each encoder will be given, and what is read from it.
-    fn plan(&self, request: &Request<'_>) -> Result<Vec<Planned>> {
+    fn plan(&self, request: &Request<'_>, fill: usize) -> Result<Vec<Planned>> {
         let parts = &self.inner.parts;
-        let encoders: Vec<EncoderId> = parts.iter().map(|part| part.id).collect();
-        let chunks = chunk(&encoders, request).into_iter();
-        let plans = chunks.zip(parts).map(|(chunks, part)| {
-            Ok(Planned {
-                chunks,
-                readout: self.readout(request, part)?,
-            })
-        });
-        plans.collect()
-    }
-
-    fn readout(&self, request: &Request<'_>, part: &Part) -> Result<Readout> {
-        let rules = request.rules();
-        let skip = request.skip().ok_or_else(|| {
-            Error::new(ErrorKind::Request, "a negative clip skip")
-                .hint("A1111 counts 1, 2…; diffusers 0, 1…; only ComfyUI counts -1, -2…")
-        })?;
-        let unmoved = request.is_negative() && rules.skip_scope == SkipScope::PositiveOnly;
-        let skip = if unmoved { ClipSkip::Default } else { skip };
-        let pooled = request
-            .wanted_pooled()
-            .unwrap_or_else(|| self.pooled(request, part));
-        Readout::of(self.inner.family, part.clip.config(), skip, pooled)
-    }
-
-    /// What the U-Net takes, or what the tool hands on although the U-Net does not take it.
-    fn pooled(&self, request: &Request<'_>, part: &Part) -> Pooled {
-        let needed = Readout::pooled_of(self.inner.family, part.id);
-        if needed == Pooled::Skip {
-            return Readout::spare_pooled(
-                self.inner.family,
-                part.clip.config(),
-                request.rules().spare_pooled,
-            );
+        let tower = |part: &Part| Tower {
+            id: part.id,
+            width: part.clip.config().width,
+        };
+        let towers: Vec<Tower> = parts.iter().map(tower).collect();
+        let mut plans = plan::plan(&towers, request, fill);
+        for (plan, part) in plans.iter_mut().zip(parts) {
+            plan.readout = Some(readout::of(self.inner.family, request, part.clip.config())?);
         }
-        needed
+        Ok(plans)
     }
 
-    /// Encode, gather, assemble.
-    fn run(&self, requests: &[Request<'_>], plans: &[Vec<Planned>]) -> Result<Vec<Conditioning>> {
-        let mut parts = Vec::with_capacity(self.inner.parts.len());
-        for (place, part) in self.inner.parts.iter().enumerate() {
-            let shares: Vec<&Planned> = plans.iter().map(|plan| &plan[place]).collect();
-            parts.push(encode_shares(part, &shares)?);
-        }
-        let mut all = Vec::with_capacity(requests.len());
-        for (index, request) in requests.iter().enumerate() {
-            let states: Vec<EncoderStates> = parts.iter().map(|part| part[index].clone()).collect();
-            let joined = assemble(self.inner.family, &states, self.inner.output)?;
-            all.push(self.finish(joined, request, &plans[index])?);
-        }
-        Ok(all)
-    }
-
-    /// Zeroing, sizes and notes.
-    fn finish(
+    /// Encode, emphasize, assemble. `calls` groups the requests.
+    fn run(
         &self,
-        joined: Conditioning,
-        request: &Request<'_>,
-        plan: &[Planned],
-    ) -> Result<Conditioning> {
+        requests: &[Request<'_>],
+        plans: &[Vec<Planned>],
+        calls: &[Range<usize>],
+    ) -> Result<Vec<Conditioning>> {
         let inner = &self.inner;
-        let zero = self.is_zeroed(request);
-        let joined = if zero { joined.zeroed()? } else { joined };
-        let precision = request.rules().size_precision;
-        let sized = joined.with_size(
-            request.size_hints(),
-            request.is_negative(),
-            (precision, inner.dtype),
-            &inner.device,
-        )?;
-        Ok(sized.with_notes(notes(plan)))
-    }
-
-    fn is_zeroed(&self, request: &Request<'_>) -> bool {
-        let (family, negative) = (self.inner.family, request.is_negative());
-        negative
-            && match (request.rules().empty_negative, family) {
-                (EmptyNegative::Encode, _)
-                | (_, Family::Sd1 | Family::Sd2)
-                | (EmptyNegative::ZeroWhenAbsent, Family::Refiner) => false,
-                (EmptyNegative::ZeroWhenAbsent, Family::Sdxl) => request.is_absent(),
-                (EmptyNegative::ZeroWhenEmpty, Family::Sdxl | Family::Refiner) => {
-                    request.is_empty()
-                }
-            }
+        let mut by_encoder = Vec::with_capacity(inner.parts.len());
+        for (place, part) in inner.parts.iter().enumerate() {
+            let plans: Vec<&Planned> = plans.iter().map(|plan| &plan[place]).collect();
+            let fillers = plans.iter().zip(requests);
+            let fillers: Vec<_> = fillers
+                .map(|(plan, request)| {
+                    let rule = request.rules().encoder_lengths;
+                    compose::needs_filler(plan, rule).then(|| plan.filler())
+                })
+                .collect();
+            let (rows, places) = batch::encode(part, requests, &plans, &fillers)?;
+            let run = Run {
+                part,
+                family: inner.family,
+                place,
+                requests,
+                plans: &plans,
+                places: &places,
+                rows: &rows,
+            };
+            by_encoder.push(run.states(calls)?);
+        }
+        let each = requests.iter().zip(plans).enumerate();
+        let each = each.map(|(index, (request, plan))| {
+            let states = by_encoder
+                .iter()
+                .map(|states| states[index].clone())
+                .collect();
+            finish::finish(inner, request, plan, states)
+        });
+        each.collect()
     }
 }
 
@@ -240,84 +238,23 @@ impl Conditioner {
 /// assert_eq!(windows[1].1.len().get(), 1);
 /// ```
 pub fn chunks_for<'a>(family: Family, request: impl Into<Request<'a>>) -> Vec<(EncoderId, Chunks)> {
-    let encoders = family.encoders();
-    let chunks = chunk(encoders, &request.into());
-    encoders.iter().copied().zip(chunks).collect()
+    let encoders = family.encoders().iter().copied();
+    let tower = |id: EncoderId| Tower {
+        id,
+        width: id.width(),
+    };
+    let towers: Vec<Tower> = encoders.map(tower).collect();
+    let plans = plan::plan(&towers, &request.into(), 0);
+    let ids = towers.iter().map(|tower| tower.id);
+    ids.zip(plans.iter().map(shown)).collect()
 }
 
-/// Parse and chunk, for encoders in the family's order.
-fn chunk(encoders: &[EncoderId], request: &Request<'_>) -> Vec<Chunks> {
-    let rules = request.rules();
-    let places = encoders.iter().enumerate();
-    let mut chunks: Vec<Chunks> = places
-        .map(|(place, encoder)| {
-            let prompt = Prompt::parse(request.text_for(place), rules.dialect);
-            Chunks::of(&prompt, Tokenizer::clip(), rules.chunk_rule(*encoder))
-        })
-        .collect();
-    lengths::match_encoders(&mut chunks, rules.encoder_lengths, request.has_two_texts());
-    chunks
-}
-
-/// The notes of all encoders, each once.
-fn notes(plan: &[Planned]) -> Vec<Note> {
-    let mut notes: Vec<Note> = Vec::new();
-    for note in plan.iter().flat_map(|planned| planned.chunks.notes()) {
-        if !notes.contains(note) {
-            notes.push(note.clone());
-        }
-    }
-    notes
-}
-
-/// Runs one encoder over the distinct windows of all requests and hands each its own.
-fn encode_shares(part: &Part, shares: &[&Planned]) -> Result<Vec<EncoderStates>> {
-    let mut rows: HashMap<([TokenId; 77], Readout), u32> = HashMap::new();
-    let mut windows: Vec<&Chunk> = Vec::new();
-    let mut readouts: Vec<Readout> = Vec::new();
-    let mut places: Vec<Vec<u32>> = Vec::with_capacity(shares.len());
-    for share in shares {
-        let mut own = Vec::with_capacity(share.chunks.len().get());
-        for chunk in &share.chunks {
-            let next = u32::try_from(windows.len()).map_err(|_| too_many())?;
-            let row = *rows.entry((*chunk.ids(), share.readout)).or_insert(next);
-            if row == next {
-                windows.push(chunk);
-                readouts.push(share.readout);
-            }
-            own.push(row);
-        }
-        places.push(own);
-    }
-    let encoded = part.clip.encode(&windows, &readouts)?;
-    shares
-        .iter()
-        .zip(&places)
-        .map(|(share, own)| gather(part, &encoded, share, own))
-        .collect()
-}
-
-/// One request's windows out of the batch, and the pooled vector of its first window.
-fn gather(part: &Part, encoded: &Encoded, share: &Planned, own: &[u32]) -> Result<EncoderStates> {
-    let index = Tensor::new(own, encoded.hidden.device())?;
-    let hidden = encoded.hidden.index_select(&index, 0)?;
-    let first = own.first().copied().unwrap_or_default() as usize;
-    let pooled = encoded.pooled(share.readout.pooled);
-    let pooled = pooled.map(|all| all.narrow(0, first, 1)).transpose()?;
-    Ok(EncoderStates {
-        encoder: part.id,
-        hidden,
-        pooled,
-    })
-}
-
-fn no_result() -> Error {
-    Error::new(ErrorKind::Request, "a request gave no conditioning")
-}
-
-fn too_many() -> Error {
-    Error::new(
-        ErrorKind::Request,
-        "more windows in one call than can be numbered",
-    )
+/// All windows of a plan, and the notes of the whole prompt.
+fn shown(plan: &Planned) -> Chunks {
+    let all = Chunks::joined(plan.chunks());
+    let all = all.unwrap_or_else(|| plan.texts[0].chunks.clone());
+    let length = std::num::NonZeroUsize::new(plan.windows).unwrap_or(all.len());
+    all.padded_to(plan.windows)
+        .cut_to(length)
+        .with_notes(plan.notes.clone())
 }

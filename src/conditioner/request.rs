@@ -1,10 +1,12 @@
 //! What to encode, and what to change of a profile's choices.
 
-use crate::conditioning::SizeHints;
+use crate::conditioning::{Emphasis, EndRows, SizeHints};
 use crate::encoder::{ClipSkip, Pooled};
-use crate::profile::{Choices, EqualLengths, Profile, SkipNumbering};
+use crate::profile::{Choices, EqualLengths, Profile, SkipNumbering, SkipScope};
 use crate::prompt::Dialect;
 use crate::tokens::{Cleaner, Split};
+
+use super::embeddings::Embeddings;
 
 /// One prompt, for one or two encoders, in one tool's manner.
 ///
@@ -27,6 +29,7 @@ pub struct Request<'a> {
     size: SizeHints,
     negative: bool,
     pooled: Option<Pooled>,
+    embeddings: Option<&'a Embeddings>,
 }
 
 impl<'a> From<&'a str> for Request<'a> {
@@ -69,6 +72,7 @@ impl<'a> Request<'a> {
             size: SizeHints::default(),
             negative: false,
             pooled: None,
+            embeddings: None,
         }
     }
 
@@ -91,6 +95,18 @@ impl<'a> Request<'a> {
         self
     }
 
+    /// How strengths change hidden states.
+    pub fn emphasis(mut self, emphasis: Emphasis) -> Self {
+        self.choices.emphasis = emphasis;
+        self
+    }
+
+    /// Embeddings that the text may name, in the profile's own syntax.
+    pub fn embeddings(mut self, embeddings: &'a Embeddings) -> Self {
+        self.embeddings = Some(embeddings);
+        self
+    }
+
     /// One text clean-up for all encoders.
     pub fn cleaner(mut self, cleaner: Cleaner) -> Self {
         self.choices.cleaner_clip = cleaner;
@@ -101,6 +117,12 @@ impl<'a> Request<'a> {
     /// How a long prompt is cut.
     pub fn split(mut self, split: Split) -> Self {
         self.choices.split = split;
+        self
+    }
+
+    /// What is done to the end tokens of a prompt of several windows (compel).
+    pub fn end_rows(mut self, ends: EndRows) -> Self {
+        self.choices.end_rows = ends;
         self
     }
 
@@ -161,6 +183,35 @@ impl<'a> Request<'a> {
             .all(str::is_empty)
     }
 
+    /// True when the text for the encoder at this place is exactly `""` or absent.
+    pub(super) fn is_empty_for(&self, place: usize) -> bool {
+        self.text_for(place).is_empty()
+    }
+
+    pub(super) fn embeddings_given(&self) -> Option<&'a Embeddings> {
+        self.embeddings
+    }
+
+    /// The same settings for other text.
+    pub(super) fn with_texts<'b>(
+        &self,
+        text: Option<&'b str>,
+        text_2: Option<&'b str>,
+    ) -> Request<'b>
+    where
+        'a: 'b,
+    {
+        Request {
+            text,
+            text_2,
+            ..self.clone()
+        }
+    }
+
+    pub(super) fn texts(&self) -> (Option<&'a str>, Option<&'a str>) {
+        (self.text, self.text_2)
+    }
+
     pub(super) fn is_negative(&self) -> bool {
         self.negative
     }
@@ -177,15 +228,18 @@ impl<'a> Request<'a> {
         self.pooled
     }
 
-    /// The clip skip with its numbering; `None` where the number cannot be one of it.
+    /// The clip skip with its numbering, where it applies to this side; `None` where the number
+    /// cannot be one of it.
     pub(super) fn skip(&self) -> Option<ClipSkip> {
-        let Some(number) = self.clip_skip else {
+        let unmoved = self.negative && self.choices.skip_scope == SkipScope::PositiveOnly;
+        let Some(number) = self.clip_skip.filter(|_| !unmoved) else {
             return Some(ClipSkip::Default);
         };
         Some(match self.choices.skip_numbering {
             SkipNumbering::ComfyUi => ClipSkip::ComfyUi(number),
             SkipNumbering::A1111 => ClipSkip::A1111(u32::try_from(number).ok()?),
             SkipNumbering::Diffusers => ClipSkip::Diffusers(u32::try_from(number).ok()?),
+            SkipNumbering::SdCpp => ClipSkip::SdCpp(u32::try_from(number).ok()?),
         })
     }
 }

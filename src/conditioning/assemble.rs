@@ -22,6 +22,17 @@ pub struct EncoderStates {
 ///
 /// The pooled vector is the last encoder's that made one: bigG's for SDXL.
 pub fn assemble(family: Family, states: &[EncoderStates], dtype: DType) -> Result<Conditioning> {
+    assemble_with(family, states, dtype, Ok)
+}
+
+/// The same with something done to the joined rows (`[rows, channels of all encoders]`) before they
+/// get their type.
+pub(crate) fn assemble_with(
+    family: Family,
+    states: &[EncoderStates],
+    dtype: DType,
+    joined: impl FnOnce(Tensor) -> Result<Tensor>,
+) -> Result<Conditioning> {
     let rows = states
         .iter()
         .map(|one| one.hidden.flatten_to(1))
@@ -31,7 +42,8 @@ pub fn assemble(family: Family, states: &[EncoderStates], dtype: DType) -> Resul
         let message = format!("the encoders gave different lengths: {lengths:?}");
         return Err(Error::new(ErrorKind::Mismatch, message));
     }
-    let context = Tensor::cat(&rows, 1)?.unsqueeze(0)?.to_dtype(dtype)?;
+    let context = joined(Tensor::cat(&rows, 1)?)?;
+    let context = context.unsqueeze(0)?.to_dtype(dtype)?;
     let pooled = states.iter().rev().find_map(|one| one.pooled.as_ref());
     let pooled = pooled.map(|pooled| pooled.to_dtype(dtype)).transpose()?;
     Conditioning::new(family, context, pooled, None)

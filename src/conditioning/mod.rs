@@ -1,10 +1,16 @@
 //! ENCODED → CONDITIONING. Joins windows and encoders into what a U-Net takes.
 
 mod assemble;
+mod combine;
+pub(crate) mod emphasis;
 mod size;
+mod timeline;
 
+pub(crate) use assemble::assemble_with;
 pub use assemble::{EncoderStates, assemble};
+pub use emphasis::{Adv, Emphasis, EndRows, Interpretation, Masking, Normalization};
 pub use size::{SizeHints, SizePrecision};
+pub use timeline::{Span, Timeline, TimelineEntry, TimelinePart};
 
 use candle_core::{DType, Device, Tensor};
 
@@ -104,6 +110,14 @@ impl Conditioning {
         })
     }
 
+    /// The same with the hidden states replaced by zeros.
+    pub(crate) fn with_zero_context(&self) -> Result<Conditioning> {
+        Ok(Conditioning {
+            context: self.context.zeros_like()?,
+            ..self.clone()
+        })
+    }
+
     /// The same in another data type; time ids stay f32.
     pub fn to_dtype(&self, dtype: DType) -> Result<Conditioning> {
         let pooled = self
@@ -137,6 +151,30 @@ impl Conditioning {
     pub(crate) fn with_notes(mut self, notes: Vec<Note>) -> Conditioning {
         self.notes = notes;
         self
+    }
+
+    /// Followed by rows of zeros until there are `tokens`.
+    pub(crate) fn zero_filled_to(&self, tokens: usize) -> Result<Conditioning> {
+        let more = tokens.saturating_sub(self.tokens());
+        Ok(Conditioning {
+            context: self.context.pad_with_zeros(1, 0, more)?,
+            ..self.clone()
+        })
+    }
+
+    /// Cut to `tokens` rows, or followed by the last row until there are as many.
+    pub(crate) fn last_row_filled_to(&self, tokens: usize) -> Result<Conditioning> {
+        let own = self.tokens();
+        let context = if own >= tokens {
+            self.context.narrow(1, 0, tokens)?
+        } else {
+            let last = self.context.narrow(1, own - 1, 1)?;
+            Tensor::cat(&[&self.context, &last.repeat((1, tokens - own, 1))?], 1)?
+        };
+        Ok(Conditioning {
+            context,
+            ..self.clone()
+        })
     }
 
     /// Rows repeated whole until there are `tokens`, a multiple of what is there.

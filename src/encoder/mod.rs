@@ -2,9 +2,12 @@
 //! table that says which of its states a diffusion model reads.
 
 mod config;
+mod layer;
 mod model;
 mod readout;
+mod window;
 
 pub use config::ClipConfig;
 pub use model::{ClipText, Encoded};
 pub use readout::{ClipSkip, Pooled, Readout};
+pub use window::Window;

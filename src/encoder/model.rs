@@ -6,9 +6,11 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::Kernels;
-use crate::tokens::{CONTEXT, Chunk};
+use crate::tokens::CONTEXT;
 use crate::weights::TensorSource;
 
+use super::layer::{Layer, Loader, Norm};
+use super::window::{self, Window};
 use super::{ClipConfig, Pooled, Readout};
 
 /// One loaded text encoder.
@@ -91,18 +93,19 @@ impl ClipText {
 
     /// Encodes all windows in one forward; `readouts` says what to read from each.
     /// Layers that no readout needs are not run.
-    pub fn encode(&self, windows: &[&Chunk], readouts: &[Readout]) -> Result<Encoded> {
+    pub fn encode(&self, windows: &[Window<'_>], readouts: &[Readout]) -> Result<Encoded> {
         let wanted = self.wanted_states(windows, readouts)?;
         let mut x = self.embed(windows)?;
+        let hidden_keys = window::hidden_keys(windows, x.device())?;
         let mut states = vec![(0, x.clone())];
         for (index, layer) in self.layers.iter().enumerate().take(wanted.deepest) {
-            x = layer.forward(&x, &self.config, &*self.kernels)?;
+            x = layer.forward(&x, hidden_keys.as_ref(), &self.config, &*self.kernels)?;
             if wanted.keeps(index + 1, readouts) {
                 states.push((index + 1, x.clone()));
             }
         }
         let hidden = self.read_hidden(&states, readouts)?;
-        let (normed, projected) = self.read_pooled(&x, windows, readouts)?;
+        let (normed, projected) = self.read_pooled(&states, windows, readouts)?;
         Ok(Encoded {
             hidden,
             normed,
@@ -111,23 +114,24 @@ impl ClipText {
     }
 
     /// How far to run, after checking that everything asked for exists.
-    fn wanted_states(&self, windows: &[&Chunk], readouts: &[Readout]) -> Result<Wanted> {
+    fn wanted_states(&self, windows: &[Window<'_>], readouts: &[Readout]) -> Result<Wanted> {
         if windows.is_empty() || windows.len() != readouts.len() {
             let message = format!("{} windows, {} readouts", windows.len(), readouts.len());
             return Err(Error::new(ErrorKind::Request, message));
         }
         let depth = |readout: &Readout| match readout.pooled {
             Pooled::Skip => readout.layer,
-            Pooled::Normed | Pooled::Projected => self.config.layers,
+            Pooled::Normed | Pooled::Projected => readout.layer.max(readout.pooled_layer),
         };
         let deepest = readouts.iter().map(depth).max().unwrap_or_default();
         if let Some(readout) = readouts
             .iter()
-            .find(|readout| readout.layer > self.config.layers)
+            .find(|readout| readout.layer.max(readout.pooled_layer) > self.config.layers)
         {
             let message = format!(
                 "layer {} of an encoder with {}",
-                readout.layer, self.config.layers
+                readout.layer.max(readout.pooled_layer),
+                self.config.layers
             );
             return Err(Error::new(ErrorKind::Request, message));
         }
@@ -135,21 +139,16 @@ impl ClipText {
     }
 
     /// Token rows plus position rows: `[windows, 77, width]` in f32.
-    fn embed(&self, windows: &[&Chunk]) -> Result<Tensor> {
-        let ids: Vec<u32> = windows
-            .iter()
-            .flat_map(|window| window.ids().iter().copied())
-            .collect();
-        let ids = Tensor::from_vec(
-            ids,
-            (windows.len() * CONTEXT,),
-            self.token_embedding.device(),
-        )?;
+    fn embed(&self, windows: &[Window<'_>]) -> Result<Tensor> {
+        let n_rows = windows.len() * CONTEXT;
+        let device = self.token_embedding.device();
+        let ids = Tensor::from_vec(window::ids(windows), n_rows, device)?;
         let rows = self
             .token_embedding
             .index_select(&ids, 0)?
             .to_dtype(DType::F32)?;
-        let rows = rows.reshape((windows.len(), CONTEXT, self.config.width))?;
+        let rows =
+            window::spliced(rows, windows)?.reshape((windows.len(), CONTEXT, self.config.width))?;
         Ok(rows.broadcast_add(&self.position_embedding)?)
     }
 
@@ -163,10 +162,7 @@ impl ClipText {
             }
         }
         let read = |(layer, final_norm): (usize, bool)| -> Result<Tensor> {
-            let (_, state) = states
-                .iter()
-                .find(|(index, _)| *index == layer)
-                .expect("the forward keeps every state that a readout names");
+            let state = kept(states, layer);
             if final_norm {
                 self.final_norm.forward(state, &*self.kernels)
             } else {
@@ -194,8 +190,8 @@ impl ClipText {
     /// The end token's row of the full tower, through the final norm, and projected.
     fn read_pooled(
         &self,
-        last: &Tensor,
-        windows: &[&Chunk],
+        states: &[(usize, Tensor)],
+        windows: &[Window<'_>],
         readouts: &[Readout],
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let wants = |kind| readouts.iter().any(|readout| readout.pooled == kind);
@@ -203,17 +199,7 @@ impl ClipText {
         if !normed && !projected {
             return Ok((None, None));
         }
-        let ends = windows
-            .iter()
-            .enumerate()
-            .map(|(index, window)| index * CONTEXT + window.end());
-        let ends: Vec<u32> = ends
-            .map(|end| {
-                u32::try_from(end).map_err(|_| Error::new(ErrorKind::Request, "too many windows"))
-            })
-            .collect::<Result<_>>()?;
-        let ends = Tensor::from_vec(ends, (windows.len(),), last.device())?;
-        let rows = last.flatten_to(1)?.index_select(&ends, 0)?;
+        let rows = end_rows(states, windows, readouts)?;
         let rows = self.final_norm.forward(&rows, &*self.kernels)?;
         let product = projected.then(|| self.project(&rows)).transpose()?;
         Ok((normed.then_some(rows), product))
@@ -232,6 +218,43 @@ impl ClipText {
     }
 }
 
+/// For each window the row that is pooled, `[windows, width]`. Windows that are not pooled give a
+/// row of the last state, which nobody reads.
+fn end_rows(
+    states: &[(usize, Tensor)],
+    windows: &[Window<'_>],
+    readouts: &[Readout],
+) -> Result<Tensor> {
+    let last = states.last().map_or(0, |(layer, _)| *layer);
+    let layer = |readout: &Readout| match readout.pooled {
+        Pooled::Skip => last,
+        Pooled::Normed | Pooled::Projected => readout.pooled_layer,
+    };
+    let layers: Vec<usize> = readouts.iter().map(layer).collect();
+    let ends = windows.iter().map(|window| window.chunk().end());
+    let rows = |layer: usize| -> Result<Tensor> {
+        let ends = ends.clone().enumerate();
+        let index = ends.map(|(window, end)| window::row_number(window * CONTEXT + end));
+        let index = Tensor::new(index.collect::<Result<Vec<_>>>()?, states[0].1.device())?;
+        Ok(kept(states, layer).flatten_to(1)?.index_select(&index, 0)?)
+    };
+    let first = rows(layers[0])?;
+    if layers.iter().all(|layer| *layer == layers[0]) {
+        return Ok(first);
+    }
+    let each = layers.iter().enumerate();
+    let each = each.map(|(window, layer)| Ok(rows(*layer)?.narrow(0, window, 1)?));
+    Ok(Tensor::cat(&each.collect::<Result<Vec<_>>>()?, 0)?)
+}
+
+/// The state after a layer.
+fn kept(states: &[(usize, Tensor)], layer: usize) -> &Tensor {
+    let found = states.iter().find(|(index, _)| *index == layer);
+    &found
+        .expect("the forward keeps every state that a readout names")
+        .1
+}
+
 /// How far a forward must go.
 struct Wanted {
     deepest: usize,
@@ -239,113 +262,12 @@ struct Wanted {
 
 impl Wanted {
     fn keeps(&self, layer: usize, readouts: &[Readout]) -> bool {
-        layer <= self.deepest && readouts.iter().any(|readout| readout.layer == layer)
-    }
-}
-
-/// Reads tensors of one encoder in their two storage forms.
-struct Loader<'a> {
-    source: &'a dyn TensorSource,
-    dtype: DType,
-    device: &'a Device,
-}
-
-impl Loader<'_> {
-    fn matrix(&self, name: &str) -> Result<Tensor> {
-        self.source.load(name, self.dtype, self.device)
-    }
-
-    fn vector(&self, name: &str) -> Result<Tensor> {
-        self.source.load(name, DType::F32, self.device)
-    }
-}
-
-#[derive(Debug)]
-struct Norm {
-    weight: Tensor,
-    bias: Tensor,
-}
-
-impl Norm {
-    fn load(load: &Loader<'_>, name: &str) -> Result<Norm> {
-        let weight = load.vector(&format!("{name}.weight"))?;
-        let bias = load.vector(&format!("{name}.bias"))?;
-        Ok(Norm { weight, bias })
-    }
-
-    fn forward(&self, x: &Tensor, kernels: &dyn Kernels) -> Result<Tensor> {
-        kernels.layer_norm(x, &self.weight, &self.bias)
-    }
-}
-
-#[derive(Debug)]
-struct Linear {
-    weight: Tensor,
-    bias: Tensor,
-}
-
-impl Linear {
-    fn load(load: &Loader<'_>, name: &str) -> Result<Linear> {
-        let weight = load.matrix(&format!("{name}.weight"))?;
-        let bias = load.vector(&format!("{name}.bias"))?;
-        Ok(Linear { weight, bias })
-    }
-
-    /// Query, key and value stacked on the rows, so that one product makes all three.
-    fn load_stacked(load: &Loader<'_>, names: [String; 3]) -> Result<Linear> {
-        let parts = names.map(|name| Linear::load(load, &name));
-        let [query, key, value] = parts;
-        let (query, key, value) = (query?, key?, value?);
-        let weight = Tensor::cat(&[&query.weight, &key.weight, &value.weight], 0)?;
-        let bias = Tensor::cat(&[&query.bias, &key.bias, &value.bias], 0)?;
-        Ok(Linear { weight, bias })
-    }
-
-    fn forward(&self, x: &Tensor, kernels: &dyn Kernels) -> Result<Tensor> {
-        kernels.linear(x, &self.weight, Some(&self.bias))
-    }
-}
-
-/// One pre-norm block: `x += attention(LN1(x)); x += mlp(LN2(x))`.
-#[derive(Debug)]
-struct Layer {
-    norm1: Norm,
-    query_key_value: Linear,
-    out: Linear,
-    norm2: Norm,
-    up: Linear,
-    down: Linear,
-}
-
-impl Layer {
-    fn load(load: &Loader<'_>, layer: usize) -> Result<Layer> {
-        let name = |part: &str| format!("layers.{layer}.{part}");
-        Ok(Layer {
-            norm1: Norm::load(load, &name("ln1"))?,
-            query_key_value: Linear::load_stacked(load, [name("q"), name("k"), name("v")])?,
-            out: Linear::load(load, &name("out"))?,
-            norm2: Norm::load(load, &name("ln2"))?,
-            up: Linear::load(load, &name("fc1"))?,
-            down: Linear::load(load, &name("fc2"))?,
-        })
-    }
-
-    /// `[windows, 77, width]` in and out.
-    fn forward(&self, x: &Tensor, config: &ClipConfig, kernels: &dyn Kernels) -> Result<Tensor> {
-        let (windows, rows, width) = x.dims3()?;
-        let x = x.reshape((windows * rows, width))?;
-        let qkv = self
-            .query_key_value
-            .forward(&self.norm1.forward(&x, kernels)?, kernels)?;
-        let qkv = qkv.reshape((windows, rows, 3 * width))?;
-        let mixed = kernels.causal_attention(&qkv, config.heads)?;
-        let mixed = mixed.reshape((windows * rows, width))?;
-        let x = (x + self.out.forward(&mixed, kernels)?)?;
-        let inner = self
-            .up
-            .forward(&self.norm2.forward(&x, kernels)?, kernels)?;
-        let inner = kernels.activate(&inner, config.activation)?;
-        let x = (x + self.down.forward(&inner, kernels)?)?;
-        Ok(x.reshape((windows, rows, width))?)
+        let reads = |readout: &Readout| match readout.pooled {
+            Pooled::Skip => readout.layer == layer,
+            Pooled::Normed | Pooled::Projected => {
+                readout.layer == layer || readout.pooled_layer == layer
+            }
+        };
+        layer <= self.deepest && readouts.iter().any(reads)
     }
 }

@@ -39,6 +39,8 @@ pub struct Readout {
     pub final_norm: bool,
     /// Which pooled vector is made beside it.
     pub pooled: Pooled,
+    /// After how many layers it is read: the whole tower's, in every tool but `InvokeAI`.
+    pub pooled_layer: usize,
 }
 
 /// "Clip skip" in the numbering of the tool it was chosen in.
@@ -65,6 +67,8 @@ pub enum ClipSkip {
     A1111(u32),
     /// diffusers' `clip_skip`: 0, 1…
     Diffusers(u32),
+    /// stable-diffusion.cpp's `--clip-skip`: 1 is the last layer of every family.
+    SdCpp(u32),
 }
 
 impl Readout {
@@ -85,7 +89,21 @@ impl Readout {
             layer,
             final_norm,
             pooled,
+            pooled_layer: config.layers,
         })
+    }
+
+    /// The same with the pooled vector of a tower that clip skip has shortened: as many layers fewer
+    /// as the hidden state has moved from the family's own (`InvokeAI`).
+    #[must_use]
+    pub fn with_pooled_moved(mut self, family: Family, config: &ClipConfig) -> Readout {
+        let default = match family {
+            Family::Sd1 => config.full_layers,
+            Family::Sd2 | Family::Sdxl | Family::Refiner => config.full_layers.saturating_sub(1),
+        };
+        let moved = default.saturating_sub(self.layer);
+        self.pooled_layer = config.layers.saturating_sub(moved);
+        self
     }
 
     /// The pooled vector that the family's U-Net takes from this encoder.
@@ -130,9 +148,10 @@ fn state(family: Family, config: &ClipConfig, skip: ClipSkip) -> Result<(i64, bo
         // Deeper than the tower: "last, with norm" (`SDClipModel.clip_layer`, comfy/sd1_clip.py).
         ClipSkip::ComfyUi(value) if -i64::from(value) > full => (full, true),
         ClipSkip::ComfyUi(value) => (full + 1 + i64::from(value), final_norm),
-        ClipSkip::A1111(0) => return Err(bad_number("1, 2, …", 0)),
+        ClipSkip::A1111(0) | ClipSkip::SdCpp(0) => return Err(bad_number("1, 2, …", 0)),
         ClipSkip::A1111(value) => (a1111_layer(family, default, i64::from(value)), final_norm),
         ClipSkip::Diffusers(value) => (default - i64::from(value), final_norm),
+        ClipSkip::SdCpp(value) => (full + 1 - i64::from(value), final_norm),
     })
 }
 

@@ -40,8 +40,14 @@ pub trait Kernels: fmt::Debug + Send + Sync {
     fn activate(&self, x: &Tensor, activation: Activation) -> Result<Tensor>;
 
     /// Causal self-attention over heads of 64: `[windows, 77, 3·width] → [windows, 77, width]`.
-    /// The last dimension holds query, key and value, in this order.
-    fn causal_attention(&self, qkv: &Tensor, heads: usize) -> Result<Tensor>;
+    /// The last dimension holds query, key and value, in this order. `hidden_keys` (`[windows, 77]`)
+    /// is added to every row's scores: minus infinity hides a key.
+    fn causal_attention(
+        &self,
+        qkv: &Tensor,
+        heads: usize,
+        hidden_keys: Option<&Tensor>,
+    ) -> Result<Tensor>;
 }
 
 /// The best kernels for a device. Until a fused path exists this is [`Reference`] everywhere.

@@ -58,7 +58,12 @@ impl Kernels for Reference {
         })
     }
 
-    fn causal_attention(&self, qkv: &Tensor, heads: usize) -> Result<Tensor> {
+    fn causal_attention(
+        &self,
+        qkv: &Tensor,
+        heads: usize,
+        hidden_keys: Option<&Tensor>,
+    ) -> Result<Tensor> {
         let (windows, rows, width3) = qkv.dims3()?;
         let width = width3 / 3;
         let head = width / heads;
@@ -73,7 +78,11 @@ impl Kernels for Reference {
         };
         let (query, key, value) = (part(0)?, part(1)?, part(2)?);
         let scores = (query * (head as f64).powf(-0.5))?.matmul(&key.transpose(2, 3)?)?;
-        let scores = ops::softmax_last_dim(&scores.broadcast_add(&self.mask)?)?;
+        let mut scores = scores.broadcast_add(&self.mask)?;
+        if let Some(keys) = hidden_keys {
+            scores = scores.broadcast_add(&keys.reshape((windows, 1, 1, rows))?)?;
+        }
+        let scores = ops::softmax_last_dim(&scores)?;
         let mixed = scores.matmul(&value)?; // [windows, heads, 77, head]
         Ok(mixed.transpose(1, 2)?.reshape((windows, rows, width))?)
     }

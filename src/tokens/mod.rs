@@ -5,12 +5,14 @@ mod chunk;
 mod clean;
 mod ftfy;
 mod html;
+mod lexicon;
 mod split;
 mod unicode;
 mod vocabulary;
 
 pub use bpe::Tokenizer;
-pub use chunk::{Chunk, ChunkRule, Chunks, Split};
+pub use chunk::{Chunk, ChunkRule, Chunks, LongText, PoolAt, Splice, Split, Trigger};
+pub use lexicon::{FIRST_ADDED_ID, Known, Lexicon, NoEmbeddings};
 
 /// A row of the token-embedding table.
 pub type TokenId = u32;

@@ -3,6 +3,7 @@
 
 mod checkpoint;
 mod combine;
+mod embedding;
 mod format;
 mod layout;
 mod opening;
@@ -12,6 +13,7 @@ mod synthetic;
 
 pub use checkpoint::{Checkpoint, Container};
 pub use combine::{Encoders, combine};
+pub use embedding::{Embedding, EmbeddingFolder};
 pub use layout::Layout;
 pub use summary::{EncoderSummary, Summary};
 pub use synthetic::{Synthetic, SyntheticSize};
@@ -41,6 +43,15 @@ impl EncoderId {
             EncoderId::ClipL => "clip_l",
             EncoderId::OpenClipH => "clip_h",
             EncoderId::OpenClipG => "clip_g",
+        }
+    }
+
+    /// Channels of the published tower: 768, 1024 or 1280.
+    pub const fn width(self) -> usize {
+        match self {
+            EncoderId::ClipL => 768,
+            EncoderId::OpenClipH => 1024,
+            EncoderId::OpenClipG => 1280,
         }
     }
 }

@@ -1,6 +1,12 @@
 //! What a case of the manifest asks for, in this library's words.
 
+use std::path::Path;
+
+use sd_conditioner::conditioner::Embeddings;
+use sd_conditioner::conditioning::Emphasis;
 use sd_conditioner::encoder::Pooled;
+use sd_conditioner::profile::split_named;
+use sd_conditioner::tokens::Split;
 use sd_conditioner::{Family, Profile, Request, SizeHints};
 use serde_json::Value;
 
@@ -39,22 +45,90 @@ impl Side {
     }
 }
 
-/// True where the case needs nothing but plain text: no emphasis, embedding or LoRA.
-pub(crate) fn is_plain(case: &Case) -> bool {
-    let weighted = case.tolerance.rel_f32 > 5e-5 && case.implementation != "diffusers";
-    let needs = ["embeddings", "lora", "steps"]
-        .iter()
-        .any(|name| case.option(name).is_some());
-    let breaks = case.implementation == "a1111" && case.positive.to_string().contains("BREAK");
-    !weighted && !needs && !breaks
+/// Why a case cannot be run yet; `None` if it can.
+pub(crate) fn not_yet(case: &Case) -> Option<&'static str> {
+    if case.option("lora").is_some() {
+        return Some("LoRA");
+    }
+    case.id
+        .ends_with("-pickled")
+        .then_some("pickled embeddings")
 }
 
 fn profile(case: &Case) -> Profile {
     match case.implementation.as_str() {
         "diffusers" => Profile::Diffusers,
-        "comfyui" => Profile::ComfyUi,
-        "a1111" => Profile::A1111,
+        "comfyui" | "adv_clip_emb" => Profile::ComfyUi,
+        "a1111" => Profile::Forge, // which these were made with
+        "compel" => Profile::Compel,
         other => panic!("no profile for {other}"),
+    }
+}
+
+/// The method that the options name, in this library's names.
+fn emphasis(case: &Case) -> Option<Emphasis> {
+    let text = |name: &str| case.option(name).and_then(Value::as_str);
+    if let Some(mode) = text("emphasis") {
+        return Emphasis::named(match mode {
+            "Original" => "a1111-original",
+            "No norm" => "a1111-no-norm",
+            "Ignore" => "ignore",
+            "None" => "none",
+            other => panic!("no emphasis {other}"),
+        });
+    }
+    let (normalization, interpretation) =
+        text("token_normalization").zip(text("weight_interpretation"))?;
+    let Emphasis::Adv(mut adv) =
+        Emphasis::named(&format!("adv:{normalization}:{interpretation}")).unwrap()
+    else {
+        panic!("an adv method");
+    };
+    let balance = case.option("clip_balance").and_then(Value::as_f64);
+    adv.balance = balance.unwrap_or(adv.balance);
+    adv.affect_pooled = case.option("apply_to_pooled") == Some(&Value::Bool(true));
+    Some(Emphasis::Adv(adv))
+}
+
+/// What a Compel object's arguments mean. Without the wrapper, prompts are cut at 75 ids.
+fn compel<'a>(case: &Case, mut request: Request<'a>) -> Request<'a> {
+    let plain = case.option("compel").is_some() || case.family() == Family::Refiner;
+    let options = case.option("compel").cloned().unwrap_or_default();
+    if plain && options["truncate_long_prompts"] != Value::Bool(false) {
+        request = request.split(Split::Truncate);
+    }
+    if let Some(modes) = options["split_long_text_mode"].as_array() {
+        let names: Vec<String> = modes
+            .iter()
+            .map(|mode| match mode.as_str().unwrap() {
+                "COPY_FIRST_CLS_TOKEN" => "copy-first".to_owned(),
+                other => other.to_lowercase(),
+            })
+            .collect();
+        let (split, ends) = split_named(&names.join("+")).unwrap();
+        request = request.split(split).end_rows(ends);
+    }
+    if options["downweight_mode"] == "REMOVE" {
+        request = request.emphasis(Emphasis::CompelRemove);
+    }
+    if options["returned_embeddings_type"] == "PENULTIMATE_HIDDEN_STATES_NORMALIZED" {
+        request = request.clip_skip(1);
+    }
+    request
+}
+
+/// The embeddings that the options give, from a folder that has all of them.
+pub(crate) fn embeddings(case: &Case, folder: &Path) -> Embeddings {
+    match case.option("embeddings") {
+        None => Embeddings::default(),
+        Some(Value::Array(files)) => {
+            let text = |file: &Value, name: &str| file[name].as_str().unwrap().to_owned();
+            files.iter().fold(Embeddings::default(), |set, file| {
+                let path = folder.join(format!("{}.safetensors", text(file, "file")));
+                set.with_file(path, Some(&text(file, "token"))).unwrap()
+            })
+        }
+        Some(_) => Embeddings::folder(folder).unwrap(),
     }
 }
 
@@ -101,11 +175,23 @@ fn size(case: &Case, value: &Value) -> SizeHints {
     hints
 }
 
-pub(crate) fn request<'a>(case: &Case, side: &'a Side, value: &Value) -> Request<'a> {
+pub(crate) fn request<'a>(
+    case: &Case,
+    side: &'a Side,
+    value: &Value,
+    embeddings: &'a Embeddings,
+) -> Request<'a> {
     let mut request = side
         .request()
         .profile(profile(case))
-        .size(size(case, value));
+        .size(size(case, value))
+        .embeddings(embeddings);
+    if case.implementation == "compel" {
+        request = compel(case, request);
+    }
+    if let Some(emphasis) = emphasis(case) {
+        request = request.emphasis(emphasis);
+    }
     let skip = case
         .option("clip_skip")
         .or_else(|| case.option("clip_layer"));

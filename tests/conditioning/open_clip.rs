@@ -1,8 +1,10 @@
 //! The encoders alone, against `open_clip`: last state, the one before with and without the final
 //! norm, pooled and projected.
 
-use sd_conditioner::encoder::{Pooled, Readout};
-use sd_conditioner::tokens::{ChunkRule, Chunks, Cleaner, Split, TokenRule, Tokenizer};
+use sd_conditioner::encoder::{Pooled, Readout, Window};
+use sd_conditioner::tokens::{
+    ChunkRule, Chunks, Cleaner, PoolAt, Split, TokenRule, Tokenizer, Trigger,
+};
 use sd_conditioner::weights::EncoderId;
 use sd_conditioner::{Conditioner, Dialect, Prompt};
 use serde_json::json;
@@ -19,6 +21,9 @@ const RULE: ChunkRule = ChunkRule {
     },
     padding: 0,
     split: Split::Truncate,
+    trigger: Trigger::None,
+    pool_at: PoolAt::FirstEnd,
+    refill: false,
 };
 
 fn readout(case: &Case, layers: usize) -> Readout {
@@ -32,6 +37,7 @@ fn readout(case: &Case, layers: usize) -> Readout {
         layer,
         final_norm,
         pooled: Pooled::Projected,
+        pooled_layer: layers,
     }
 }
 
@@ -48,12 +54,12 @@ fn check(goldens: &Goldens, conditioner: &Conditioner, case: &Case) -> f64 {
         let prompt = Prompt::parse(text.as_str().unwrap(), Dialect::Plain);
         Chunks::of(&prompt, Tokenizer::clip(), RULE)
     });
-    let windows: Vec<_> = chunks.iter().flatten().collect();
+    let windows: Vec<Window<'_>> = chunks.iter().flatten().map(Window::from).collect();
     let readout = readout(case, clip.config().full_layers);
     let encoded = clip.encode(&windows, &[readout; 2]).unwrap();
     let mut largest = 0.0_f64;
     for (index, (name, _)) in sides.into_iter().enumerate() {
-        let ids = json!([windows[index].ids().to_vec()]);
+        let ids = json!([windows[index].chunk().ids().to_vec()]);
         assert_eq!(case.tokens[name][encoder.as_str().unwrap()]["ids"], ids);
         let hidden = encoded.hidden.narrow(0, index, 1).unwrap();
         let pooled = encoded.pooled(Pooled::Projected).unwrap();

@@ -3,30 +3,36 @@
 //! Every segment is a group. A group that does not fit goes whole into the next window, unless it is
 //! large: then it fills this one and goes on in the next.
 
-use super::{CONTENT, Chunk, Segment, Token, TokenId};
+use std::sync::Arc;
+
+use super::segments::Segments;
+use super::window::Token;
+use super::{CONTENT, Chunk, ChunkRule};
 
 /// A group of at least this many tokens is cut rather than moved (`max_word_length`).
 const LARGE_GROUP: usize = 8;
 
-pub(super) fn windows(segments: &[Segment], padding: TokenId) -> Vec<Chunk> {
+pub(super) fn windows(segments: &Segments, rule: ChunkRule) -> Vec<Chunk> {
     let mut packer = Packer {
-        padding,
+        rule,
+        names: &segments.names,
         current: Vec::new(),
         done: Vec::new(),
     };
-    for segment in segments {
+    for segment in &segments.list {
         packer.place(&segment.tokens);
     }
     packer.finish()
 }
 
-struct Packer {
-    padding: TokenId,
+struct Packer<'a> {
+    rule: ChunkRule,
+    names: &'a [Arc<str>],
     current: Vec<Token>,
     done: Vec<Chunk>,
 }
 
-impl Packer {
+impl Packer<'_> {
     fn place(&mut self, group: &[Token]) {
         let large = group.len() >= LARGE_GROUP;
         let mut rest = group;
@@ -49,7 +55,9 @@ impl Packer {
     }
 
     fn close(&mut self) {
-        self.done.push(Chunk::around(&self.current, self.padding));
+        let (padding, pool_at) = (self.rule.padding, self.rule.pool_at);
+        let chunk = Chunk::around(&self.current, self.names, padding, pool_at);
+        self.done.push(chunk);
         self.current.clear();
     }
 

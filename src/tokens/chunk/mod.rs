@@ -2,12 +2,22 @@
 
 mod a1111;
 mod comfy;
+mod compel;
+mod lpw;
+mod sd_cpp;
+mod segments;
+mod triggers;
 mod truncate;
+mod window;
+
+pub use triggers::Trigger;
+pub use window::{Chunk, PoolAt, Splice};
 
 use std::num::NonZeroUsize;
-use std::ops::Range;
 use std::slice;
 
+use self::segments::Segments;
+use super::lexicon::{Lexicon, NoEmbeddings};
 use super::{CONTENT, CONTEXT, END_OF_TEXT, START_OF_TEXT, TokenId, TokenRule, Tokenizer};
 use crate::prompt::{Note, Piece, Prompt};
 
@@ -25,6 +35,29 @@ pub enum Split {
         /// How far back a comma is looked for; both tools default to 20.
         backtrack: usize,
     },
+    /// At the end of a sentence, a phrase or a word (compel's `SplitLongTextMode`).
+    LongText(LongText),
+    /// Every 75 ids; BREAK fills a window with end tokens (stable-diffusion.cpp).
+    SdCpp,
+    /// At most three windows, padding before the end token (diffusers'
+    /// `lpw_stable_diffusion.py`).
+    Lpw,
+    /// Every 75 ids, the last window short, both sides filled to one length with end tokens
+    /// (diffusers' `lpw_stable_diffusion_xl.py`).
+    LpwSdxl,
+}
+
+/// Where compel cuts; what cannot be found falls back to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LongText {
+    /// After the last full stop.
+    Sentences,
+    /// After the last of `.`, `,`, `;`, `:`.
+    Phrases,
+    /// After the last whole word.
+    Words,
+    /// At 75 ids.
+    Brutal,
 }
 
 /// Everything that decides a prompt's windows for one encoder.
@@ -36,116 +69,106 @@ pub struct ChunkRule {
     pub padding: TokenId,
     /// How long prompts are cut.
     pub split: Split,
+    /// Where the names of embeddings are looked for.
+    pub trigger: Trigger,
+    /// Where the pooled vector is read.
+    pub pool_at: PoolAt,
+    /// Whether everything after the first end token becomes padding, even what was typed.
+    pub refill: bool,
 }
 
-/// One window: start, content, end, padding.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Chunk {
-    ids: [TokenId; CONTEXT],
-    strengths: [f64; CONTEXT],
-    pieces: [u32; CONTEXT],
-    end: usize,
-}
-
-impl Chunk {
-    /// The ids.
-    pub fn ids(&self) -> &[TokenId; CONTEXT] {
-        &self.ids
-    }
-
-    /// The strength of each row; 1 for start, end and padding.
-    pub fn strengths(&self) -> &[f64; CONTEXT] {
-        &self.strengths
-    }
-
-    /// For each row, 1 + the index of the prompt's piece it came from; 0 for start, end, padding.
-    pub fn pieces(&self) -> &[u32; CONTEXT] {
-        &self.pieces
-    }
-
-    /// The row of the first end token, where the pooled vector is read.
-    pub fn end(&self) -> usize {
-        self.end
-    }
-
-    /// How many content ids it holds.
-    pub fn content(&self) -> usize {
-        self.pieces.iter().filter(|piece| **piece != 0).count()
-    }
-
-    /// A window around up to 75 content ids.
-    pub(crate) fn around(content: &[Token], padding: TokenId) -> Chunk {
-        debug_assert!(content.len() <= CONTENT, "a window holds 75 ids");
-        let mut chunk = Chunk {
-            ids: [padding; CONTEXT],
-            strengths: [1.0; CONTEXT],
-            pieces: [0; CONTEXT],
-            end: 0,
-        };
-        chunk.ids[0] = START_OF_TEXT;
-        for (row, token) in (1..CONTEXT).zip(content) {
-            chunk.ids[row] = token.id;
-            chunk.strengths[row] = token.strength;
-            chunk.pieces[row] = token.piece + 1;
+impl Default for ChunkRule {
+    /// ViT-L in diffusers, without embeddings.
+    fn default() -> ChunkRule {
+        ChunkRule {
+            tokens: TokenRule::default(),
+            padding: END_OF_TEXT,
+            split: Split::Truncate,
+            trigger: Trigger::None,
+            pool_at: PoolAt::FirstEnd,
+            refill: false,
         }
-        chunk.ids[content.len() + 1] = END_OF_TEXT;
-        // A literal end token in the text counts: every tool pools at the first one.
-        chunk.end = chunk
-            .ids
-            .iter()
-            .position(|id| *id == END_OF_TEXT)
-            .expect("an end token was placed above");
-        chunk
     }
-
-    /// The window of the empty prompt.
-    pub fn empty(padding: TokenId) -> Chunk {
-        Chunk::around(&[], padding)
-    }
-}
-
-/// One content id on its way into a window.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Token {
-    pub(crate) id: TokenId,
-    pub(crate) strength: f64,
-    pub(crate) piece: u32,
 }
 
 /// The windows of one prompt for one encoder; never empty.
 ///
 /// ```
-/// use sd_conditioner::tokens::{ChunkRule, Chunks, END_OF_TEXT, Split, TokenRule, Tokenizer};
+/// use sd_conditioner::tokens::{ChunkRule, Chunks, Tokenizer};
 /// use sd_conditioner::{Dialect, Prompt};
-/// let rule = ChunkRule { tokens: TokenRule::default(), padding: END_OF_TEXT, split: Split::Truncate };
 /// let prompt = Prompt::parse("a photo of a cat", Dialect::Plain);
-/// let chunks = Chunks::of(&prompt, Tokenizer::clip(), rule);
+/// let chunks = Chunks::of(&prompt, Tokenizer::clip(), ChunkRule::default());
 /// assert_eq!(chunks.iter().next().unwrap().ids()[..7], [49406, 320, 1125, 539, 320, 2368, 49407]);
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Chunks {
     windows: Vec<Chunk>,
     padding: TokenId,
+    rows: usize,
     notes: Vec<Note>,
 }
 
 impl Chunks {
     /// Tokenizes every piece on its own, as all reference tools do, and cuts by the rule.
     pub fn of(prompt: &Prompt, tokenizer: &Tokenizer, rule: ChunkRule) -> Chunks {
-        let segments = segments(prompt, tokenizer, rule.tokens);
-        let (windows, notes) = match rule.split {
-            Split::Truncate => truncate::windows(&segments, rule.padding),
-            Split::Groups => (comfy::windows(&segments, rule.padding), Vec::new()),
-            Split::Comma { backtrack } => (
-                a1111::windows(&segments, rule.padding, backtrack),
-                Vec::new(),
-            ),
+        Chunks::of_pieces(prompt.pieces(), tokenizer, rule, &NoEmbeddings)
+    }
+
+    /// The same for some pieces, with embeddings.
+    pub fn of_pieces(
+        pieces: &[Piece],
+        tokenizer: &Tokenizer,
+        rule: ChunkRule,
+        lexicon: &dyn Lexicon,
+    ) -> Chunks {
+        let segments = Segments::of(pieces, tokenizer, rule, lexicon);
+        Chunks::cut(&segments, rule, tokenizer, 0)
+    }
+
+    /// The same with at least as much as so many content ids need, where the rule fills both sides
+    /// itself ([`Split::Lpw`], [`Split::LpwSdxl`]).
+    pub(crate) fn of_pieces_filled(
+        pieces: &[Piece],
+        tokenizer: &Tokenizer,
+        rule: ChunkRule,
+        (lexicon, at_least): (&dyn Lexicon, usize),
+    ) -> Chunks {
+        let segments = Segments::of(pieces, tokenizer, rule, lexicon);
+        Chunks::cut(&segments, rule, tokenizer, at_least)
+    }
+
+    fn cut(segments: &Segments, rule: ChunkRule, tokenizer: &Tokenizer, fill: usize) -> Chunks {
+        let mut rows = None;
+        let (windows, cut) = match rule.split {
+            Split::Truncate => truncate::windows(segments, rule),
+            Split::Groups => (comfy::windows(segments, rule), Vec::new()),
+            Split::Comma { backtrack } => a1111::windows(segments, rule, backtrack),
+            Split::LongText(mode) => (compel::windows(segments, rule, mode, tokenizer), Vec::new()),
+            Split::SdCpp => (sd_cpp::windows(segments, rule), Vec::new()),
+            Split::Lpw => lpw::windows(segments, rule, fill),
+            Split::LpwSdxl => {
+                let (windows, kept) = lpw::short_windows(segments, rule, fill);
+                rows = Some(kept);
+                (windows, Vec::new())
+            }
         };
         Chunks {
+            rows: rows.unwrap_or(windows.len() * CONTEXT),
             windows,
             padding: rule.padding,
-            notes,
+            notes: segments.notes.iter().cloned().chain(cut).collect(),
         }
+    }
+
+    /// The windows of several texts, one text after the other.
+    pub(crate) fn joined<'a>(mut texts: impl Iterator<Item = &'a Chunks>) -> Option<Chunks> {
+        let mut all = texts.next()?.clone();
+        for text in texts {
+            all.rows += text.rows;
+            all.windows.extend_from_slice(&text.windows);
+            all.notes.extend_from_slice(&text.notes);
+        }
+        Some(all)
     }
 
     /// How many windows.
@@ -158,16 +181,43 @@ impl Chunks {
         self.windows.iter()
     }
 
-    /// What was cut.
+    /// How many rows of hidden states are kept: 77 for each window, except where a rule has a short
+    /// last one.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The padding id of the encoder they are for.
+    pub fn padding(&self) -> TokenId {
+        self.padding
+    }
+
+    /// What was cut, and which embeddings are missing.
     pub fn notes(&self) -> &[Note] {
         &self.notes
+    }
+
+    /// The same with other notes.
+    pub(crate) fn with_notes(mut self, notes: Vec<Note>) -> Chunks {
+        self.notes = notes;
+        self
+    }
+
+    /// True when some row has a strength other than exactly 1.
+    #[expect(clippy::float_cmp, reason = "neutral is exact")]
+    pub fn has_emphasis(&self) -> bool {
+        let mut strengths = self.windows.iter().flat_map(Chunk::strengths);
+        strengths.any(|strength| *strength != 1.0)
     }
 
     /// The same, followed by windows of the empty prompt until there are `len`.
     #[must_use]
     pub fn padded_to(mut self, len: usize) -> Chunks {
-        let empty = Chunk::empty(self.padding);
-        self.windows.resize(self.windows.len().max(len), empty);
+        if len > self.windows.len() {
+            let empty = Chunk::empty(self.padding);
+            self.windows.resize(len, empty);
+            self.rows = len * CONTEXT;
+        }
         self
     }
 
@@ -175,6 +225,7 @@ impl Chunks {
     #[must_use]
     pub fn cut_to(mut self, len: NonZeroUsize) -> Chunks {
         self.windows.truncate(len.get());
+        self.rows = self.rows.min(self.windows.len() * CONTEXT);
         self
     }
 }
@@ -186,53 +237,4 @@ impl<'a> IntoIterator for &'a Chunks {
     fn into_iter(self) -> Self::IntoIter {
         self.iter()
     }
-}
-
-/// One piece of a prompt as ids.
-struct Segment {
-    /// Empty for a forced break.
-    tokens: Vec<Token>,
-    span: Range<usize>,
-    forced_break: bool,
-}
-
-fn segments(prompt: &Prompt, tokenizer: &Tokenizer, rule: TokenRule) -> Vec<Segment> {
-    let mut segments = Vec::with_capacity(prompt.pieces().len());
-    for (piece, index) in prompt.pieces().iter().zip(0_u32..) {
-        segments.push(match piece {
-            Piece::Text {
-                text,
-                strength,
-                span,
-            } => {
-                let token = |id| Token {
-                    id,
-                    strength: strength.get(),
-                    piece: index,
-                };
-                let tokens = tokenizer
-                    .encode(text, rule)
-                    .into_iter()
-                    .map(token)
-                    .collect();
-                Segment {
-                    tokens,
-                    span: span.clone(),
-                    forced_break: false,
-                }
-            }
-            // Embeddings are spliced in by a later stage; until it exists the name is not text.
-            Piece::Embedding { span, .. } => Segment {
-                tokens: Vec::new(),
-                span: span.clone(),
-                forced_break: false,
-            },
-            Piece::Break { span } => Segment {
-                tokens: Vec::new(),
-                span: span.clone(),
-                forced_break: true,
-            },
-        });
-    }
-    segments
 }

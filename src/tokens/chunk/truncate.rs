@@ -1,31 +1,38 @@
 //! One window; the rest is lost.
 
-use super::{CONTENT, Chunk, Segment, TokenId};
+use super::segments::Segments;
+use super::window::Token;
+use super::{CONTENT, Chunk, ChunkRule};
 use crate::prompt::{Note, NoteKind};
 
-pub(super) fn windows(segments: &[Segment], padding: TokenId) -> (Vec<Chunk>, Vec<Note>) {
-    let mut tokens: Vec<_> = segments
-        .iter()
-        .flat_map(|segment| segment.tokens.clone())
-        .collect();
-    let notes = cut_note(segments, tokens.len());
+pub(super) fn windows(segments: &Segments, rule: ChunkRule) -> (Vec<Chunk>, Vec<Note>) {
+    let tokens = segments.list.iter().flat_map(|segment| &segment.tokens);
+    let mut tokens: Vec<Token> = tokens.copied().collect();
+    let notes = cut_note(segments, tokens.len(), CONTENT);
     tokens.truncate(CONTENT);
-    (vec![Chunk::around(&tokens, padding)], notes)
+    let chunk = Chunk::around(&tokens, &segments.names, rule.padding, rule.pool_at);
+    (vec![chunk], notes)
 }
 
-fn cut_note(segments: &[Segment], total: usize) -> Vec<Note> {
-    if total <= CONTENT {
+/// Says what a limit loses, if it loses anything.
+pub(super) fn cut_note(segments: &Segments, total: usize, limit: usize) -> Vec<Note> {
+    if total <= limit {
         return Vec::new();
     }
-    let span = segments.first().map_or(0, |first| first.span.start)
-        ..segments.last().map_or(0, |last| last.span.end);
     let message = format!(
-        "{} of {total} tokens do not fit in one window and were cut",
-        total - CONTENT
+        "{} of {total} tokens do not fit and were cut",
+        total - limit
     );
+    let mut seen = 0;
+    let first_lost = segments.list.iter().find(|segment| {
+        seen += segment.tokens.len();
+        seen > limit
+    });
+    let start = first_lost.map_or(0, |segment| segment.span.start);
+    let end = segments.list.last().map_or(start, |last| last.span.end);
     vec![Note {
         kind: NoteKind::Cut,
-        span,
+        span: start..end.max(start),
         message,
     }]
 }

@@ -1,0 +1,93 @@
+//! STATES → CONDITIONING: encoders joined, empty prompts zeroed, sizes and notes added.
+
+use crate::conditioning::emphasis::apply_joined;
+use crate::conditioning::{Conditioning, EncoderStates, assemble_with};
+use crate::error::Result;
+use crate::profile::EmptyNegative;
+use crate::prompt::Note;
+use crate::tokens::Split;
+use crate::weights::Family;
+
+use super::plan::Planned;
+use super::{Inner, Request};
+
+pub(super) fn finish(
+    inner: &Inner,
+    request: &Request<'_>,
+    plan: &[Planned],
+    mut states: Vec<EncoderStates>,
+) -> Result<Conditioning> {
+    let rules = request.rules();
+    if rules.empty_negative == EmptyNegative::ZeroEachWhenEmpty && inner.family == Family::Sdxl {
+        zero_each(request, &mut states)?;
+    }
+    let chunks = &plan[0].texts[0].chunks;
+    let joined = assemble_with(inner.family, &states, inner.output, |rows| {
+        let rows = match rules.split {
+            Split::LpwSdxl => rows.narrow(0, 0, chunks.rows().min(rows.dim(0)?))?,
+            _ => rows,
+        };
+        apply_joined(rules.emphasis, chunks, rows)
+    })?;
+    let joined = match zeroing(request, inner.family) {
+        Zeroing::Nothing => joined,
+        Zeroing::Context => joined.with_zero_context()?,
+        Zeroing::All => joined.zeroed()?,
+    };
+    let sized = joined.with_size(
+        request.size_hints(),
+        request.is_negative(),
+        (rules.size_precision, inner.dtype),
+        &inner.device,
+    )?;
+    Ok(sized.with_notes(notes(plan)))
+}
+
+/// What becomes zeros.
+enum Zeroing {
+    Nothing,
+    Context,
+    All,
+}
+
+fn zeroing(request: &Request<'_>, family: Family) -> Zeroing {
+    let is_xl = matches!(family, Family::Sdxl | Family::Refiner);
+    if !request.is_negative() || !is_xl {
+        return Zeroing::Nothing;
+    }
+    match request.rules().empty_negative {
+        EmptyNegative::ZeroWhenAbsent if family == Family::Sdxl && request.is_absent() => {
+            Zeroing::All
+        }
+        EmptyNegative::ZeroWhenEmpty if request.is_empty() => Zeroing::All,
+        EmptyNegative::ZeroContextWhenEmpty if request.is_empty() => Zeroing::Context,
+        EmptyNegative::Encode
+        | EmptyNegative::ZeroWhenAbsent
+        | EmptyNegative::ZeroWhenEmpty
+        | EmptyNegative::ZeroContextWhenEmpty
+        | EmptyNegative::ZeroEachWhenEmpty => Zeroing::Nothing,
+    }
+}
+
+/// Each encoder whose text is empty gives zeros.
+fn zero_each(request: &Request<'_>, states: &mut [EncoderStates]) -> Result<()> {
+    for (place, state) in states.iter_mut().enumerate() {
+        if request.is_empty_for(place) {
+            state.hidden = state.hidden.zeros_like()?;
+            let pooled = state.pooled.as_ref();
+            state.pooled = pooled.map(candle_core::Tensor::zeros_like).transpose()?;
+        }
+    }
+    Ok(())
+}
+
+/// The notes of all encoders, each once.
+fn notes(plan: &[Planned]) -> Vec<Note> {
+    let mut notes: Vec<Note> = Vec::new();
+    for note in plan.iter().flat_map(|planned| &planned.notes) {
+        if !notes.contains(note) {
+            notes.push(note.clone());
+        }
+    }
+    notes
+}

@@ -1,0 +1,240 @@
+//! PROMPT → PLAN: which windows each encoder is given for a request, and how their states are put
+//! together again.
+
+use crate::conditioning::emphasis::{self, Emphasis, Stage};
+use crate::encoder::Readout;
+use crate::profile::{Choices, EncoderLengths, PooledFrom};
+use crate::prompt::compel::Part;
+use crate::prompt::{Dialect, Note, NoteKind, Piece, Prompt, comments, networks};
+use crate::tokens::{Chunk, ChunkRule, Chunks, Lexicon, Split, Tokenizer};
+use crate::weights::EncoderId;
+
+use super::Request;
+use super::embeddings::EncoderLexicon;
+
+/// What one encoder is to do for one request.
+#[derive(Clone, Debug)]
+pub(super) struct Planned {
+    pub(super) readout: Option<Readout>,
+    /// What is encoded as one text each.
+    pub(super) texts: Vec<Text>,
+    /// How the texts are put together.
+    pub(super) parts: Vec<PlannedPart>,
+    /// A window that only the pooled vector is read from.
+    pub(super) raw: Option<Chunk>,
+    /// How many windows the result has: fewer than there are are cut, more are filled.
+    pub(super) windows: usize,
+    pub(super) notes: Vec<Note>,
+}
+
+/// One text and the other forms of it that its emphasis needs.
+#[derive(Clone, Debug)]
+pub(super) struct Text {
+    pub(super) chunks: Chunks,
+    pub(super) stages: Vec<Stage>,
+}
+
+/// One part of a conjunction: some texts, mixed. Everything but compel's syntax is one part of one
+/// text.
+#[derive(Clone, Debug)]
+pub(super) struct PlannedPart {
+    /// How many of the texts.
+    pub(super) n_texts: usize,
+    /// Their weights.
+    pub(super) weights: Vec<f64>,
+    pub(super) normalize: bool,
+    /// The weight of the whole part.
+    pub(super) weight: f64,
+}
+
+/// An encoder as planning sees it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tower {
+    pub(super) id: EncoderId,
+    /// Channels, which decide whether an embedding fits.
+    pub(super) width: usize,
+}
+
+impl Planned {
+    /// The windows of the texts, in order; how the command shows them.
+    pub(super) fn chunks(&self) -> impl Iterator<Item = &Chunks> {
+        self.texts.iter().map(|text| &text.chunks)
+    }
+
+    /// The window that fills a result.
+    pub(super) fn filler(&self) -> Chunk {
+        Chunk::empty(self.texts[0].chunks.padding())
+    }
+
+    /// How many windows its own texts give.
+    pub(super) fn own_windows(&self) -> usize {
+        let mut texts = self.texts.iter();
+        let longest = |part: &PlannedPart| {
+            let lengths = texts.by_ref().take(part.n_texts);
+            lengths
+                .map(|text| text.chunks.len().get())
+                .max()
+                .unwrap_or(0)
+        };
+        self.parts.iter().map(longest).sum()
+    }
+}
+
+/// Parses and chunks a request for all encoders. `fill` is the least number of ids where both sides
+/// are filled to one length ([`Split::LpwSdxl`]).
+pub(super) fn plan(towers: &[Tower], request: &Request<'_>, fill: usize) -> Vec<Planned> {
+    let rules = request.rules();
+    let each = towers.iter().enumerate().map(|(place, tower)| {
+        let (text, mut notes) = prepared(request.text_for(place), rules);
+        let prompt = Prompt::parse(&text, dialect(rules));
+        notes.extend_from_slice(prompt.notes());
+        let lexicon = EncoderLexicon {
+            embeddings: request.embeddings_given(),
+            encoder: tower.id,
+            width: tower.width,
+        };
+        let plan = Planner {
+            rules,
+            rule: rules.chunk_rule(tower.id),
+            lexicon: &lexicon,
+            fill,
+        };
+        plan.plan(&prompt, notes)
+    });
+    let mut plans: Vec<Planned> = each.collect();
+    match_encoders(&mut plans, rules.encoder_lengths, request.has_two_texts());
+    plans
+}
+
+/// What a tool takes out of a prompt before it parses it.
+fn prepared(text: &str, rules: &Choices) -> (String, Vec<Note>) {
+    if !rules.clean_prompt {
+        return (text.to_owned(), Vec::new());
+    }
+    let text = comments::strip(text);
+    let (text, networks) = networks::extract(&text);
+    let note = |network: &networks::ExtraNetwork| Note {
+        kind: NoteKind::Quirk,
+        span: network.span.clone(),
+        message: format!(
+            "<{}:…> is taken out of the text; load it into the model yourself",
+            network.kind
+        ),
+    };
+    let notes = networks.iter().map(note).collect();
+    (text, notes)
+}
+
+/// Emphasis "None" reads no brackets.
+fn dialect(rules: &Choices) -> Dialect {
+    match rules.emphasis {
+        Emphasis::None => Dialect::Plain,
+        _ => rules.dialect,
+    }
+}
+
+struct Planner<'a> {
+    rules: &'a Choices,
+    rule: ChunkRule,
+    lexicon: &'a dyn Lexicon,
+    fill: usize,
+}
+
+impl Planner<'_> {
+    fn plan(&self, prompt: &Prompt, notes: Vec<Note>) -> Planned {
+        let mut planned = Planned {
+            readout: None,
+            texts: Vec::new(),
+            parts: Vec::new(),
+            raw: self.raw_window(prompt),
+            windows: 0,
+            notes,
+        };
+        match prompt.composition() {
+            Some(composition) => {
+                for (part, weight) in &composition.parts {
+                    self.add(&mut planned, part, *weight);
+                }
+            }
+            None => self.add(&mut planned, &Part::Flat(prompt.pieces().to_vec()), 1.0),
+        }
+        if planned.parts.is_empty() {
+            // `()`: compel fails at this, the empty prompt stands in.
+            self.add(&mut planned, &Part::Flat(Vec::new()), 1.0);
+        }
+        planned.windows = planned.own_windows();
+        let cut: Vec<Note> = planned.chunks().flat_map(Chunks::notes).cloned().collect();
+        planned.notes.extend(cut);
+        planned
+    }
+
+    fn add(&self, planned: &mut Planned, part: &Part, weight: f64) {
+        let (texts, weights, normalize) = match part {
+            Part::Flat(pieces) => (vec![pieces.clone()], vec![1.0], false),
+            Part::Blend {
+                prompts,
+                weights,
+                normalize,
+            } => (prompts.clone(), weights.clone(), *normalize),
+        };
+        planned.parts.push(PlannedPart {
+            n_texts: texts.len(),
+            weights,
+            normalize,
+            weight,
+        });
+        let texts = texts.iter().map(|pieces| self.text(pieces));
+        planned.texts.extend(texts);
+    }
+
+    fn text(&self, pieces: &[Piece]) -> Text {
+        let chunks = self.chunks(pieces);
+        let mut without = |piece: u32| {
+            let mut rest = pieces.to_vec();
+            rest.remove(piece as usize);
+            self.chunks(&rest)
+        };
+        let stages = emphasis::stages(self.rules.emphasis, &chunks, &mut without);
+        Text { chunks, stages }
+    }
+
+    fn chunks(&self, pieces: &[Piece]) -> Chunks {
+        let with = (self.lexicon, self.fill);
+        Chunks::of_pieces_filled(pieces, Tokenizer::clip(), self.rule, with)
+    }
+
+    /// The whole text as typed in one window, where the tool pools that.
+    fn raw_window(&self, prompt: &Prompt) -> Option<Chunk> {
+        if self.rules.pooled_from != PooledFrom::RawText {
+            return None;
+        }
+        let raw = Prompt::parse(prompt.source(), Dialect::Plain);
+        let rule = ChunkRule {
+            split: Split::Truncate,
+            ..self.rule
+        };
+        let chunks = Chunks::of_pieces(raw.pieces(), Tokenizer::clip(), rule, self.lexicon);
+        chunks.iter().next().cloned()
+    }
+}
+
+/// The encoders of one request get the same number of windows.
+fn match_encoders(plans: &mut [Planned], rule: EncoderLengths, two_texts: bool) {
+    let lengths = plans.iter().map(|plan| plan.windows);
+    let (Some(shortest), Some(longest)) = (lengths.clone().min(), lengths.max()) else {
+        return;
+    };
+    let cut = rule == EncoderLengths::Cut && !two_texts && shortest < longest;
+    for plan in plans {
+        if cut && plan.windows > shortest {
+            plan.notes.push(Note {
+                kind: NoteKind::Cut,
+                span: 0..0,
+                message: format!(
+                    "ComfyUI cuts the longer encoder's {longest} windows to the other's {shortest}"
+                ),
+            });
+        }
+        plan.windows = if cut { shortest } else { longest };
+    }
+}

@@ -1,0 +1,32 @@
+//! What is read from an encoder for a request.
+
+use crate::encoder::{ClipConfig, Pooled, Readout};
+use crate::error::{Error, ErrorKind, Result};
+use crate::profile::PooledDepth;
+use crate::weights::Family;
+
+use super::Request;
+
+pub(super) fn of(family: Family, request: &Request<'_>, config: &ClipConfig) -> Result<Readout> {
+    let rules = request.rules();
+    let skip = request.skip().ok_or_else(|| {
+        Error::new(ErrorKind::Request, "a negative clip skip")
+            .hint("A1111 counts 1, 2…; diffusers 0, 1…; only ComfyUI counts -1, -2…")
+    })?;
+    let pooled = request
+        .wanted_pooled()
+        .unwrap_or_else(|| pooled(family, request, config));
+    let readout = Readout::of(family, config, skip, pooled)?;
+    Ok(match rules.pooled_depth {
+        PooledDepth::Full => readout,
+        PooledDepth::Skipped => readout.with_pooled_moved(family, config),
+    })
+}
+
+/// What the U-Net takes, or what the tool hands on although the U-Net does not take it.
+fn pooled(family: Family, request: &Request<'_>, config: &ClipConfig) -> Pooled {
+    match Readout::pooled_of(family, config.encoder) {
+        Pooled::Skip => Readout::spare_pooled(family, config, request.rules().spare_pooled),
+        needed => needed,
+    }
+}

@@ -1,0 +1,127 @@
+//! SCHEDULE → TIMELINE: prompt editing and `AND`, each distinct text encoded once.
+
+use crate::conditioning::{Conditioning, Span, Timeline, TimelineEntry, TimelinePart};
+use crate::error::Result;
+use crate::prompt::compose::{self, ComposedPrompt};
+use crate::prompt::schedule::{Pass, Schedule};
+use crate::prompt::{Strength, comments, networks};
+
+use super::{Conditioner, Request};
+
+/// A prompt of a composition: weight, and its texts by step.
+struct Planned {
+    weight: f64,
+    /// Last step, place in the list of distinct texts.
+    entries: Vec<(u32, usize)>,
+}
+
+impl Conditioner {
+    /// Encodes a prompt with A1111's prompt editing (`[from:to:0.5]`, `[one|other]`) for a pass of
+    /// a generation; a positive prompt is split at `AND`, too. All texts are encoded in one batch,
+    /// each distinct one once, and those of one `AND` part as one call of the tool.
+    ///
+    /// SDXL's second text, if there is one, is not scheduled.
+    ///
+    /// ```
+    /// use sd_conditioner::prompt::schedule::Pass;
+    /// use sd_conditioner::{Conditioner, Family, Profile, Request, weights::SyntheticSize};
+    /// let text = Conditioner::builder().random_weights(Family::Sd1, SyntheticSize::Tiny, 73)?;
+    /// let request = Request::new("a [cat:dog:0.5] AND a hat:0.6").profile(Profile::A1111);
+    /// let timeline = text.encode_schedule(&request, Pass::First { steps: 20 })?;
+    /// assert_eq!(timeline.parts.len(), 2);
+    /// assert_eq!(timeline.parts[0].entries[1].text, "a dog");
+    /// assert_eq!(timeline.parts[1].weight, 0.6);
+    /// # Ok::<(), sd_conditioner::Error>(())
+    /// ```
+    pub fn encode_schedule(&self, request: &Request<'_>, pass: Pass) -> Result<Timeline> {
+        let (text, second) = request.texts();
+        let prepared = prepared(request, text.unwrap_or_default());
+        let parts = composed(request, &prepared);
+        let mut texts: Vec<String> = Vec::new();
+        let planned: Vec<Planned> = parts
+            .iter()
+            .map(|part| plan(part, pass, &mut texts))
+            .collect();
+        let calls: Vec<Vec<usize>> = planned.iter().map(distinct).collect();
+        let requests = |places: &Vec<usize>| -> Vec<Request<'_>> {
+            let texts = places.iter().map(|place| texts[*place].as_str());
+            texts
+                .map(|text| request.with_texts(Some(text), second))
+                .collect()
+        };
+        let requests: Vec<Vec<Request<'_>>> = calls.iter().map(requests).collect();
+        let conditionings = self.encode_calls(&requests)?.into_iter().zip(calls);
+        let conditionings = conditionings.map(|(encoded, places)| places.into_iter().zip(encoded));
+        let parts = planned.iter().zip(conditionings);
+        let parts = parts.map(|(part, conditionings)| TimelinePart {
+            weight: part.weight,
+            entries: entries(part, &texts, &conditionings.collect::<Vec<_>>()),
+        });
+        Ok(Timeline {
+            parts: parts.collect(),
+        })
+    }
+}
+
+/// The distinct texts of one part.
+fn distinct(part: &Planned) -> Vec<usize> {
+    let mut places: Vec<usize> = part.entries.iter().map(|(_, place)| *place).collect();
+    places.sort_unstable();
+    places.dedup();
+    places
+}
+
+/// Comments and networks are taken out before schedules are read.
+fn prepared(request: &Request<'_>, text: &str) -> String {
+    if request.rules().clean_prompt {
+        networks::extract(&comments::strip(text)).0
+    } else {
+        text.to_owned()
+    }
+}
+
+/// The negative prompt is never split.
+fn composed(request: &Request<'_>, text: &str) -> Vec<ComposedPrompt> {
+    if request.is_negative() {
+        return vec![ComposedPrompt {
+            text: text.to_owned(),
+            weight: Strength::NEUTRAL,
+            span: 0..text.len(),
+        }];
+    }
+    compose::split(text)
+}
+
+fn plan(part: &ComposedPrompt, pass: Pass, texts: &mut Vec<String>) -> Planned {
+    let schedule = Schedule::parse(&part.text, pass);
+    let place = |text: &str, texts: &mut Vec<String>| {
+        let found = texts.iter().position(|known| known == text);
+        found.unwrap_or_else(|| {
+            texts.push(text.to_owned());
+            texts.len() - 1
+        })
+    };
+    let entries = schedule.entries().iter();
+    Planned {
+        weight: part.weight.get(),
+        entries: entries
+            .map(|entry| (entry.until, place(&entry.text, texts)))
+            .collect(),
+    }
+}
+
+fn entries(
+    part: &Planned,
+    texts: &[String],
+    conditionings: &[(usize, Conditioning)],
+) -> Vec<TimelineEntry> {
+    let of = |place: usize| conditionings.iter().find(|(other, _)| *other == place);
+    let entries = part.entries.iter().filter_map(|(until, place)| {
+        Some(TimelineEntry {
+            span: Span::UntilStep(*until),
+            text: texts[*place].clone(),
+            conditioning: of(*place)?.1.clone(),
+        })
+    });
+    entries.collect()
+}

@@ -1,0 +1,186 @@
+//! The choices in which the reference tools differ, one type each.
+
+use crate::conditioning::{Emphasis, EndRows, SizePrecision};
+use crate::encoder::Pooled;
+use crate::prompt::Dialect;
+use crate::tokens::{ChunkRule, Cleaner, END_OF_TEXT, PoolAt, Split, TokenId, TokenRule, Trigger};
+use crate::weights::EncoderId;
+
+/// When an empty prompt becomes zeros (SDXL; for some tools the refiner, too).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EmptyNegative {
+    /// Never: the empty prompt is encoded.
+    Encode,
+    /// SDXL base: when no negative was given; `""` is encoded
+    /// (`force_zeros_for_empty_prompt`, diffusers `pipeline_stable_diffusion_xl.py`).
+    ZeroWhenAbsent,
+    /// SDXL and refiner: when it is exactly `""` or absent
+    /// (`force_zero_embeddings`, A1111 `modules/sd_models_xl.py`).
+    ZeroWhenEmpty,
+    /// SDXL base: the hidden states only, when it is `""` or absent; the pooled vector stays that
+    /// of the empty prompt (stable-diffusion.cpp).
+    ZeroContextWhenEmpty,
+    /// SDXL base: each encoder whose text is `""`, on the positive side, too (`InvokeAI`).
+    ZeroEachWhenEmpty,
+}
+
+/// Which prompts a clip skip moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SkipScope {
+    /// Both.
+    Both,
+    /// The positive one only: the negative is read where it always is (diffusers).
+    PositiveOnly,
+}
+
+/// How `N` in "clip skip N" is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SkipNumbering {
+    /// -1, -2…
+    ComfyUi,
+    /// 1, 2…
+    A1111,
+    /// 0, 1…
+    Diffusers,
+    /// 1, 2… from the last layer, whatever the family.
+    SdCpp,
+}
+
+/// How positive and negative are brought to one length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EqualLengths {
+    /// The shorter one is followed by windows of the empty prompt (A1111's `pad_cond_uncond`,
+    /// compel).
+    EmptyWindows,
+    /// Both are repeated to the least common multiple, if that is at most four times the shorter
+    /// one (`CONDCrossAttn.can_concat`, `comfy/conds.py`; Forge); else as
+    /// [`EmptyWindows`](Self::EmptyWindows).
+    Repeat,
+    /// The shorter one is followed by rows of zeros, which attention is meant to mask (`InvokeAI`).
+    Zeros,
+    /// The negative's last row is repeated, or the negative is cut (A1111's
+    /// `pad_cond_uncond_v0`).
+    LastRow,
+}
+
+/// What happens when the two encoders of SDXL need different numbers of windows for one text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EncoderLengths {
+    /// The longer one is cut (`SDXLClipModel.encode_token_weights`, `comfy/sdxl_clip.py`). Two
+    /// separate texts are extended all the same (`CLIPTextEncodeSDXL`).
+    Cut,
+    /// The shorter one is followed by windows of the empty prompt.
+    Extend,
+    /// The shorter one is followed by rows of zeros (`InvokeAI`).
+    Zeros,
+}
+
+/// What the pooled vector is read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PooledFrom {
+    /// The first window.
+    FirstWindow,
+    /// The last window (diffusers' `lpw_stable_diffusion_xl.py`).
+    LastWindow,
+    /// A window of its own: the text as typed, syntax included, cut at 75 ids (compel).
+    RawText,
+}
+
+/// After how many layers the pooled vector is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PooledDepth {
+    /// All of them, whatever the clip skip.
+    Full,
+    /// Without those that clip skip removes (`InvokeAI`).
+    Skipped,
+}
+
+/// Every choice in which the reference tools differ. What each tool chooses stands in the code of
+/// [`Profile::choices`](super::Profile::choices), one table of constants.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Choices {
+    /// The grammar of the text.
+    pub dialect: Dialect,
+    /// How strengths change hidden states.
+    pub emphasis: Emphasis,
+    /// Whether `# comments` and `<lora:…>` are taken out of the text first.
+    pub clean_prompt: bool,
+    /// Text clean-up before ViT-L's tokenizer.
+    pub cleaner_clip: Cleaner,
+    /// Text clean-up before ViT-H's and ViT-bigG's tokenizer.
+    pub cleaner_open_clip: Cleaner,
+    /// Whether `!` is a special token of ViT-H's and ViT-bigG's tokenizer (it is their padding
+    /// token in the published tokenizer folders).
+    pub bang_is_special: bool,
+    /// How long prompts are cut.
+    pub split: Split,
+    /// What is done to the end tokens of a prompt of several windows.
+    pub end_rows: EndRows,
+    /// How embeddings are named in the text.
+    pub trigger: Trigger,
+    /// Which row the pooled vector is read from.
+    pub pool_at: PoolAt,
+    /// Which window it is read from.
+    pub pooled_from: PooledFrom,
+    /// After how many layers.
+    pub pooled_depth: PooledDepth,
+    /// The pooled vector of families whose U-Net takes none.
+    pub spare_pooled: Pooled,
+    /// How clip skip is counted.
+    pub skip_numbering: SkipNumbering,
+    /// Which prompts it moves.
+    pub skip_scope: SkipScope,
+    /// When an empty prompt becomes zeros.
+    pub empty_negative: EmptyNegative,
+    /// How positive and negative are brought to one length.
+    pub equal_lengths: EqualLengths,
+    /// What happens when the two encoders need different numbers of windows.
+    pub encoder_lengths: EncoderLengths,
+    /// The precision of SDXL's size numbers.
+    pub size_precision: SizePrecision,
+}
+
+impl Choices {
+    /// The windows' rule for one encoder.
+    pub const fn chunk_rule(&self, encoder: EncoderId) -> ChunkRule {
+        let tokens = match encoder {
+            EncoderId::ClipL => TokenRule {
+                cleaner: self.cleaner_clip,
+                bang_is_special: false,
+            },
+            EncoderId::OpenClipH | EncoderId::OpenClipG => TokenRule {
+                cleaner: self.cleaner_open_clip,
+                bang_is_special: self.bang_is_special,
+            },
+        };
+        let padding = padding(encoder, self.split);
+        ChunkRule {
+            tokens,
+            padding,
+            split: self.split,
+            trigger: self.trigger,
+            pool_at: self.pool_at,
+            refill: refill(encoder, self.split) && padding != END_OF_TEXT,
+        }
+    }
+}
+
+/// The id after the end token: the end token itself for ViT-L, 0 for ViT-H and ViT-bigG
+/// (`pad_token` of their `special_tokens_map.json`; `pad_with_end`, `comfy/sdxl_clip.py`). One tool
+/// departs: diffusers' `lpw_stable_diffusion_xl.py` pads both with the end token.
+const fn padding(encoder: EncoderId, split: Split) -> TokenId {
+    match (encoder, split) {
+        (EncoderId::ClipL, _) | (EncoderId::OpenClipG, Split::LpwSdxl) => END_OF_TEXT,
+        (EncoderId::OpenClipH | EncoderId::OpenClipG, _) => 0,
+    }
+}
+
+/// Whether everything after the first end token becomes padding: in A1111 and Forge always, in
+/// stable-diffusion.cpp for ViT-bigG.
+const fn refill(encoder: EncoderId, split: Split) -> bool {
+    match split {
+        Split::Comma { .. } => true,
+        Split::SdCpp => matches!(encoder, EncoderId::OpenClipG),
+        Split::Truncate | Split::Groups | Split::LongText(_) | Split::Lpw | Split::LpwSdxl => false,
+    }
+}

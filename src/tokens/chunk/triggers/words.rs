@@ -1,0 +1,72 @@
+//! Names found as text: diffusers' tokens, `InvokeAI`'s `<name>`, stable-diffusion.cpp's bare names.
+
+use std::ops::Range;
+
+use crate::tokens::Known;
+
+use super::{Build, Trigger};
+
+/// An occurrence of a name.
+struct Found {
+    at: Range<usize>,
+    name: String,
+    /// Whether it is spelt exactly as the name.
+    exact: bool,
+}
+
+pub(super) fn place(build: &mut Build<'_>, text: &str, span: Range<usize>) {
+    build.begin(span);
+    let mut from = 0;
+    for found in occurrences(build, text) {
+        let Known::Fit { vectors, first_id } = build.lexicon.find(&found.name) else {
+            continue; // stays text
+        };
+        let ids = build.encode(&text[from..found.at.start]);
+        build.ids(&ids);
+        // transformers 5 finds an added token in any case, but diffusers expands `tok` to
+        // `tok tok_1 …` in this case only.
+        let only_first = build.rule.trigger == Trigger::Token && !found.exact;
+        let n_vectors = if only_first { 1 } else { vectors };
+        build.vectors(&found.name, 0..n_vectors, (vectors, first_id, true));
+        from = found.at.end;
+    }
+    let ids = build.encode(&text[from..]);
+    build.ids(&ids);
+}
+
+/// From left to right, the longest where several begin.
+fn occurrences(build: &Build<'_>, text: &str) -> Vec<Found> {
+    let names = build.lexicon.names();
+    let spelt = |name: &String| match build.rule.trigger {
+        Trigger::Angled => format!("<{name}>"),
+        _ => name.clone(),
+    };
+    let spelt: Vec<(String, String)> = names
+        .iter()
+        .map(|name| (spelt(name), name.clone()))
+        .collect();
+    let mut found = Vec::new();
+    let mut at = 0;
+    while at < text.len() {
+        let here = spelt.iter().filter_map(|(spelling, name)| {
+            let end = at.checked_add(spelling.len())?;
+            let part = text.get(at..end).filter(|part| !part.is_empty())?;
+            let same = part == spelling;
+            let fits = same
+                || build.rule.trigger != Trigger::Angled && part.eq_ignore_ascii_case(spelling);
+            fits.then(|| Found {
+                at: at..end,
+                name: name.clone(),
+                exact: same,
+            })
+        });
+        match here.max_by_key(|found| found.at.end) {
+            Some(next) => {
+                at = next.at.end;
+                found.push(next);
+            }
+            None => at += text[at..].chars().next().map_or(1, char::len_utf8),
+        }
+    }
+    found
+}

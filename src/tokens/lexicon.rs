@@ -1,0 +1,52 @@
+//! What tokenizing must know of textual-inversion embeddings: their names and sizes, not their
+//! numbers.
+
+use super::{END_OF_TEXT, TokenId};
+
+/// The embeddings at hand for one encoder.
+pub trait Lexicon {
+    /// All names, in the order in which they were given; for tools that look for names in the text.
+    fn names(&self) -> Vec<String>;
+
+    /// What is known of one name, as written in a prompt.
+    fn find(&self, name: &str) -> Known;
+}
+
+/// What a [`Lexicon`] knows of a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// No embedding of that name.
+    No,
+    /// It exists, and has nothing for this encoder.
+    Unfit {
+        /// How many positions its vectors would take.
+        vectors: usize,
+        /// What is wrong, for people.
+        why: String,
+    },
+    /// It exists and fits.
+    Fit {
+        /// How many positions its vectors take.
+        vectors: usize,
+        /// The id of its first vector in a tokenizer that adds them behind the vocabulary, in the
+        /// order of the names (transformers).
+        first_id: TokenId,
+    },
+}
+
+/// No embeddings at all.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoEmbeddings;
+
+impl Lexicon for NoEmbeddings {
+    fn names(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn find(&self, _: &str) -> Known {
+        Known::No
+    }
+}
+
+/// The id that transformers gives to the first token it adds.
+pub const FIRST_ADDED_ID: TokenId = END_OF_TEXT + 1;
