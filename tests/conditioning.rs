@@ -4,6 +4,8 @@ mod batches;
 mod cases;
 mod open_clip;
 mod precision;
+mod schedules;
+mod tiny16;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
