@@ -2,6 +2,7 @@
 
 mod batches;
 mod cases;
+mod emphasis;
 mod open_clip;
 mod precision;
 mod schedules;
