@@ -2,6 +2,8 @@
 
 mod container;
 mod content;
+mod embedding_folders;
+mod embeddings;
 mod folders;
 mod identity;
 mod layouts;

@@ -3,6 +3,7 @@
 
 mod checkpoint;
 mod combine;
+mod embedding;
 mod format;
 mod layout;
 mod opening;
@@ -12,6 +13,7 @@ mod synthetic;
 
 pub use checkpoint::{Checkpoint, Container};
 pub use combine::{Encoders, combine};
+pub use embedding::{Embedding, EmbeddingFolder};
 pub use layout::Layout;
 pub use summary::{EncoderSummary, Summary};
 pub use synthetic::{Synthetic, SyntheticSize};

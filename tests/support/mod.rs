@@ -2,6 +2,7 @@
 
 pub(crate) mod checkpoints;
 pub(crate) mod close;
+pub(crate) mod embeddings;
 pub(crate) mod entries;
 pub(crate) mod golden;
 pub(crate) mod spelling;

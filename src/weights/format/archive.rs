@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use safetensors::Dtype;
 
-use super::{header, sniff};
+use super::{file, header, sniff};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Prefixes that wrappers put before every name: `DataParallel`, `torch.compile`, and trainers.
@@ -69,14 +69,7 @@ impl Archive {
 
     /// Reads the header of one more file.
     pub(super) fn add(&mut self, path: &Path) -> Result<()> {
-        let io = |error| Error::io(path, error);
-        let mut file = File::open(path).map_err(io)?;
-        let metadata = file.metadata().map_err(io)?;
-        if !metadata.is_file() {
-            let message = "this is neither a file nor a folder of weights";
-            return Err(Error::new(ErrorKind::FileFormat, message).at_path(path));
-        }
-        let length = metadata.len();
+        let (mut file, length) = file::open(path)?;
         sniff::expect_safetensors(&mut file, length, path)?;
         let part = self.parts.len();
         for tensor in header::read(&mut file, length, path)? {

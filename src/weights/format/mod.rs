@@ -2,6 +2,7 @@
 
 pub(crate) mod archive;
 pub(crate) mod decode;
+pub(crate) mod file;
 pub(crate) mod folder;
 pub(crate) mod header;
 pub(crate) mod shards;

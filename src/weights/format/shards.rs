@@ -1,11 +1,13 @@
 //! Weights in several files: `model.safetensors.index.json` and its shards.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 use std::path::{Component, Path};
 
 use serde::Deserialize;
 
 use super::archive::Archive;
+use super::file;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The longest index file that is read; a text encoder's has some hundred lines.
@@ -79,12 +81,14 @@ fn beside(index_path: &Path, name: &str) -> Result<std::path::PathBuf> {
 
 /// Reads a JSON file of a bounded length.
 pub(super) fn read_json<T: for<'de> Deserialize<'de>>(path: &Path, limit: u64) -> Result<T> {
-    let metadata = std::fs::metadata(path).map_err(|error| Error::io(path, error))?;
-    if metadata.len() > limit {
-        let message = format!("{} bytes are too many for this JSON file", metadata.len());
+    let (file, length) = file::open(path)?;
+    if length > limit {
+        let message = format!("{length} bytes are too many for this JSON file");
         return Err(broken(message).at_path(path));
     }
-    let text = std::fs::read(path).map_err(|error| Error::io(path, error))?;
+    let mut text = Vec::new();
+    let read = file.take(limit).read_to_end(&mut text);
+    read.map_err(|error| Error::io(path, error))?;
     serde_json::from_slice(&text).map_err(|error| {
         let message = format!("this JSON file cannot be read: {error}");
         broken(message).because(error).at_path(path)

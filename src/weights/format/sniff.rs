@@ -90,13 +90,9 @@ fn text(first: &[u8]) -> Option<Error> {
 
 /// Other binary formats.
 fn foreign(first: &[u8]) -> Option<Error> {
-    let webp = first.starts_with(b"RIFF") && first.get(8..12) == Some(b"WEBP");
     let onnx = first.first() == Some(&0x08) && holds(&first[..first.len().min(64)], b"onnx");
     let kinds: [(bool, &str); 7] = [
-        (
-            first.starts_with(b"\x89PNG") || first.starts_with(b"\xff\xd8\xff") || webp,
-            "an image",
-        ),
+        (is_picture(first), "an image"),
         (first.starts_with(b"\x93NUMPY"), "a NumPy array"),
         (onnx, "an ONNX model"),
         (first.starts_with(b"\x1f\x8b"), "a gzip archive"),
@@ -109,6 +105,12 @@ fn foreign(first: &[u8]) -> Option<Error> {
     ];
     let (_, kind) = kinds.into_iter().find(|(is, _)| *is)?;
     Some(broken(&format!("this is {kind}, not weights"), SAFETENSORS))
+}
+
+/// PNG, JPEG or WebP.
+pub(crate) fn is_picture(first: &[u8]) -> bool {
+    let webp = first.starts_with(b"RIFF") && first.get(8..12) == Some(b"WEBP");
+    first.starts_with(b"\x89PNG") || first.starts_with(b"\xff\xd8\xff") || webp
 }
 
 /// A zip file is what the names of its entries say: `PyTorch`'s, `TorchScript`'s, `NumPy`'s, other.

@@ -22,17 +22,21 @@ const ADAPTER_STARTS: [&str; 3] = ["lora_te", "lora_unet_", "lora_transformer_"]
 /// A file with this many tensors or more is no textual inversion.
 const EMBEDDING_BELOW: usize = 10;
 
-/// An error if the file is an adapter or an embedding; looked at before towers are.
-pub(crate) fn refuse_adapters(archive: &Archive) -> Result<()> {
-    let adapter = archive.entries.keys().find(|name| {
+/// A name that only an adapter has, as the file spells it.
+pub(crate) fn adapter(archive: &Archive) -> Option<&str> {
+    let marked = archive.entries.iter().find(|(name, _)| {
         ADAPTER_PARTS.iter().any(|part| name.contains(part))
             || ADAPTER_STARTS.iter().any(|start| name.starts_with(start))
     });
-    if let Some(name) = adapter {
+    marked.map(|(_, entry)| entry.file_name.as_str())
+}
+
+/// An error if the file is an adapter or an embedding; looked at before towers are.
+pub(crate) fn refuse_adapters(archive: &Archive) -> Result<()> {
+    if let Some(name) = adapter(archive) {
         let error = refusal("this is a LoRA or a file with LoRA weights in it, not a text encoder");
-        let entry = &archive.entries[name];
         return Err(error
-            .at_tensor(&entry.file_name)
+            .at_tensor(name)
             .hint("load it as a LoRA on top of a checkpoint"));
     }
     if is_embedding(archive) {

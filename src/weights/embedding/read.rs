@@ -1,0 +1,274 @@
+//! One safetensors file → its vectors. Which variant it is, is decided by the keys.
+
+use std::io::Read;
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+
+use super::{Embedding, Held, MOST_VECTORS, refuse};
+use crate::error::{Error, ErrorKind, Result};
+use crate::weights::EncoderId;
+use crate::weights::format::archive::{Archive, Entry};
+use crate::weights::format::decode::{self, Flaw};
+use crate::weights::format::{file, sniff};
+use crate::weights::layout::fingerprint;
+
+use EncoderId::{ClipL, OpenClipG, OpenClipH};
+
+/// Vectors whose encoder only their width tells.
+const ANY: &[EncoderId] = &[ClipL, OpenClipH, OpenClipG];
+
+/// Keys that say whose vectors they hold.
+const TAGGED: [(&str, &[EncoderId]); 5] = [
+    ("clip_l", &[ClipL]),
+    ("clip_h", &[OpenClipH]),
+    ("clip_g", &[OpenClipG]),
+    ("text_encoders_0", &[ClipL, OpenClipH]),
+    ("text_encoders_1", &[OpenClipG]),
+];
+
+/// The key of A1111's and kohya's safetensors.
+const PLAIN: &str = "emb_params";
+
+/// What stands before the name of an embedding inside a LoRA, and what may follow it.
+const BUNDLE: &str = "bundle_emb.";
+const BUNDLED: [(&str, &[EncoderId]); 3] = [
+    (".string_to_param.*", ANY),
+    (".clip_l", &[ClipL]),
+    (".clip_g", &[OpenClipG]),
+];
+
+/// Channels that no text encoder reaches; a bound for what is read.
+const WIDEST: usize = 1 << 14;
+
+/// How many names an error spells out.
+const SPELT_OUT: usize = 5;
+
+pub(super) fn open(path: &Path) -> Result<Embedding> {
+    refuse_pictures(path)?;
+    let archive = Archive::open(path)?;
+    let mut embedding = Embedding {
+        name: stem(path),
+        placeholder: None,
+        held: Vec::new(),
+        n_vectors: 0,
+        notes: archive.notes.clone(),
+    };
+    let reader = Reader { archive: &archive };
+    let n_read = reader.fill(&mut embedding)?;
+    let n_left = archive.entries.len() - n_read;
+    if n_left > 0 {
+        let note = format!("{n_left} other tensors of the file were not read");
+        embedding.notes.push(note);
+    }
+    embedding.n_vectors = count(&embedding.held)?;
+    Ok(embedding)
+}
+
+fn stem(path: &Path) -> String {
+    let stem = path.file_stem().unwrap_or(path.as_os_str());
+    stem.to_string_lossy().into_owned()
+}
+
+/// A1111 can hide an embedding in a picture.
+fn refuse_pictures(path: &Path) -> Result<()> {
+    let (file, _) = file::open(path)?;
+    let mut first = Vec::new();
+    let read = file.take(16).read_to_end(&mut first);
+    read.map_err(|error| Error::io(path, error))?;
+    if sniff::is_picture(&first) {
+        let message = "this is a picture; embeddings inside pictures are not supported";
+        let error = Error::new(ErrorKind::Unsupported, message);
+        return Err(error.hint("give the embedding as a .safetensors file"));
+    }
+    Ok(())
+}
+
+/// The vectors of every encoder are as many: they stand at the same places of one prompt.
+fn count(held: &[Held]) -> Result<usize> {
+    let counts: Vec<usize> = held.iter().map(|held| held.vectors.dims()[0]).collect();
+    match counts.as_slice() {
+        [] => Err(refuse("there are no vectors in it")),
+        [first, rest @ ..] => match rest.iter().find(|count| *count != first) {
+            None => Ok(*first),
+            Some(other) => Err(refuse(format!(
+                "{first} vectors for one encoder and {other} for the other; both read one prompt, \
+                 so the counts must be equal"
+            ))),
+        },
+    }
+}
+
+struct Reader<'a> {
+    archive: &'a Archive,
+}
+
+impl Reader<'_> {
+    /// Takes in what the variant has; the number of tensors that were read.
+    fn fill(&self, embedding: &mut Embedding) -> Result<usize> {
+        let n_tagged = self.tagged(&mut embedding.held)?;
+        if n_tagged > 0 {
+            return Ok(n_tagged);
+        }
+        if let Some(entry) = self.archive.entries.get(PLAIN) {
+            self.hold(&mut embedding.held, ANY, &[entry])?;
+            return Ok(1);
+        }
+        let n_bundled = self.bundled(embedding)?;
+        if n_bundled > 0 {
+            return Ok(n_bundled);
+        }
+        let entry = self.only()?;
+        embedding.placeholder = Some(entry.file_name.clone());
+        self.hold(&mut embedding.held, ANY, &[entry])?;
+        Ok(1)
+    }
+
+    /// `clip_l` and its like.
+    fn tagged(&self, held: &mut Vec<Held>) -> Result<usize> {
+        let mut seen: Vec<(&str, EncoderId)> = Vec::new();
+        for (key, encoders) in TAGGED {
+            let Some(entry) = self.archive.entries.get(key) else {
+                continue;
+            };
+            if let Some((other, _)) = seen.iter().find(|(_, first)| *first == encoders[0]) {
+                let message = format!("`{other}` and `{key}` are for the same encoder");
+                return Err(refuse(message).at_tensor(key));
+            }
+            seen.push((key, encoders[0]));
+            self.hold(held, encoders, &[entry])?;
+        }
+        Ok(seen.len())
+    }
+
+    /// Embeddings inside a LoRA: those of one kind are joined in the order in which they lie in the
+    /// file. Where some are for any encoder, the others are left (`bundled_embed` in `ComfyUI`'s
+    /// `sd1_clip.py`).
+    fn bundled(&self, embedding: &mut Embedding) -> Result<usize> {
+        let mut names = Vec::new();
+        let mut n_read = 0;
+        for (suffix, encoders) in BUNDLED {
+            let mut found = self.bundled_with(suffix);
+            if found.is_empty() || embedding.held.iter().any(|held| held.encoders == ANY) {
+                continue;
+            }
+            found.sort_by_key(|(_, entry)| entry.start);
+            let entries: Vec<&Entry> = found.iter().map(|(_, entry)| *entry).collect();
+            self.hold(&mut embedding.held, encoders, &entries)?;
+            n_read += entries.len();
+            names.extend(found.into_iter().map(|(name, _)| name.to_owned()));
+        }
+        names.sort();
+        names.dedup();
+        if names.len() > 1 {
+            let all = names.join(", ");
+            let note = format!("the embeddings of a bundle were joined: {all}");
+            embedding.notes.push(note);
+        }
+        embedding.placeholder = names.pop().filter(|_| names.is_empty());
+        Ok(n_read)
+    }
+
+    fn bundled_with(&self, suffix: &str) -> Vec<(&str, &Entry)> {
+        let below = self.archive.below(BUNDLE);
+        below
+            .filter_map(|(rest, entry)| Some((rest.strip_suffix(suffix)?, entry)))
+            .collect()
+    }
+
+    /// The one tensor of the file, whose key is the placeholder.
+    fn only(&self) -> Result<&Entry> {
+        let entries = &self.archive.entries;
+        if let Some(name) = fingerprint::adapter(self.archive) {
+            let error = refuse("this is a LoRA, not a textual inversion embedding");
+            let hint = "load it as a LoRA on top of a checkpoint";
+            return Err(error.at_tensor(name).hint(hint));
+        }
+        let mut all = entries.values();
+        match (all.next(), all.next()) {
+            (Some(entry), None) if entry.file_name.is_empty() => Err(refuse(
+                "the placeholder, the key of its only tensor, is empty",
+            )),
+            (Some(entry), None) => Ok(entry),
+            _ => Err(self.several()),
+        }
+    }
+
+    fn several(&self) -> Error {
+        let entries = &self.archive.entries;
+        let names: Vec<String> = entries
+            .values()
+            .take(SPELT_OUT)
+            .map(|entry| format!("`{}`", entry.file_name))
+            .collect();
+        let (count, names) = (entries.len(), names.join(", "));
+        let rows = entries.values().all(|entry| entry.shape.len() <= 2);
+        if rows && count <= MOST_VECTORS {
+            let message = format!("{count} placeholders in one file ({names} …); one is expected");
+            return refuse(message).hint("save each placeholder as a file of its own");
+        }
+        let message = format!("not a textual inversion embedding: {count} tensors such as {names}");
+        refuse(message).hint("an embedding has one tensor, or one for each encoder")
+    }
+
+    /// Reads tensors of one width and puts their rows below each other.
+    fn hold(
+        &self,
+        held: &mut Vec<Held>,
+        encoders: &'static [EncoderId],
+        entries: &[&Entry],
+    ) -> Result<()> {
+        let mut n_rows = 0;
+        let mut rows = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let read = self.rows(entry, &mut n_rows);
+            rows.push(read.map_err(|error| error.at_tensor(&entry.file_name))?);
+        }
+        let width = |tensor: &Tensor| tensor.dims()[1];
+        if let Some(other) = rows.iter().find(|other| width(other) != width(&rows[0])) {
+            let widths = (width(&rows[0]), width(other));
+            let message = format!("vectors of width {} and of {} together", widths.0, widths.1);
+            return Err(refuse(message));
+        }
+        let vectors = match <[Tensor; 1]>::try_from(rows) {
+            Ok([only]) => only,
+            Err(rows) => Tensor::cat(&rows, 0)?,
+        };
+        held.push(Held { encoders, vectors });
+        Ok(())
+    }
+
+    /// One tensor as f32 `[n, width]`; `n_rows` counts on.
+    fn rows(&self, entry: &Entry, n_rows: &mut usize) -> Result<Tensor> {
+        let (rows, width) = match entry.shape[..] {
+            [width] => (1, width),
+            [rows, width] => (rows, width),
+            _ => {
+                let shape = &entry.shape;
+                let message = format!("shape {shape:?}; vectors are [width] or [count, width]");
+                return Err(refuse(message));
+            }
+        };
+        *n_rows = n_rows.saturating_add(rows);
+        if rows == 0 || width == 0 || width > WIDEST {
+            return Err(refuse(format!("shape {:?} holds no vectors", entry.shape)));
+        }
+        if *n_rows > MOST_VECTORS {
+            let message = format!(
+                "{n_rows} vectors; a window has {MOST_VECTORS} places between its start and end"
+            );
+            return Err(refuse(message).hint("is this an embedding?"));
+        }
+        if !decode::is_weight(entry.dtype) {
+            let message = format!("type {} cannot hold vectors", entry.dtype);
+            return Err(refuse(message).hint("floating point of 16 or 32 bits is usual"));
+        }
+        let bytes = self.archive.read_all(entry)?;
+        if let Some(Flaw::NotFinite(index)) = decode::flaw(&bytes, entry.dtype) {
+            let message = format!("value {index} is NaN or infinite");
+            return Err(refuse(message).hint("its training diverged, or the file is damaged"));
+        }
+        let shape = [rows, width];
+        decode::tensor(&bytes, entry.dtype, &shape, None, DType::F32, &Device::Cpu)
+    }
+}

@@ -1,0 +1,22 @@
+//! Opening files that may be anything.
+
+use std::fs::File;
+use std::path::Path;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// A regular file and its length. What is no file (a folder, a pipe, a device) is never opened:
+/// a pipe would wait for its writer.
+pub(crate) fn open(path: &Path) -> Result<(File, u64)> {
+    let io = |error| Error::io(path, error);
+    let is_file = std::fs::metadata(path).map_err(io)?.is_file();
+    if !is_file {
+        let message = "this is not a file (a folder, a pipe, a socket or a device)";
+        return Err(Error::new(ErrorKind::FileFormat, message)
+            .at_path(path)
+            .hint("give a file, or the folder of a whole model"));
+    }
+    let file = File::open(path).map_err(io)?;
+    let length = file.metadata().map_err(io)?.len();
+    Ok((file, length))
+}
