@@ -1,5 +1,6 @@
 //! Every layout gives the same tensors; everything broken gives an error that says what and where.
 
+mod activations;
 mod container;
 mod content;
 mod embedding_folders;

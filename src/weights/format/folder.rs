@@ -259,6 +259,9 @@ fn absent(folder: &Path, variant: Option<&str>) -> Error {
     error(ErrorKind::Io, message).hint("download model.safetensors")
 }
 
+/// What `CLIPTextConfig` of transformers has if nothing is said (`configuration_clip.py`).
+const DEFAULT_ACTIVATION: &str = "quick_gelu";
+
 /// What `config.json` says of an encoder; what it leaves out is not checked.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct Config {
@@ -274,7 +277,8 @@ pub(crate) struct Config {
 
 impl Config {
     /// Reads a configuration; of a whole `CLIPModel`'s, the text part (`text_config`, over which
-    /// the older `text_config_dict` goes).
+    /// the older `text_config_dict` goes). A missing activation is transformers' default, which its
+    /// `save_pretrained` leaves out of nested configurations.
     fn read(path: &Path) -> Result<Config> {
         let mut value: Value = shards::read_json(path, MAX_CONFIG)?;
         let model_type = value
@@ -296,11 +300,15 @@ impl Config {
                 value[key] = inner;
             }
         }
-        serde_json::from_value(value).map_err(|error| {
+        let mut config: Config = serde_json::from_value(value).map_err(|error| {
             let message = format!("the configuration cannot be read: {error}");
             Error::new(ErrorKind::FileFormat, message)
                 .because(error)
                 .at_path(path)
-        })
+        })?;
+        config
+            .hidden_act
+            .get_or_insert_with(|| DEFAULT_ACTIVATION.to_owned());
+        Ok(config)
     }
 }
