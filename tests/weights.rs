@@ -9,6 +9,8 @@ mod folders;
 mod identity;
 mod layouts;
 mod parts;
+mod paths;
+mod tokenizers;
 mod values;
 
 use std::path::Path;

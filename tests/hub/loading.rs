@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use sd_conditioner::candle_core::DType;
 use sd_conditioner::hub::{Catalog, Hub, HubOptions};
 use sd_conditioner::weights::{EncoderId, SyntheticSize};
 use sd_conditioner::{Conditioner, ErrorKind, Family, Result};
@@ -93,8 +92,7 @@ fn a_name_on_the_hub_becomes_a_conditioner() {
     let server = Server::start(move |_| Answer::File(bytes.clone()));
     let hub = Hub::with_catalog(online(cache.path(), &server), unknown_sum());
     let (mut fetched, mut loaded) = (0, 0);
-    let builder = Conditioner::builder().dtype(DType::F32);
-    let text = builder.from_hub_with_progress(
+    let text = Conditioner::builder().from_hub_with_progress(
         &hub,
         "tiny",
         &mut |step| fetched = fetched.max(step.done),
