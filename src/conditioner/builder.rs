@@ -7,6 +7,7 @@ use candle_core::{DType, Device};
 
 use crate::encoder::{ClipConfig, ClipText};
 use crate::error::{Error, ErrorKind, Result};
+use crate::hub::{self, Hub};
 use crate::kernels::{self, Kernels, Reference};
 use crate::weights::{
     self, Checkpoint, EncoderId, Family, LoadReport, Synthetic, SyntheticSize, TensorSource,
@@ -116,6 +117,30 @@ impl Builder {
             report.merge(part.report());
         }
         self.finish(family, &sources, report, fingerprints.join("+"), progress)
+    }
+
+    /// Loads a checkpoint by its name in the hub's catalog (`sdxl`): from the cache, or downloaded
+    /// where the feature `hub` is built in. The family is the catalog's unless one was set.
+    pub fn from_hub(self, hub: &Hub, name: &str) -> Result<Conditioner> {
+        self.from_hub_with_progress(hub, name, &mut |_| (), &mut |_, _, _| ())
+    }
+
+    /// The same, telling how far the files have come, and then the encoders.
+    pub fn from_hub_with_progress(
+        self,
+        hub: &Hub,
+        name: &str,
+        fetching: &mut dyn FnMut(hub::Progress<'_>),
+        loading: Progress<'_>,
+    ) -> Result<Conditioner> {
+        let fetched = hub.fetch(name, fetching)?;
+        let parts = fetched.open()?;
+        let builder = Builder {
+            family: self.family.or(Some(fetched.family)),
+            ..self
+        };
+        let loaded = builder.load_with_progress(&parts, loading);
+        loaded.map_err(|error| fetched.name_what_to_delete(error))
     }
 
     /// Builds seeded encoders by [`Synthetic`]'s rule. Their embeddings mean nothing.

@@ -108,9 +108,10 @@ impl Checkpoint {
         Some(located.tower.layout)
     }
 
-    /// `hidden_act` of a folder's `config.json`: tensors cannot tell which activation they were
-    /// trained with. `None` where there is no configuration; then L has `quick_gelu`, H and G
-    /// `gelu` (the exact one).
+    /// `hidden_act` of a folder's `config.json`, which the encoder is given: tensors cannot tell
+    /// which activation they were trained with. A configuration that leaves it out means
+    /// `quick_gelu`, as in transformers. `None` where there is no configuration; then L has
+    /// `quick_gelu`, H and G `gelu` (the exact one).
     pub fn hidden_act(&self, encoder: EncoderId) -> Option<&str> {
         self.located(encoder)?
             .config
@@ -135,10 +136,7 @@ impl Checkpoint {
             return Err(Error::new(ErrorKind::MissingTensor, message).at_path(&self.path));
         };
         located.tower.check(&located.archive)?;
-        Ok(Box::new(TowerSource::new(
-            Arc::clone(&located.archive),
-            &located.tower,
-        )))
+        Ok(Box::new(TowerSource::new(located)))
     }
 
     /// True if the encoder has a projection, which pooled output of G needs.
