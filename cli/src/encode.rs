@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow};
-use sd_conditioner::Conditioner;
+use sd_conditioner::{Conditioner, Guidance, Result};
 
 use crate::flags::EncodeFlags;
 use crate::job::{self, Job, Wishes};
@@ -28,11 +28,11 @@ pub(crate) fn run(flags: &EncodeFlags, quiet: bool) -> Done {
     let job = wishes.job().map_err(|error| anyhow!(error))?;
     output::check_place(out)?;
     let session = Session::open(flags, &progress)?;
-    for warning in session
-        .unused(&job)
-        .into_iter()
-        .chain(session.write(&job, out)?)
-    {
+    for warning in session.unused(&job).into_iter().chain(session.write(
+        &job,
+        &job.encode(&session.text)?,
+        out,
+    )?) {
         ui::warn(warning);
     }
     progress.summary(format!("wrote {}", out.display()));
@@ -73,13 +73,22 @@ impl Session {
         job.unused(self.text.family())
     }
 
-    /// Encodes one job into one file. Returns what should be told of it.
-    pub(crate) fn write(&self, job: &Job, path: &Path) -> anyhow::Result<Vec<String>> {
-        let guidance = job.encode(&self.text)?;
-        let tensors = output::tensors(&guidance, self.out.dtype())?;
+    /// Encodes several jobs; one answer for each, in order.
+    pub(crate) fn encode_all(&self, jobs: &[&Job]) -> Vec<Result<Guidance>> {
+        job::encode_all(&self.text, jobs)
+    }
+
+    /// Writes what a job gave into a file. Returns what should be told of it.
+    pub(crate) fn write(
+        &self,
+        job: &Job,
+        guidance: &Guidance,
+        path: &Path,
+    ) -> anyhow::Result<Vec<String>> {
+        let tensors = output::tensors(guidance, self.out.dtype())?;
         let mut metadata = job.metadata();
         metadata.extend(self.facts.clone());
         output::write(path, &tensors, &metadata)?;
-        Ok(job::notes(&guidance))
+        Ok(job::notes(guidance))
     }
 }

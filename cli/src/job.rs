@@ -138,6 +138,18 @@ impl Job {
         text.encode_pair(self.positive(family), self.negative(family))
     }
 
+    /// True if both sides need the same number of windows, and not many.
+    fn can_share(&self, text: &Conditioner) -> bool {
+        let family = text.family();
+        let windows = |request| {
+            let chunks = text.chunks(request).ok()?;
+            Some(chunks.first()?.1.len().get())
+        };
+        let positive = windows(self.positive(family));
+        positive.is_some_and(|count| count <= WINDOWS_TOGETHER)
+            && positive == windows(self.negative(family))
+    }
+
     /// The positive request. A second text is for the family that has two encoders.
     pub(crate) fn positive(&self, family: Family) -> Request<'_> {
         let request = match &self.wishes.positive_2 {
@@ -235,6 +247,30 @@ impl Job {
             .map(|(what, ..)| format!("{what} was given, and {family} takes none: it is not used"))
             .collect()
     }
+}
+
+/// Pairs whose sides have more windows than this are encoded alone, to bound the memory of a batch.
+const WINDOWS_TOGETHER: usize = 2;
+
+/// Encodes several jobs; one answer for each, in order. Those whose sides have one length anyway
+/// share a forward, in which equal texts are encoded once; what fails does so alone.
+pub(crate) fn encode_all(text: &Conditioner, jobs: &[&Job]) -> Vec<Result<Guidance>> {
+    let shared: Vec<bool> = jobs.iter().map(|job| job.can_share(text)).collect();
+    let family = text.family();
+    let requests = jobs.iter().zip(&shared).filter(|(_, shared)| **shared);
+    let requests = requests.flat_map(|(job, _)| [job.positive(family), job.negative(family)]);
+    let requests: Vec<Request<'_>> = requests.collect();
+    // A batch that fails as a whole is taken apart below, so that each job fails for itself.
+    let sides = text.encode_batch(&requests).unwrap_or_default();
+    let mut sides = sides.into_iter();
+    let answers = jobs.iter().zip(shared).map(|(job, shared)| {
+        let pair = shared.then(|| sides.next().zip(sides.next())).flatten();
+        pair.map_or_else(
+            || job.encode(text),
+            |(positive, negative)| Guidance::new(positive, negative),
+        )
+    });
+    answers.collect()
 }
 
 const fn two_texts(family: Family) -> bool {
