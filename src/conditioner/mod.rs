@@ -78,6 +78,7 @@ impl Conditioner {
     /// use sd_conditioner::{Conditioner, hub::HubOptions};
     /// let cache_dir = Some("/data/huggingface/hub".into());
     /// let text = Conditioner::from_hub("sdxl", HubOptions { cache_dir, ..HubOptions::default() })?;
+    /// println!("{}", text.family());
     /// # Ok::<(), sd_conditioner::Error>(())
     /// ```
     pub fn from_hub(name: &str, options: HubOptions) -> Result<Conditioner> {
