@@ -83,11 +83,12 @@ fn run(encoder: EncoderId, dtype: DType, device: &Device) -> Result<States, Erro
         EncoderId::OpenClipG => (Family::Refiner, Pooled::Projected),
     };
     let windows: Vec<Chunk> = PROMPTS.iter().map(|text| window(family, text)).collect();
-    let windows: Vec<&Chunk> = windows.iter().collect();
+    let windows: Vec<Window<'_>> = windows.iter().map(Window::from).collect();
     let readout = Readout {
         layer: config.layers - 1,
         final_norm: false,
         pooled,
+        pooled_layer: config.layers,
     };
     let encoded = clip.encode(&windows, &vec![readout; windows.len()])?;
     let pooled = encoded.pooled(pooled).ok_or("no pooled vectors")?;
