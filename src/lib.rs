@@ -44,6 +44,8 @@ pub mod conditioner;
 pub mod conditioning;
 pub mod encoder;
 pub mod error;
+#[cfg(feature = "graph")]
+pub mod graph;
 pub mod hub;
 pub mod kernels;
 pub mod profile;
@@ -54,7 +56,7 @@ pub mod weights;
 pub use candle_core;
 
 pub use conditioner::{Builder, Conditioner, Embeddings, Request};
-pub use conditioning::{Conditioning, Emphasis, Guidance, SizeHints, Timeline};
+pub use conditioning::{Conditioning, ConditioningList, Emphasis, Guidance, SizeHints, Timeline};
 pub use error::{Error, ErrorKind, Result};
 pub use profile::Profile;
 pub use prompt::{Dialect, Prompt};

@@ -4,6 +4,7 @@ mod batches;
 mod cases;
 mod devices;
 mod emphasis;
+mod entries;
 mod open_clip;
 mod precision;
 mod schedules;

@@ -8,6 +8,8 @@
 mod support;
 
 mod conditioning;
+#[cfg(feature = "graph")]
+mod graph;
 mod hub;
 mod kernels;
 mod prompt;

@@ -8,6 +8,7 @@ use clap::{ArgGroup, Args, CommandFactory as _, Parser, Subcommand};
 use sd_conditioner::tokens::Cleaner;
 use sd_conditioner::{Family, Profile};
 
+use crate::graph::GraphFlags;
 use crate::values::{self, FamilyChoice, Place, Point, Precision, Size};
 
 /// The seed of the published test values.
@@ -32,6 +33,8 @@ pub(crate) enum Command {
     Tokens(TokensFlags),
     /// Show what a checkpoint file or folder holds; reads headers only
     Inspect(InspectFlags),
+    /// Make the conditionings of a ComfyUI workflow, without ComfyUI
+    Graph(GraphFlags),
     /// Fetch a checkpoint by name into the Hugging Face cache
     Pull(PullFlags),
     /// List the checkpoints known by name
@@ -186,7 +189,7 @@ pub(crate) fn parse() -> Result<Arguments, clap::Error> {
     let wrong = match &arguments.command {
         Command::Encode(flags) => flags.wrong(),
         Command::Tokens(flags) => flags.wrong(),
-        Command::Inspect(_) | Command::Pull(_) | Command::List => None,
+        Command::Inspect(_) | Command::Graph(_) | Command::Pull(_) | Command::List => None,
     };
     match wrong {
         Some((kind, message)) => Err(Arguments::command().error(kind, message)),

@@ -2,6 +2,7 @@
 
 mod encode;
 mod flags;
+mod graph;
 mod inspect;
 mod job;
 mod line;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         Command::Encode(flags) => encode::run(flags, quiet),
         Command::Tokens(flags) => tokens::run(flags),
         Command::Inspect(flags) => inspect::run(flags),
+        Command::Graph(flags) => graph::run(flags, quiet),
         Command::Pull(flags) => pull::run(flags, quiet),
         Command::List => list::run(),
     };

@@ -64,7 +64,7 @@ impl Embeddings {
     }
 
     /// One vector, `[width]`, in f32.
-    pub(super) fn vector(
+    pub(crate) fn vector(
         &self,
         name: &str,
         vector: usize,

@@ -1,8 +1,6 @@
 //! Bringing positive and negative to one length.
 
-use std::num::NonZeroUsize;
-
-use crate::conditioning::{Conditioning, Guidance};
+use crate::conditioning::{Conditioning, Guidance, common_length};
 use crate::error::Result;
 use crate::profile::EqualLengths;
 use crate::prompt::{Note, NoteKind};
@@ -10,10 +8,6 @@ use crate::tokens::Split;
 
 use super::Request;
 use super::plan::Planned;
-
-/// `ComfyUI` repeats up to this many times the shorter length (`CONDCrossAttn.can_concat`,
-/// comfy/conds.py).
-const MOST_REPEATS: usize = 4;
 
 /// Where positive and negative are padded as windows, that is done before they are encoded.
 /// `plan_again` makes a plan with at least so many ids. Returns a note where the tool's own way
@@ -36,7 +30,7 @@ pub(super) fn pad_to_each_other(
         EqualLengths::Repeat => true,
         EqualLengths::EmptyWindows => false,
     };
-    if lengths[0] == lengths[1] || repeats && common_length(lengths).is_some() {
+    if lengths[0] == lengths[1] || repeats && common_length(lengths[0], lengths[1]).is_some() {
         return Ok(None);
     }
     for planned in plans.iter_mut().flatten() {
@@ -86,7 +80,10 @@ pub(super) fn join(
         return Guidance::new(positive_side, negative_side);
     }
     let longest = lengths[0].max(lengths[1]);
-    match (positive.rules().equal_lengths, common_length(lengths)) {
+    match (
+        positive.rules().equal_lengths,
+        common_length(lengths[0], lengths[1]),
+    ) {
         (EqualLengths::Repeat, Some(common)) => Guidance::new(
             positive_side.tiled_to(common)?,
             negative_side.tiled_to(common)?,
@@ -119,36 +116,4 @@ fn zero_filled(side: &Conditioning, tokens: usize) -> Result<Conditioning> {
     };
     let notes = side.notes().iter().cloned().chain([note]).collect();
     Ok(side.zero_filled_to(tokens)?.with_notes(notes))
-}
-
-/// The least common multiple, unless it is more than four times the shorter length.
-fn common_length([a, b]: [usize; 2]) -> Option<usize> {
-    let shorter = NonZeroUsize::new(a.min(b))?;
-    let (mut x, mut y) = (a, b);
-    while y != 0 {
-        (x, y) = (y, x % y);
-    }
-    let common = a / x * b;
-    (common / shorter <= MOST_REPEATS).then_some(common)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::common_length;
-
-    #[test]
-    fn lengths_are_repeated_up_to_four_times() {
-        let cases = [
-            ([1, 2], Some(2)),
-            ([1, 4], Some(4)),
-            ([1, 5], None),
-            ([2, 3], Some(6)),
-        ];
-        for (lengths, common) in cases
-            .into_iter()
-            .chain([([3, 5], None), ([3, 4], Some(12))])
-        {
-            assert_eq!(common_length(lengths), common, "{lengths:?}");
-        }
-    }
 }

@@ -172,6 +172,11 @@ impl Conditioner {
         &self.inner.fingerprint
     }
 
+    /// How the encoders' matrices are kept.
+    pub fn dtype(&self) -> DType {
+        self.inner.dtype
+    }
+
     /// The name of the kernels it runs on.
     pub fn kernels(&self) -> &'static str {
         self.inner

@@ -63,4 +63,10 @@ impl Conditioning {
         }
         Ok(self)
     }
+
+    /// The same with these size numbers in f32, for families that take them.
+    pub(super) fn sized(self, hints: &SizeHints, negative: bool) -> Result<Conditioning> {
+        let device = self.context.device().clone();
+        self.with_size(hints, negative, (SizePrecision::Full, DType::F32), &device)
+    }
 }

@@ -3,12 +3,19 @@
 mod assemble;
 mod combine;
 pub(crate) mod emphasis;
+mod entries;
+mod lengths;
 mod size;
 mod timeline;
 
 pub(crate) use assemble::assemble_with;
 pub use assemble::{EncoderStates, assemble};
 pub use emphasis::{Adv, Emphasis, EndRows, Interpretation, Masking, Normalization};
+pub use entries::{
+    Area, ConditioningList, Entry, LatentArea, LatentSize, Mask, MaskArea, Moment, PercentRange,
+    Region, Side, SigmaTable, Sizes, Unclip, guided, pair_areas,
+};
+pub use lengths::common_length;
 pub use size::{SizeHints, SizePrecision};
 pub use timeline::{Span, Timeline, TimelineEntry, TimelinePart};
 
@@ -177,9 +184,23 @@ impl Conditioning {
         })
     }
 
-    /// Rows repeated whole until there are `tokens`, a multiple of what is there.
-    pub(crate) fn tiled_to(&self, tokens: usize) -> Result<Conditioning> {
-        let context = self.context.repeat((1, tokens / self.tokens(), 1))?;
+    /// The same without size numbers.
+    fn without_size(self) -> Conditioning {
+        Conditioning {
+            time_ids: None,
+            ..self
+        }
+    }
+
+    /// Rows repeated whole until there are `tokens`; an error unless that is a multiple of what is
+    /// there. [`common_length`] tells how many two conditionings may be repeated to.
+    pub fn tiled_to(&self, tokens: usize) -> Result<Conditioning> {
+        let own = self.tokens();
+        if own == 0 || tokens == 0 || !tokens.is_multiple_of(own) {
+            let message = format!("{own} rows cannot be repeated to {tokens}");
+            return Err(Error::new(ErrorKind::Mismatch, message));
+        }
+        let context = self.context.repeat((1, tokens / own, 1))?;
         Ok(Conditioning {
             context,
             ..self.clone()

@@ -1,0 +1,241 @@
+//! NAMES → FILES: a models folder with `ComfyUI`'s subfolders, or whatever you make of names.
+
+use std::fmt::Debug;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::{Component, Path, PathBuf};
+
+use candle_core::{DType, Device};
+
+use super::needs::{ClipSource, LoraUse, Need, Subfolder};
+use crate::conditioner::{Builder, Conditioner, Embeddings};
+use crate::error::{Error, ErrorKind, Result};
+use crate::weights::{Checkpoint, Family};
+
+/// Names listed of those that are there.
+const MOST_LISTED: usize = 8;
+
+/// Where a graph's files come from.
+pub trait Library: Debug {
+    /// An error if a file is not there; reads nothing of it.
+    fn check(&self, need: &Need) -> Result<()>;
+
+    /// Text encoders, without LoRAs.
+    fn load(&self, source: &ClipSource) -> Result<Conditioner>;
+
+    /// The same encoders with LoRAs.
+    fn with_loras(&self, text: &Conditioner, loras: &[LoraUse]) -> Result<Conditioner> {
+        let _ = text;
+        let names: Vec<&str> = loras.iter().map(|lora| lora.name.as_str()).collect();
+        let message = format!("LoRA files are not read yet: {}", names.join(", "));
+        Err(Error::new(ErrorKind::Unsupported, message))
+    }
+
+    /// The embeddings that prompts may name.
+    fn embeddings(&self) -> Result<Option<Embeddings>> {
+        Ok(None)
+    }
+
+    /// A number that changes when the files do. Encoders are loaded again then.
+    fn stamp(&self, needs: &[Need]) -> u64 {
+        let _ = needs;
+        0
+    }
+}
+
+impl<L: Library + ?Sized> Library for &L {
+    fn check(&self, need: &Need) -> Result<()> {
+        (**self).check(need)
+    }
+
+    fn load(&self, source: &ClipSource) -> Result<Conditioner> {
+        (**self).load(source)
+    }
+
+    fn with_loras(&self, text: &Conditioner, loras: &[LoraUse]) -> Result<Conditioner> {
+        (**self).with_loras(text, loras)
+    }
+
+    fn embeddings(&self) -> Result<Option<Embeddings>> {
+        (**self).embeddings()
+    }
+
+    fn stamp(&self, needs: &[Need]) -> u64 {
+        (**self).stamp(needs)
+    }
+}
+
+/// A models folder as `ComfyUI` has it: `checkpoints`, `text_encoders` (or `clip`), `loras`,
+/// `embeddings`, `diffusers`, each with folders inside.
+///
+/// Names are below these, with `/` or `\` between their parts; a name that leads out is refused.
+#[derive(Clone, Debug)]
+pub struct Folder {
+    root: PathBuf,
+    device: Device,
+    dtype: DType,
+    output: Option<DType>,
+}
+
+impl Folder {
+    /// Encoders are loaded on the CPU in f32, unless something else is set.
+    pub fn new(root: impl Into<PathBuf>) -> Folder {
+        Folder {
+            root: root.into(),
+            device: Device::Cpu,
+            dtype: DType::F32,
+            output: None,
+        }
+    }
+
+    /// Where to compute.
+    #[must_use]
+    pub fn device(self, device: Device) -> Folder {
+        Folder { device, ..self }
+    }
+
+    /// How the encoders' matrices are kept ([`Builder::dtype`]).
+    #[must_use]
+    pub fn dtype(self, dtype: DType) -> Folder {
+        Folder { dtype, ..self }
+    }
+
+    /// The type of what comes out ([`Builder::output_dtype`]).
+    #[must_use]
+    pub fn output_dtype(self, dtype: DType) -> Folder {
+        Folder {
+            output: Some(dtype),
+            ..self
+        }
+    }
+
+    /// The file or folder of a name.
+    pub fn resolve(&self, need: &Need) -> Result<PathBuf> {
+        let inside = inside(&need.name).ok_or_else(|| {
+            let message = format!("the name {:?} leads out of its folder", need.name);
+            Error::new(ErrorKind::Workflow, message)
+        })?;
+        let folders = need.subfolder.names().iter();
+        let mut paths = folders.map(|folder| self.root.join(folder).join(&inside));
+        let found = paths.find(|path| match need.subfolder {
+            Subfolder::Diffusers => path.is_dir(),
+            _ => path.is_file(),
+        });
+        found.ok_or_else(|| self.missing(need))
+    }
+
+    fn missing(&self, need: &Need) -> Error {
+        let message = format!("no {need}");
+        let error = Error::new(ErrorKind::Io, message).at_path(&self.root);
+        let folders = need.subfolder.names();
+        let mut there: Vec<String> = folders
+            .iter()
+            .flat_map(|folder| names_in(&self.root.join(folder)))
+            .collect();
+        there.sort();
+        let more = there.len() > MOST_LISTED;
+        there.truncate(MOST_LISTED);
+        let list = there.join(", ");
+        error.hint(match (there.is_empty(), more) {
+            (true, _) => format!("there is nothing in {}", folders.join(" or ")),
+            (false, false) => format!("there is {list}"),
+            (false, true) => format!("there is {list}, …"),
+        })
+    }
+
+    fn builder(&self) -> Builder {
+        let builder = Conditioner::builder()
+            .device(self.device.clone())
+            .dtype(self.dtype);
+        match self.output {
+            Some(dtype) => builder.output_dtype(dtype),
+            None => builder,
+        }
+    }
+
+    fn resolve_all(&self, source: &ClipSource) -> Result<Vec<PathBuf>> {
+        let needs = source.needs();
+        needs.iter().map(|need| self.resolve(need)).collect()
+    }
+}
+
+impl Library for Folder {
+    /// Embeddings may be missing, as in `ComfyUI`.
+    fn check(&self, need: &Need) -> Result<()> {
+        match need.subfolder {
+            Subfolder::Embeddings => Ok(()),
+            _ => self.resolve(need).map(drop),
+        }
+    }
+
+    fn load(&self, source: &ClipSource) -> Result<Conditioner> {
+        let paths = self.resolve_all(source)?;
+        let parts = paths.iter().map(|path| Checkpoint::open(path));
+        let parts = parts.collect::<Result<Vec<_>>>()?;
+        let builder = match source {
+            ClipSource::SdxlEncoders(_) => self.builder().family(Family::Sdxl),
+            ClipSource::Checkpoint(_) | ClipSource::Encoder(_) | ClipSource::Diffusers(_) => {
+                self.builder()
+            }
+        };
+        builder.load(&parts)
+    }
+
+    fn embeddings(&self) -> Result<Option<Embeddings>> {
+        let folder = self.root.join(Subfolder::Embeddings.names()[0]);
+        if !folder.is_dir() {
+            return Ok(None);
+        }
+        Embeddings::folder(folder).map(Some)
+    }
+
+    fn stamp(&self, needs: &[Need]) -> u64 {
+        let mut hash = DefaultHasher::new();
+        for need in needs {
+            if let Ok(path) = self.resolve(need)
+                && let Ok(metadata) = path.metadata()
+            {
+                metadata.len().hash(&mut hash);
+                metadata.modified().ok().hash(&mut hash);
+            }
+        }
+        hash.finish()
+    }
+}
+
+/// The name with the system's separators; `None` if it is empty, begins at a root or leads upwards.
+fn inside(name: &str) -> Option<PathBuf> {
+    let name = PathBuf::from(name.replace('\\', "/"));
+    let plain = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
+    let sound = name.components().all(plain) && name.components().next().is_some();
+    sound.then_some(name)
+}
+
+/// Names of what is in a folder; nothing if it cannot be read.
+fn names_in(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|name| !name.starts_with('.')).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::inside;
+
+    #[test]
+    fn names_stay_inside() {
+        let cases = [
+            ("a.safetensors", true),
+            ("SDXL\\a.safetensors", true),
+            ("SDXL/sub/a.safetensors", true),
+            ("./a", true),
+            ("../a", false),
+            ("a/../../b", false),
+            ("a\\..\\..\\b", false),
+            ("/etc/passwd", false),
+            ("", false),
+        ];
+        for (name, sound) in cases {
+            assert_eq!(inside(name).is_some(), sound, "{name}");
+        }
+    }
+}

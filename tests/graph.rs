@@ -1,0 +1,10 @@
+//! Workflows: what they give, what they need, and what is wrong with them.
+
+mod anything;
+mod broken;
+mod editor;
+mod oracle;
+mod pictures;
+mod plans;
+mod sessions;
+mod support;

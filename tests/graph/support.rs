@@ -1,0 +1,99 @@
+//! Models folders and workflows for tests.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use sd_conditioner::Family;
+use sd_conditioner::graph::{Folder, Workflow};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::checkpoints::{Layout, write};
+use crate::support::embeddings::{self, SEED};
+use crate::support::entries::Stored;
+
+pub(super) fn golden() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/graph")
+}
+
+pub(super) fn read(name: &str) -> Value {
+    let text = fs::read_to_string(golden().join(name)).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+pub(super) fn family(name: &str) -> Family {
+    let mut all = Family::ALL.into_iter();
+    all.find(|family| family.name() == name).unwrap()
+}
+
+/// The models folder that `files.json` describes, LoRAs left out; made once.
+pub(super) fn models() -> &'static Path {
+    static MADE: OnceLock<TempDir> = OnceLock::new();
+    let made = MADE.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, origin) in read("files.json").as_object().unwrap() {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let workshop = tempfile::tempdir().unwrap();
+            if let Some(made) = make(workshop.path(), origin) {
+                fs::copy(made, path).unwrap();
+            }
+        }
+        folder
+    });
+    made.path()
+}
+
+fn make(workshop: &Path, origin: &Value) -> Option<PathBuf> {
+    if origin.get("naming").is_some() {
+        return None; // LoRAs
+    }
+    let file = origin["file"].as_str();
+    let Some(family_name) = origin["family"].as_str() else {
+        embeddings::write(workshop, Stored::F32);
+        return Some(workshop.join(file.unwrap()));
+    };
+    let layout = match origin["layout"].as_str().unwrap() {
+        "single-file" => Layout::SingleFile,
+        "standalone" => Layout::Standalone,
+        other => panic!("layout {other}"),
+    };
+    let made = write(workshop, family(family_name), layout, Stored::F32, SEED);
+    Some(match file {
+        Some(file) => workshop.join(file),
+        None => made[0].clone(),
+    })
+}
+
+pub(super) fn folder() -> Folder {
+    Folder::new(models())
+}
+
+pub(super) fn workflow(json: &Value) -> Workflow {
+    Workflow::from_json(&json.to_string()).unwrap()
+}
+
+/// A loader, one prompt, and a sampler that has it on both sides: nodes 1, 2 and 9.
+pub(super) fn simple(text: &str) -> Value {
+    json!({
+        "1": node("CheckpointLoaderSimple", json!({"ckpt_name": "v1-5-pruned-emaonly.safetensors"})),
+        "2": node("CLIPTextEncode", json!({"clip": ["1", 1], "text": text})),
+        "9": node("KSampler", json!({"positive": ["2", 0], "negative": ["2", 0]})),
+    })
+}
+
+/// The same with more nodes, and what the sampler has as its positive.
+pub(super) fn with(nodes: Value, positive: &str) -> Value {
+    let mut all = simple("a cat");
+    let Value::Object(nodes) = nodes else {
+        panic!("an object")
+    };
+    all.as_object_mut().unwrap().extend(nodes);
+    all["9"]["inputs"]["positive"] = json!([positive, 0]);
+    all
+}
+
+pub(super) fn node(class: &str, inputs: Value) -> Value {
+    json!({"class_type": class, "inputs": inputs})
+}
