@@ -5,6 +5,8 @@ mod support;
 
 mod encode;
 mod files;
+#[cfg(feature = "graph")]
+mod graph;
 mod names;
 mod requests;
 mod tokens;

@@ -44,7 +44,7 @@ fn plans_name_what_they_need() {
         (
             "10_sdxl_size_conditioning",
             2,
-            5,
+            4,
             "checkpoints/sd_xl_base_1.0.safetensors",
         ),
         (

@@ -87,7 +87,6 @@ fn files_that_change_are_read_again() {
     let mut other = whole;
     let last = other.len() - 4;
     other[last..].copy_from_slice(&0.5_f32.to_le_bytes());
-    other.extend_from_slice(&[]);
     fs::write(&checkpoint, &other).unwrap();
     assert_eq!(again(&mut session, &json).0, 1);
 }
@@ -258,16 +257,10 @@ fn loaders_and_what_they_give() {
 fn diffusers_folders_and_data_types() {
     use crate::support::checkpoints::{Layout, write};
     let models = tempfile::tempdir().unwrap();
-    let workshop = models.path().join("diffusers");
-    fs::create_dir(&workshop).unwrap();
-    let made = write(
-        &workshop,
-        super::support::family("sdxl"),
-        Layout::Diffusers,
-        Stored::F32,
-        73,
-    );
-    fs::rename(&made[0], workshop.join("my-model")).unwrap();
+    let folder = models.path().join("diffusers/my-model");
+    fs::create_dir_all(&folder).unwrap();
+    let family = super::support::family("sdxl");
+    write(&folder, family, Layout::Diffusers, Stored::F32, 73);
     let mut json = simple("a");
     json["1"] = node("DiffusersLoader", json!({"model_path": "my-model"}));
     let library = Folder::new(models.path()).output_dtype(DType::BF16);
