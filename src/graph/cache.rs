@@ -98,7 +98,7 @@ impl Encode {
         for ((encoder, chunks), clip) in windows.iter().zip(text.encoders()) {
             hash.update(format!("{encoder} {}", chunks.len()));
             add(&mut hash, chunks);
-            for splice in chunks.iter().flat_map(|chunk| chunk.splices()) {
+            for splice in chunks.iter().flat_map(crate::tokens::Chunk::splices) {
                 if let Some(embeddings) = embeddings {
                     let tower = (*encoder, clip.config().width);
                     let vector = embeddings.vector(&splice.name, splice.vector, tower)?;

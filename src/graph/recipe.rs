@@ -246,8 +246,9 @@ impl Recipes {
         let of = |number: &u32| self.extents[*number as usize];
         Ok(match step {
             Step::Encode(encode) => encode.extent()?,
-            Step::Change(number, _) | Step::Average(number, _, _) => of(number),
-            Step::Masked { of: number, .. } => of(number),
+            Step::Change(number, _)
+            | Step::Average(number, _, _)
+            | Step::Masked { of: number, .. } => of(number),
             Step::Combine(one, two) => of(one).and(of(two)),
             Step::Concat(to, from) => {
                 let (to, from) = (of(to), of(from).first);

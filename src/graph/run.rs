@@ -108,22 +108,13 @@ impl<L: Library> Session<L> {
             left: plan.uses().to_vec(),
             summary: Summary::default(),
         };
-        let mut sockets: HashMap<u32, Vec<&Socket>> = HashMap::new();
-        for (socket, recipe) in plan.wanted() {
-            sockets.entry(recipe.0).or_default().push(socket);
-        }
-        for step in (0..n_steps).filter(|step| plan.uses()[*step] > 0) {
-            run.step(step)
-                .map_err(|error| error.at_node(plan.recipes().node_of(step)))?;
-            let number = u32::try_from(step).unwrap_or(u32::MAX);
-            for socket in sockets.get(&number).into_iter().flatten() {
-                each(socket, &run.list(number)?)?;
-                run.used(number);
-            }
-        }
+        let done = run.all(each);
         let (handles, summary) = (run.handles, run.summary);
-        self.loaded = handles;
-        Ok(summary)
+        if done.is_ok() {
+            self.loaded.clear();
+        }
+        self.loaded.extend(handles);
+        done.map(|()| summary)
     }
 
     /// Every file that is not there, in one error.
@@ -168,6 +159,32 @@ struct Run<'a, L> {
 }
 
 impl<L: Library> Run<'_, L> {
+    fn all(
+        &mut self,
+        each: &mut dyn FnMut(&Socket, &ConditioningList) -> Result<()>,
+    ) -> Result<()> {
+        let plan = self.plan;
+        let mut sockets: HashMap<u32, Vec<&Socket>> = HashMap::new();
+        for (socket, recipe) in plan.wanted() {
+            sockets.entry(recipe.0).or_default().push(socket);
+        }
+        let needed = plan
+            .uses()
+            .iter()
+            .enumerate()
+            .filter(|(_, uses)| **uses > 0);
+        for (step, _) in needed {
+            self.step(step)
+                .map_err(|error| error.at_node(plan.recipes().node_of(step)))?;
+            let number = u32::try_from(step).unwrap_or(u32::MAX);
+            for socket in sockets.get(&number).into_iter().flatten() {
+                each(socket, &self.list(number)?)?;
+                self.used(number);
+            }
+        }
+        Ok(())
+    }
+
     fn step(&mut self, number: usize) -> Result<()> {
         let plan = self.plan;
         let step = &plan.recipes().steps()[number];
@@ -367,19 +384,18 @@ impl<L: Library> Run<'_, L> {
         }
         let stamp = self.session.library.stamp(needs);
         let before = self.session.loaded.remove(name);
-        let loaded = match before.filter(|loaded| loaded.stamp == stamp) {
-            Some(loaded) => loaded,
-            None => {
-                let node = needs
-                    .last()
-                    .and_then(|need| self.plan.recipes().named_by(need));
-                let text = load(self.session).map_err(|error| match node {
-                    Some(node) => error.at_node(node),
-                    None => error,
-                })?;
-                self.summary.loaded += 1;
-                Loaded { stamp, text }
-            }
+        let loaded = if let Some(loaded) = before.filter(|loaded| loaded.stamp == stamp) {
+            loaded
+        } else {
+            let node = needs.last();
+            let node = node.and_then(|need| self.plan.recipes().named_by(need));
+            let text = load(self.session);
+            let text = text.map_err(|error| match node {
+                Some(node) => error.at_node(node),
+                None => error,
+            })?;
+            self.summary.loaded += 1;
+            Loaded { stamp, text }
         };
         self.handles.insert(name.to_owned(), loaded.clone());
         Ok(loaded.text)

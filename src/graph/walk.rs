@@ -107,17 +107,16 @@ impl<'a> Walk<'a> {
                 Some(input) => workflow.source(node, "", input).map(Vec::from_iter),
                 None => Err(no_output(node, slot)),
             },
-            Body::Work { inputs, .. } => match workflow.classes.get(&node.class) {
-                Some(class) => workflow.sources_of(node, class),
-                None => {
-                    self.unknown.push(node);
-                    let inputs = inputs.iter();
-                    let linked = inputs.filter_map(|(name, input)| {
-                        workflow.source(node, name, input).ok().flatten()
-                    });
-                    Ok(linked.collect())
+            Body::Work { inputs, .. } => {
+                if let Some(class) = workflow.classes.get(&node.class) {
+                    return workflow.sources_of(node, class);
                 }
-            },
+                self.unknown.push(node);
+                let inputs = inputs.iter();
+                let linked = inputs
+                    .filter_map(|(name, input)| workflow.source(node, name, input).ok().flatten());
+                Ok(linked.collect())
+            }
         }
     }
 

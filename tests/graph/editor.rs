@@ -9,11 +9,14 @@ use crate::support::close::bits;
 const CHECKPOINT: &str = "v1-5-pruned-emaonly.safetensors";
 
 fn drawn(id: u32, class: &str, inputs: Value, outputs: &[&str], widgets: Value) -> Value {
+    let outputs = outputs.iter();
     let outputs: Vec<Value> = outputs
-        .iter()
         .map(|kind| json!({"name": kind, "type": kind}))
         .collect();
-    json!({"id": id, "type": class, "inputs": inputs, "outputs": outputs, "widgets_values": widgets})
+    let mut node = json!({"id": id, "type": class, "outputs": outputs});
+    node["inputs"] = inputs;
+    node["widgets_values"] = widgets;
+    node
 }
 
 fn input(name: &str, kind: &str, link: u32) -> Value {
@@ -221,7 +224,7 @@ fn with_subgraph(text: Value, widgets: Value) -> Value {
     let instance = drawn(
         2,
         "3c5e4a10-uuid",
-        json!([input("clip", "CLIP", 1), text]),
+        Value::from(vec![input("clip", "CLIP", 1), text]),
         &["CONDITIONING"],
         widgets,
     );

@@ -1,6 +1,6 @@
 //! The reference program's own results.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use sd_conditioner::candle_core::{Device, Tensor, safetensors};
 use sd_conditioner::conditioning::Entry;
@@ -25,7 +25,7 @@ fn load(file: &str) -> Workflow {
 }
 
 /// Everything that reaches the samplers of a workflow.
-fn run(workflow: &Workflow) -> HashMap<Socket, ConditioningList> {
+fn run(workflow: &Workflow) -> BTreeMap<Socket, ConditioningList> {
     let plan = workflow.plan(&workflow.conditionings()).unwrap();
     let lists = Session::new(folder()).run(&plan).unwrap();
     plan.sockets().cloned().zip(lists).collect()

@@ -7,7 +7,7 @@ use sd_conditioner::graph::Workflow;
 
 use super::support::simple;
 
-fn chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
+fn chunk(kind: &[u8], data: &[u8]) -> Vec<u8> {
     let mut bytes = u32::try_from(data.len()).unwrap().to_be_bytes().to_vec();
     bytes.extend_from_slice(kind);
     bytes.extend_from_slice(data);
@@ -79,7 +79,7 @@ fn every_kind_of_text_chunk() {
 #[test]
 fn broken_pictures_are_refused() {
     let json = simple("a").to_string();
-    let text = |kind: &[u8; 4], rest: &[u8]| chunk(kind, &[b"prompt\0", rest].concat());
+    let text = |kind: &[u8], rest: &[u8]| chunk(kind, &[b"prompt\0", rest].concat());
     let whole = picture(&[text(b"tEXt", json.as_bytes())]);
     let bomb = deflated(&vec![b' '; (64 << 20) + 1]);
     let cases = [

@@ -95,5 +95,7 @@ pub(super) fn with(nodes: Value, positive: &str) -> Value {
 }
 
 pub(super) fn node(class: &str, inputs: Value) -> Value {
-    json!({"class_type": class, "inputs": inputs})
+    let mut node = json!({"class_type": class});
+    node["inputs"] = inputs;
+    node
 }

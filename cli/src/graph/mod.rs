@@ -20,8 +20,8 @@ pub(crate) struct GraphFlags {
     /// A workflow in either of ComfyUI's JSON formats, or a PNG with one in it
     #[arg(value_name = "WORKFLOW.json or .png")]
     pub(crate) workflow: PathBuf,
-    /// A models folder with ComfyUI's subfolders: checkpoints, text_encoders or clip, loras,
-    /// embeddings, diffusers
+    /// A models folder with ComfyUI's subfolders: `checkpoints`, `text_encoders` or
+    /// `clip`, `loras`, `embeddings`, `diffusers`
     #[arg(long, value_name = "DIR", required_unless_present = "plan")]
     pub(crate) models: Option<PathBuf>,
     /// Where `<node id>.<input>.safetensors` are written

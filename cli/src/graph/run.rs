@@ -69,7 +69,7 @@ impl Runner<'_> {
         fs::create_dir_all(self.out_dir).with_context(|| self.out_dir.display().to_string())?;
         let mut writer = Writer::new(self.out_dir, self.flags.compute.out_dtype.dtype());
         for socket in plan.sockets() {
-            writer.check(socket)?;
+            Writer::check(socket)?;
         }
         let mut table = Table::default();
         let mut failed = None;

@@ -1,6 +1,6 @@
 //! What was computed, or what is needed, as a table.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use sd_conditioner::ConditioningList;
 use sd_conditioner::graph::{Folder, Library, Plan, Socket, Subfolder, entries_json};
@@ -48,7 +48,7 @@ impl fmt::Display for Table {
         for (place, row) in [&heads].into_iter().chain(&self.rows).enumerate() {
             let mut line = String::new();
             for (cell, width) in row.iter().zip(widths) {
-                line.push_str(&format!("{cell:width$}  "));
+                write!(line, "{cell:width$}  ")?;
             }
             let end = if place == self.rows.len() { "" } else { "\n" };
             write!(f, "{}{end}", line.trim_end())?;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use sd_conditioner::ConditioningList;
 use sd_conditioner::candle_core::{DType, Device, Tensor};
+use sd_conditioner::conditioning::Mask;
 use sd_conditioner::graph::{Socket, entries_json};
 
 use crate::output::{self, Named};
@@ -33,7 +34,7 @@ impl Writer<'_> {
     }
 
     /// Refuses ids that no file can be named by.
-    pub(super) fn check(&self, socket: &Socket) -> anyhow::Result<()> {
+    pub(super) fn check(socket: &Socket) -> anyhow::Result<()> {
         let name = socket.to_string();
         if name.contains(['/', '\\', '\0']) || name.starts_with('.') {
             bail!("no file can be named {name:?}");
@@ -56,7 +57,7 @@ impl Writer<'_> {
             };
             put("hidden_states", Some(conditioning.context()))?;
             put("pooled", conditioning.pooled())?;
-            put("mask", entry.mask().map(|mask| mask.tensor()))?;
+            put("mask", entry.mask().map(Mask::tensor))?;
         }
         let metadata = BTreeMap::from(
             [

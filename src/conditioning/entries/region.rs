@@ -91,7 +91,7 @@ impl Region {
     /// dealt out in order. A batch that they do not divide is an error.
     pub(super) fn for_batch(&self, batch: usize) -> Result<Tensor> {
         let masks = self.multiplier.dim(0)?.min(batch);
-        if masks == 0 || batch % masks != 0 {
+        if masks == 0 || !batch.is_multiple_of(masks) {
             let message = format!("{masks} masks for a batch of {batch}");
             return Err(Error::new(ErrorKind::Mismatch, message));
         }

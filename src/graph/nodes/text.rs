@@ -99,9 +99,10 @@ fn boolean(call: &mut Call<'_>) -> Result<Vec<Value>> {
 
 fn concatenate(call: &mut Call<'_>) -> Result<Vec<Value>> {
     let (one, two) = (call.text("string_a")?, call.text("string_b")?);
-    let between = match call.has("delimiter") {
-        true => call.text("delimiter")?,
-        false => "".into(),
+    let between = if call.has("delimiter") {
+        call.text("delimiter")?
+    } else {
+        "".into()
     };
     made(format!("{one}{between}{two}"))
 }
