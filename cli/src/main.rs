@@ -1,5 +1,6 @@
 //! The `sd-conditioner` command: prompts in, the tensors that a diffusion U-Net takes out.
 
+mod convert;
 mod encode;
 mod flags;
 mod inspect;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         Command::Encode(flags) => encode::run(flags, quiet),
         Command::Tokens(flags) => tokens::run(flags),
         Command::Inspect(flags) => inspect::run(flags),
+        Command::Convert(flags) => convert::run(flags, quiet),
         Command::Pull(flags) => pull::run(flags, quiet),
         Command::List => list::run(),
     };

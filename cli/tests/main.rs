@@ -3,6 +3,7 @@
 
 mod support;
 
+mod convert;
 mod encode;
 mod files;
 mod names;

@@ -39,6 +39,9 @@ pub enum EncoderId {
 }
 
 impl EncoderId {
+    /// All three.
+    pub const ALL: [EncoderId; 3] = [EncoderId::ClipL, EncoderId::OpenClipH, EncoderId::OpenClipG];
+
     /// `clip_l`, `clip_h` or `clip_g`.
     pub const fn tag(self) -> &'static str {
         match self {
