@@ -192,7 +192,7 @@ pub(crate) struct ConvertFlags {
     /// The type of all tensors [default: as they are stored]
     #[arg(long, value_enum)]
     pub(crate) dtype: Option<Precision>,
-    /// One encoder alone: clip_l, clip_h or clip_g
+    /// One encoder alone: `clip_l`, `clip_h` or `clip_g`
     #[arg(long, value_parser = encoder_parser())]
     pub(crate) encoder: Option<EncoderId>,
     /// Which variant of a diffusers folder to read, such as fp16

@@ -15,6 +15,8 @@ mod writing;
 pub use checkpoint::{Checkpoint, Container};
 pub use combine::{Encoders, combine};
 pub use embedding::{Embedding, EmbeddingFolder};
+pub(crate) use format::file::{open as open_file, read_whole};
+pub(crate) use format::writer::{Outline, bytes as write_whole, write as write_tensors};
 pub use layout::Layout;
 pub use summary::{EncoderSummary, Summary};
 pub use synthetic::{Synthetic, SyntheticSize};

@@ -45,19 +45,16 @@ pub(crate) fn write(
     })
 }
 
-/// Writes a small text, whole or not at all.
-pub(crate) fn text(path: &Path, text: &str) -> Result<()> {
+/// Writes what is in memory already, whole or not at all.
+pub(crate) fn bytes(path: &Path, bytes: &[u8]) -> Result<()> {
     whole(path, |file| {
-        let written = file.write_all(text.as_bytes());
+        let written = file.write_all(bytes);
         written.map_err(|error| Error::io(path, error))
     })
 }
 
 /// Runs `fill` on a file beside `path`, and moves it there if all went well.
-pub(crate) fn whole(
-    path: &Path,
-    fill: impl FnOnce(&mut BufWriter<File>) -> Result<()>,
-) -> Result<()> {
+fn whole(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> Result<()> {
     let io = |error| Error::io(path, error);
     let temporary = beside(path)?;
     let filled = (|| {

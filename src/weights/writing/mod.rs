@@ -122,7 +122,7 @@ impl Conversion {
     /// `out` exists, the checkpoint lacks an encoder or a tensor, a value is too large for the type
     /// (named by tensor), or the file system refuses.
     pub fn write(
-        &self,
+        self,
         checkpoint: &Checkpoint,
         out: &Path,
         progress: WriteProgress<'_>,
@@ -137,7 +137,7 @@ impl Conversion {
         written
     }
 
-    fn check(&self, out: &Path) -> Result<()> {
+    fn check(self, out: &Path) -> Result<()> {
         if let Some(dtype) = self.dtype
             && !matches!(dtype, DType::F32 | DType::F16 | DType::BF16)
         {
@@ -153,7 +153,7 @@ impl Conversion {
         Ok(())
     }
 
-    fn sources(&self, checkpoint: &Checkpoint) -> Result<Vec<Source>> {
+    fn sources(self, checkpoint: &Checkpoint) -> Result<Vec<Source>> {
         let encoders = checkpoint.encoders().into_iter();
         let wanted: Vec<_> = match self.only {
             Some(encoder) => vec![encoder],
@@ -189,7 +189,7 @@ fn write_all(
         fs::create_dir_all(folder).map_err(|error| Error::io(folder, error))?;
     }
     for (path, text) in &plan.texts {
-        writer::text(path, text)?;
+        writer::bytes(path, text.as_bytes())?;
         report.files.push(path.clone());
     }
     for file in &plan.files {

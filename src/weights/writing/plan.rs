@@ -62,7 +62,14 @@ pub(super) fn plan(
     for (index, (source, spelling)) in sources.iter().zip(&spellings).enumerate() {
         let tower = Kept::of(arrangement, source, &mut planned.notes)?;
         let tensors = tensors(index, source, &tower, spelling, dtype)?;
-        planned.place(arrangement, out, source, &tower, tensors, encoders.len());
+        let path = planned.place(arrangement, out, source.encoder, encoders.len());
+        if arrangement == Arrangement::Diffusers {
+            let text = configuration(source, &tower, &tensors);
+            planned
+                .texts
+                .push((path.with_file_name("config.json"), text));
+        }
+        planned.add(path, tensors);
     }
     Ok(planned)
 }
@@ -227,23 +234,18 @@ const fn written(dtype: DType) -> Dtype {
 }
 
 impl Planned {
-    /// Gives an encoder's tensors their file, and the file its folder and configuration.
+    /// The file that an encoder goes into, with its folder.
     fn place(
         &mut self,
         arrangement: Arrangement,
         out: &Path,
-        source: &Source,
-        kept: &Kept,
-        mut tensors: Vec<Outgoing>,
+        encoder: EncoderId,
         n_encoders: usize,
-    ) {
-        let encoder = source.encoder;
-        let path = match arrangement {
+    ) -> PathBuf {
+        match arrangement {
             Arrangement::Diffusers => {
                 let folder = out.join(slot(encoder));
                 self.folders.push(folder.clone());
-                self.texts
-                    .push(configuration(&folder, source, kept, &tensors));
                 folder.join("model.safetensors")
             }
             Arrangement::Standalone if n_encoders > 1 => {
@@ -251,7 +253,10 @@ impl Planned {
                 out.join(format!("{encoder}.safetensors"))
             }
             Arrangement::Standalone | Arrangement::SingleFile => out.to_owned(),
-        };
+        }
+    }
+
+    fn add(&mut self, path: PathBuf, mut tensors: Vec<Outgoing>) {
         match self.files.iter_mut().find(|file| file.path == path) {
             Some(file) => file.tensors.append(&mut tensors),
             None => self.files.push(File { path, tensors }),
@@ -259,12 +264,7 @@ impl Planned {
     }
 }
 
-fn configuration(
-    folder: &Path,
-    source: &Source,
-    kept: &Kept,
-    tensors: &[Outgoing],
-) -> (PathBuf, String) {
+fn configuration(source: &Source, kept: &Kept, tensors: &[Outgoing]) -> String {
     let half = tensors.iter().find(|one| one.dtype != DType::F32);
     let dtype = match half.map(|one| one.dtype) {
         Some(DType::F16) => "float16",
@@ -272,9 +272,13 @@ fn configuration(
         _ => "float32",
     };
     let hidden_act = source.tensors.hidden_act();
-    let (dimensions, projected) = (&kept.dimensions, kept.projected);
-    let text = config::text(source.encoder, dimensions, hidden_act, projected, dtype);
-    (folder.join("config.json"), text)
+    config::text(
+        source.encoder,
+        &kept.dimensions,
+        hidden_act,
+        kept.projected,
+        dtype,
+    )
 }
 
 /// diffusers' folder: G is always the second, also where it stands alone (the SDXL refiner).
