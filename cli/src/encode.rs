@@ -5,14 +5,17 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow};
-use sd_conditioner::Conditioner;
+use sd_conditioner::{Conditioner, Guidance};
 
+use crate::embeddings::Shelf;
 use crate::flags::EncodeFlags;
-use crate::job::{self, Job, Wishes};
+use crate::job::{Job, Side};
 use crate::progress::Progress;
+use crate::schedules::{self, PassConditionings};
 use crate::ui::{self, Done};
 use crate::values::Precision;
-use crate::{output, requests, weights};
+use crate::wishes::Wishes;
+use crate::{notes, output, requests, weights};
 
 /// Encodes and writes.
 pub(crate) fn run(flags: &EncodeFlags, quiet: bool) -> Done {
@@ -20,12 +23,14 @@ pub(crate) fn run(flags: &EncodeFlags, quiet: bool) -> Done {
     let progress = Progress::new(quiet);
     let target = &flags.target;
     if let (Some(source), Some(folder)) = (&target.requests, &target.out_dir) {
+        let shelf = Shelf::open(flags.manner.embeddings.as_deref(), Some(source))?;
         let source = requests::open(source, folder)?;
         let session = Session::open(flags, &progress)?;
-        return requests::run(source, &session, &wishes, &progress);
+        return requests::run(source, &session, (&wishes, shelf), &progress);
     }
     let out = target.out.as_deref().context("--out is missing")?;
     let job = wishes.job().map_err(|error| anyhow!(error))?;
+    let job = Shelf::open(flags.manner.embeddings.as_deref(), None)?.supply(job)?;
     output::check_place(out)?;
     let session = Session::open(flags, &progress)?;
     for warning in session
@@ -49,7 +54,7 @@ pub(crate) struct Session {
 
 impl Session {
     fn open(flags: &EncodeFlags, progress: &Progress) -> anyhow::Result<Session> {
-        let text = weights::load(flags, progress)?;
+        let text = weights::load(&flags.source, &flags.compute, progress)?;
         let mut facts = BTreeMap::from([
             ("family", text.family().name().to_owned()),
             ("checkpoint_hash", text.fingerprint().to_owned()),
@@ -57,7 +62,7 @@ impl Session {
             ("generator", "sd-conditioner".to_owned()),
             ("dtype", flags.compute.dtype.dtype().as_str().to_owned()),
         ]);
-        if let Some(seed) = flags.random_weights {
+        if let Some(seed) = flags.source.random_weights {
             facts.insert("random_weights", seed.to_string());
         }
         let facts = facts.into_iter();
@@ -75,11 +80,49 @@ impl Session {
 
     /// Encodes one job into one file. Returns what should be told of it.
     pub(crate) fn write(&self, job: &Job, path: &Path) -> anyhow::Result<Vec<String>> {
-        let guidance = job.encode(&self.text)?;
-        let tensors = output::tensors(&guidance, self.out.dtype())?;
+        match job.steps() {
+            None => {
+                let family = self.text.family();
+                let [positive, negative] = Side::BOTH.map(|side| job.request(family, side));
+                self.write_pair(job, &self.text.encode_pair(positive, negative)?, path)
+            }
+            Some(steps) => {
+                self.write_passes(job, &schedules::encode(job, steps, &self.text)?, path)
+            }
+        }
+    }
+
+    fn write_pair(
+        &self,
+        job: &Job,
+        guidance: &Guidance,
+        path: &Path,
+    ) -> anyhow::Result<Vec<String>> {
+        let tensors = output::of_pair(guidance, self.out.dtype())?;
+        output::write(path, &tensors, &self.metadata(job))?;
+        let told = notes::of_pair(job, &self.text, guidance).into_iter();
+        Ok(told.map(|told| told.to_string()).collect())
+    }
+
+    fn write_passes(
+        &self,
+        job: &Job,
+        passes: &[PassConditionings],
+        path: &Path,
+    ) -> anyhow::Result<Vec<String>> {
+        let tensors = output::of_passes(passes, self.out.dtype())?;
+        let mut metadata = self.metadata(job);
+        for pass in passes {
+            metadata.insert(pass.pass.key.to_owned(), pass.metadata().to_string());
+        }
+        output::write(path, &tensors, &metadata)?;
+        let told = notes::of_passes(job, passes).into_iter();
+        Ok(told.map(|told| told.to_string()).collect())
+    }
+
+    fn metadata(&self, job: &Job) -> BTreeMap<String, String> {
         let mut metadata = job.metadata();
         metadata.extend(self.facts.clone());
-        output::write(path, &tensors, &metadata)?;
-        Ok(job::notes(&guidance))
+        metadata
     }
 }

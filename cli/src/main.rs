@@ -1,19 +1,27 @@
 //! The `sd-conditioner` command: prompts in, the tensors that a diffusion U-Net takes out.
 
+mod editing;
+mod embeddings;
 mod encode;
 mod flags;
+mod groups;
 mod inspect;
 mod job;
 mod line;
 mod list;
+mod manner;
+mod names;
+mod notes;
 mod output;
 mod progress;
 mod pull;
 mod requests;
+mod schedules;
 mod tokens;
 mod ui;
 mod values;
 mod weights;
+mod wishes;
 
 use std::process::ExitCode;
 

@@ -8,11 +8,13 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow, bail};
 
+use crate::embeddings::Shelf;
 use crate::encode::Session;
-use crate::job::{Job, Wishes};
+use crate::job::Job;
 use crate::line::Line;
 use crate::progress::Progress;
 use crate::ui::{self, Done};
+use crate::wishes::Wishes;
 
 /// No prompt is as long as this; a file without line breaks is not read into memory.
 const LINE_AT_MOST: u64 = 1 << 20;
@@ -42,10 +44,16 @@ pub(crate) fn open(path: &Path, folder: &Path) -> anyhow::Result<Source> {
 }
 
 /// Encodes line after line; holds one at a time.
-pub(crate) fn run(source: Source, session: &Session, wishes: &Wishes, bar: &Progress) -> Done {
+pub(crate) fn run(
+    source: Source,
+    session: &Session,
+    (wishes, shelf): (&Wishes, Shelf),
+    bar: &Progress,
+) -> Done {
     let mut run = Run {
         session,
         wishes,
+        shelf,
         folder: &source.folder,
         seen: HashSet::new(),
         told: HashSet::new(),
@@ -76,6 +84,7 @@ pub(crate) fn run(source: Source, session: &Session, wishes: &Wishes, bar: &Prog
 struct Run<'a> {
     session: &'a Session,
     wishes: &'a Wishes,
+    shelf: Shelf,
     folder: &'a Path,
     seen: HashSet<String>,
     /// Warnings about options that would be the same for every line.
@@ -97,6 +106,7 @@ impl Run<'_> {
         }
         let wishes = line.over(self.wishes).map_err(|error| anyhow!(error))?;
         let job = wishes.job().map_err(|error| anyhow!(error))?;
+        let job = self.shelf.supply(job)?;
         self.note_unused(&job);
         let path = self.folder.join(format!("{id}.safetensors"));
         self.warnings.extend(self.session.write(&job, &path)?);

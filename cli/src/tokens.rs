@@ -4,30 +4,34 @@ use std::process::ExitCode;
 
 use anyhow::anyhow;
 use sd_conditioner::conditioner::chunks_for;
-use sd_conditioner::prompt::{Note, NoteKind};
+use sd_conditioner::prompt::Note;
 use sd_conditioner::tokens::{Chunk, Chunks, TokenId, Tokenizer};
 use sd_conditioner::weights::EncoderId;
 use sd_conditioner::{Family, Request};
 use serde::Serialize;
 
+use crate::embeddings::Shelf;
 use crate::flags::TokensFlags;
-use crate::job::Wishes;
+use crate::job::Side;
+use crate::notes;
 use crate::ui::{self, Done};
 use crate::weights;
+use crate::wishes::Wishes;
 
 /// Chunks and prints.
 pub(crate) fn run(flags: &TokensFlags) -> Done {
     let family = weights::family(&flags.weights)?.unwrap_or(Family::Sd1);
     let job = Wishes::from(flags).job().map_err(|error| anyhow!(error))?;
+    let job = Shelf::open(flags.manner.embeddings.as_deref(), None)?.supply(job)?;
     for warning in job.unused(family) {
         ui::warn(warning);
     }
     let negative = flags.texts.negative.is_some();
     let shown = Shown {
         family: family.name(),
-        profile: job.profile().name(),
-        positive: side(family, job.positive(family)),
-        negative: negative.then(|| side(family, job.negative(family))),
+        profile: flags.manner.profile.name(),
+        positive: side(family, job.request(family, Side::Positive)),
+        negative: negative.then(|| side(family, job.request(family, Side::Negative))),
     };
     if flags.json {
         ui::print(serde_json::to_string(&shown)?)?;
@@ -99,18 +103,8 @@ fn window(chunk: &Chunk) -> Window {
 }
 
 fn told(note: &Note) -> Told {
-    let kind = match note.kind {
-        NoteKind::Cut => "cut",
-        NoteKind::Unbalanced => "unbalanced",
-        NoteKind::UnknownEmbedding => "unknown_embedding",
-        NoteKind::Strength => "strength",
-        NoteKind::ReferenceError => "reference_error",
-        NoteKind::Quirk => "quirk",
-        NoteKind::Length => "length",
-        _ => "other",
-    };
     Told {
-        kind,
+        kind: notes::kind(note.kind),
         span: [note.span.start, note.span.end],
         message: note.message.clone(),
     }

@@ -3,9 +3,13 @@
 
 mod support;
 
+mod embeddings;
 mod encode;
 mod files;
+mod manner;
 mod names;
+mod notes;
 mod requests;
+mod schedules;
 mod tokens;
 mod usage;

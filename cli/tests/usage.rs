@@ -60,6 +60,30 @@ const WRONG: &[(&str, &str)] = &[
         "possible values: openai, open-clip",
     ),
     (
+        "encode|--weights|w|--positive|a|--out|o|--dialect|x",
+        "possible values: plain, comfyui, a1111, compel",
+    ),
+    (
+        "encode|--weights|w|--positive|a|--out|o|--emphasis|x",
+        "expected one of comfyui, a1111-original",
+    ),
+    (
+        "encode|--weights|w|--positive|a|--out|o|--split|comma+merge",
+        "expected one of truncate, groups",
+    ),
+    (
+        "encode|--weights|w|--positive|a|--out|o|--equal-lengths|x",
+        "possible values: empty-windows, repeat, zeros, last-row",
+    ),
+    (
+        "encode|--weights|w|--positive|a|--out|o|--steps|0",
+        "expected 1 to 2000",
+    ),
+    (
+        "encode|--weights|w|--positive|a|--out|o|--hires-steps|5",
+        "--steps",
+    ),
+    (
         "encode|--weights|w|--positive|a|--out|o|--size|1024",
         "expected WIDTHxHEIGHT",
     ),
@@ -156,6 +180,13 @@ const FIXED: &[(&str, &[&str])] = &[
             "--out-dir <DIR>",
             "--variant <VARIANT>",
             "--cleaner <CLEANER>",
+            "--dialect <DIALECT>",
+            "--emphasis <EMPHASIS>",
+            "--split <SPLIT>",
+            "--equal-lengths <EQUAL_LENGTHS>",
+            "--steps <N>",
+            "--hires-steps <M>",
+            "--embeddings <DIR>",
             "--quiet",
         ],
     ),
