@@ -2,8 +2,12 @@
 
 mod batches;
 mod cases;
+mod devices;
+mod emphasis;
 mod open_clip;
 mod precision;
+mod schedules;
+mod tiny16;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

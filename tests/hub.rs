@@ -12,6 +12,8 @@ mod cache;
 #[cfg(feature = "hub")]
 #[path = "hub/download.rs"]
 mod download;
+#[path = "hub/loading.rs"]
+mod loading;
 #[path = "hub/names.rs"]
 mod names;
 #[cfg(feature = "hub")]

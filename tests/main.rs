@@ -14,3 +14,4 @@ mod prompt;
 mod tidy;
 mod tokens;
 mod weights;
+mod windows;

@@ -1,11 +1,16 @@
 //! Every layout gives the same tensors; everything broken gives an error that says what and where.
 
+mod activations;
 mod container;
 mod content;
+mod embedding_folders;
+mod embeddings;
 mod folders;
 mod identity;
 mod layouts;
 mod parts;
+mod paths;
+mod tokenizers;
 mod values;
 
 use std::path::Path;

@@ -1,5 +1,6 @@
 //! A side's texts over the steps of a pass, without encoding them.
 
+use sd_conditioner::Dialect;
 use sd_conditioner::prompt::schedule::{Pass, Schedule};
 use sd_conditioner::prompt::{Note, NoteKind, comments, compose, networks};
 
@@ -9,7 +10,6 @@ use crate::notes::Told;
 /// What prompt editing makes of a text.
 #[derive(Debug)]
 pub(crate) struct Edited {
-    #[expect(dead_code, reason = "for `tokens`")]
     pub(crate) parts: Vec<EditedPart>,
     /// What had to be guessed on the way.
     pub(crate) notes: Vec<Told>,
@@ -17,7 +17,6 @@ pub(crate) struct Edited {
 
 /// One prompt of a composition.
 #[derive(Debug)]
-#[expect(dead_code, reason = "for `tokens`")]
 pub(crate) struct EditedPart {
     pub(crate) weight: f64,
     /// Last step and text.
@@ -29,7 +28,7 @@ pub(crate) struct EditedPart {
 pub(crate) fn read(job: &Job, side: Side, pass: Pass) -> Option<Edited> {
     let source = job.text(side)?;
     let mut notes = Vec::new();
-    let text = if job.cleans_prompt() {
+    let text = if job.choices().clean_prompt {
         let stripped = comments::strip(source);
         let (text, found) = networks::extract(&stripped);
         notes.extend(found.iter().map(|network| {
@@ -40,6 +39,14 @@ pub(crate) fn read(job: &Job, side: Side, pass: Pass) -> Option<Edited> {
     } else {
         source.to_owned()
     };
+    if job.choices().dialect != Dialect::A1111 {
+        let entries = vec![(pass.steps(), text)];
+        let parts = vec![EditedPart {
+            weight: 1.0,
+            entries,
+        }];
+        return Some(Edited { parts, notes });
+    }
     let parts = parts(side, &text).into_iter().map(|(part, weight)| {
         let schedule = Schedule::parse(&part, pass);
         let told = schedule.notes().iter();

@@ -5,13 +5,14 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow};
-use sd_conditioner::{Conditioner, Guidance};
+use sd_conditioner::{Conditioner, Guidance, Result};
 
 use crate::embeddings::Shelf;
 use crate::flags::EncodeFlags;
-use crate::job::{Job, Side};
+use crate::job::Job;
 use crate::progress::Progress;
-use crate::schedules::{self, PassConditionings};
+use crate::schedules::PassConditionings;
+use crate::together::{self, Made};
 use crate::ui::{self, Done};
 use crate::values::Precision;
 use crate::wishes::Wishes;
@@ -33,11 +34,9 @@ pub(crate) fn run(flags: &EncodeFlags, quiet: bool) -> Done {
     let job = Shelf::open(flags.manner.embeddings.as_deref(), None)?.supply(job)?;
     output::check_place(out)?;
     let session = Session::open(flags, &progress)?;
-    for warning in session
-        .unused(&job)
-        .into_iter()
-        .chain(session.write(&job, out)?)
-    {
+    let made = together::encode(&session.text, &job)?;
+    let told = session.write(&job, &made, out)?;
+    for warning in session.unused(&job).into_iter().chain(told) {
         ui::warn(warning);
     }
     progress.summary(format!("wrote {}", out.display()));
@@ -78,17 +77,16 @@ impl Session {
         job.unused(self.text.family())
     }
 
-    /// Encodes one job into one file. Returns what should be told of it.
-    pub(crate) fn write(&self, job: &Job, path: &Path) -> anyhow::Result<Vec<String>> {
-        match job.steps() {
-            None => {
-                let family = self.text.family();
-                let [positive, negative] = Side::BOTH.map(|side| job.request(family, side));
-                self.write_pair(job, &self.text.encode_pair(positive, negative)?, path)
-            }
-            Some(steps) => {
-                self.write_passes(job, &schedules::encode(job, steps, &self.text)?, path)
-            }
+    /// Encodes several jobs; one answer for each, in order.
+    pub(crate) fn encode_all(&self, jobs: &[&Job]) -> Vec<Result<Made>> {
+        together::encode_all(&self.text, jobs)
+    }
+
+    /// Writes what a job gave into a file. Returns what should be told of it.
+    pub(crate) fn write(&self, job: &Job, made: &Made, path: &Path) -> anyhow::Result<Vec<String>> {
+        match made {
+            Made::Pair(guidance) => self.write_pair(job, guidance, path),
+            Made::Passes(passes) => self.write_passes(job, passes, path),
         }
     }
 

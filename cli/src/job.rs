@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use sd_conditioner::profile::Choices;
 use sd_conditioner::{Embeddings, Family, Request, SizeHints};
 
 use crate::embeddings::EmbeddingFile;
@@ -136,9 +137,9 @@ impl Job {
         self.wishes.manner.named()
     }
 
-    /// Whether comments and networks are taken out of the texts first.
-    pub(crate) fn cleans_prompt(&self) -> bool {
-        self.wishes.manner.choices().clean_prompt
+    /// The profile's choices with those that override them.
+    pub(crate) fn choices(&self) -> Choices {
+        self.wishes.manner.choices()
     }
 
     /// The texts with their names, in order: what was given, and nothing else.

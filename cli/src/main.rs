@@ -17,6 +17,7 @@ mod progress;
 mod pull;
 mod requests;
 mod schedules;
+mod together;
 mod tokens;
 mod ui;
 mod values;

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read as _};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -13,70 +13,79 @@ use crate::encode::Session;
 use crate::job::Job;
 use crate::line::Line;
 use crate::progress::Progress;
+use crate::together::Made;
 use crate::ui::{self, Done};
 use crate::wishes::Wishes;
 
 /// No prompt is as long as this; a file without line breaks is not read into memory.
 const LINE_AT_MOST: u64 = 1 << 20;
 
+/// Lines that are encoded together, if they are already there.
+const LINES_TOGETHER: usize = 16;
+
+/// How far a file is read ahead.
+const AHEAD: usize = 1 << 16;
+
+type Lines = BufReader<Box<dyn Read>>;
+
 /// An opened requests file, and where the answers go.
 pub(crate) struct Source {
     name: String,
-    lines: Box<dyn BufRead>,
+    lines: Lines,
     folder: PathBuf,
 }
 
 /// Opens the file (`-` is standard input) and makes the folder.
 pub(crate) fn open(path: &Path, folder: &Path) -> anyhow::Result<Source> {
-    let (name, lines): (String, Box<dyn BufRead>) = if path.as_os_str() == "-" {
+    let (name, bytes): (String, Box<dyn Read>) = if path.as_os_str() == "-" {
         ("standard input".to_owned(), Box::new(io::stdin().lock()))
     } else {
         let name = path.display().to_string();
         let file = File::open(path).with_context(|| name.clone())?;
-        (name, Box::new(BufReader::new(file)))
+        (name, Box::new(file))
     };
     fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     Ok(Source {
         name,
-        lines,
+        lines: BufReader::with_capacity(AHEAD, bytes),
         folder: folder.to_owned(),
     })
 }
 
-/// Encodes line after line; holds one at a time.
+/// Encodes line after line, some of them together; nothing waits for a line that is not there yet.
 pub(crate) fn run(
     source: Source,
     session: &Session,
     (wishes, shelf): (&Wishes, Shelf),
     bar: &Progress,
 ) -> Done {
+    let Source {
+        name,
+        mut lines,
+        folder,
+    } = source;
     let mut run = Run {
         session,
         wishes,
         shelf,
-        folder: &source.folder,
+        bar,
+        name,
+        folder,
         seen: HashSet::new(),
         told: HashSet::new(),
-        warnings: Vec::new(),
+        counts: [0, 0],
     };
-    let mut lines = source.lines;
-    let (mut number, mut written, mut failed) = (0_u64, 0_u64, 0_u64);
-    while let Some(line) = next_line(&mut lines).with_context(|| source.name.clone())? {
+    let (mut number, mut waiting) = (0_u64, Vec::new());
+    while let Some(line) = next_line(&mut lines).with_context(|| run.name.clone())? {
         number += 1;
-        let done = line.and_then(|text| run.one(&text));
-        let place = format!("{}: line {number}", source.name);
-        bar.aside(|| run.tell(&place));
-        match done {
-            Ok(true) => written += 1,
-            Ok(false) => (),
-            Err(error) => {
-                failed += 1;
-                bar.aside(|| ui::error(format!("{place}: {}", ui::describe(&error))));
-            }
+        let read = line.and_then(|text| run.read(&text));
+        waiting.push((number, read));
+        if waiting.len() == LINES_TOGETHER || !lines.buffer().contains(&b'\n') {
+            run.finish(std::mem::take(&mut waiting));
         }
-        bar.counting(written, failed);
     }
     bar.clear();
+    let [written, failed] = run.counts;
     bar.summary(format!("{written} written, {failed} failed"));
     Ok(ExitCode::from(u8::from(failed > 0)))
 }
@@ -85,19 +94,31 @@ struct Run<'a> {
     session: &'a Session,
     wishes: &'a Wishes,
     shelf: Shelf,
-    folder: &'a Path,
+    bar: &'a Progress,
+    name: String,
+    folder: PathBuf,
     seen: HashSet<String>,
     /// Warnings about options that would be the same for every line.
     told: HashSet<String>,
-    /// What is to be said of the line at hand.
+    /// Lines written, lines failed.
+    counts: [u64; 2],
+}
+
+/// A line that can be encoded.
+struct Ready {
+    job: Job,
+    path: PathBuf,
     warnings: Vec<String>,
 }
 
+/// A line and its number; `None` where it is blank.
+type Numbered = (u64, anyhow::Result<Option<Ready>>);
+
 impl Run<'_> {
-    /// Encodes one line; false where it is blank.
-    fn one(&mut self, text: &str) -> anyhow::Result<bool> {
+    /// Reads and checks one line.
+    fn read(&mut self, text: &str) -> anyhow::Result<Option<Ready>> {
         if text.trim().is_empty() {
-            return Ok(false);
+            return Ok(None);
         }
         let line = Line::parse(text).map_err(|error| anyhow!(error))?;
         let id = line.id().map_err(|error| anyhow!(error))?;
@@ -107,24 +128,60 @@ impl Run<'_> {
         let wishes = line.over(self.wishes).map_err(|error| anyhow!(error))?;
         let job = wishes.job().map_err(|error| anyhow!(error))?;
         let job = self.shelf.supply(job)?;
-        self.note_unused(&job);
-        let path = self.folder.join(format!("{id}.safetensors"));
-        self.warnings.extend(self.session.write(&job, &path)?);
-        Ok(true)
-    }
-
-    fn note_unused(&mut self, job: &Job) {
-        let unused = self.session.unused(job).into_iter();
-        let new: Vec<String> = unused
+        let unused = self.session.unused(&job).into_iter();
+        let warnings = unused
             .filter(|text| self.told.insert(text.clone()))
             .collect();
-        self.warnings.extend(new);
+        let path = self.folder.join(format!("{id}.safetensors"));
+        Ok(Some(Ready {
+            job,
+            path,
+            warnings,
+        }))
     }
 
-    fn tell(&mut self, place: &str) {
-        for warning in self.warnings.drain(..) {
-            ui::warn(format!("{place}: {warning}"));
+    /// Encodes and writes what was read, and tells of each line in order.
+    fn finish(&mut self, lines: Vec<Numbered>) {
+        let ready = lines
+            .iter()
+            .filter_map(|(_, line)| line.as_ref().ok()?.as_ref());
+        let jobs: Vec<&Job> = ready.map(|ready| &ready.job).collect();
+        let mut encoded = self.session.encode_all(&jobs).into_iter();
+        for (number, line) in lines {
+            let (warnings, written) = match line {
+                Ok(None) => continue,
+                Err(error) => (Vec::new(), Err(error)),
+                Ok(Some(ready)) => self.write(ready, encoded.next()),
+            };
+            self.tell(number, &warnings, written);
         }
+    }
+
+    fn write(
+        &self,
+        ready: Ready,
+        encoded: Option<sd_conditioner::Result<Made>>,
+    ) -> (Vec<String>, anyhow::Result<()>) {
+        let mut warnings = ready.warnings;
+        let written = encoded
+            .context("nothing was encoded")
+            .and_then(|encoded| self.session.write(&ready.job, &encoded?, &ready.path))
+            .map(|notes| warnings.extend(notes));
+        (warnings, written)
+    }
+
+    fn tell(&mut self, number: u64, warnings: &[String], written: anyhow::Result<()>) {
+        let place = format!("{}: line {number}", self.name);
+        self.counts[usize::from(written.is_err())] += 1;
+        self.bar.aside(|| {
+            for warning in warnings {
+                ui::warn(format!("{place}: {warning}"));
+            }
+            if let Err(error) = written {
+                ui::error(format!("{place}: {}", ui::describe(&error)));
+            }
+        });
+        self.bar.counting(self.counts[0], self.counts[1]);
     }
 }
 

@@ -1,10 +1,13 @@
 //! `encode --requests`: good and bad lines.
 
+use std::io::Write as _;
 use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use tempfile::tempdir;
 
-use crate::support::{Ran, encode, read, run, run_with_input};
+use crate::support::{Ran, command, encode, read, run, run_with_input};
 
 pub(crate) fn requests(folder: &Path, family: &str, lines: &str, more: &[&str]) -> Ran {
     let file = folder.join("requests.jsonl");
@@ -62,6 +65,64 @@ fn good_lines_are_the_same_as_single_commands() {
             "{id}"
         );
     }
+}
+
+/// More lines than are encoded together, of different lengths and manners, one of them bad.
+#[test]
+fn lines_together_are_the_same_as_alone() {
+    let long = "a wooden bridge, crowded with people, ".repeat(12);
+    let lines: Vec<String> = (0..20_usize)
+        .map(|number| {
+            let profile = ["comfyui", "a1111", "diffusers"][number % 3];
+            let positive = if number % 4 == 0 { &long } else { "a cat" };
+            let skip = if number == 5 { 99 } else { -2 };
+            let skip = if profile == "comfyui" || number == 5 { skip } else { 2 };
+            format!(
+                r#"{{"id":"{number}","positive":"{positive} {number}","negative":"fog","profile":"{profile}","clip_skip":{skip}}}"#
+            )
+        })
+        .collect();
+    let together = tempdir().unwrap();
+    let ran = requests(together.path(), "sdxl", &lines.join("\n"), &[]).expect(1);
+    assert!(ran.stderr.contains("19 written, 1 failed"), "{ran:?}");
+    assert!(ran.error().contains("line 6: "));
+    for number in [0_usize, 1, 8, 17, 19] {
+        let alone = tempdir().unwrap();
+        requests(alone.path(), "sdxl", &lines[number], &[]).expect(0);
+        let written = [&together, &alone].map(|folder| {
+            let path = folder.path().join(format!("out/{number}.safetensors"));
+            std::fs::read(path).unwrap()
+        });
+        assert!(written[0] == written[1], "line {}", number + 1);
+    }
+}
+
+/// A program may wait for one answer before it asks for the next.
+#[test]
+fn nothing_waits_for_the_next_line() {
+    let folder = tempdir().unwrap();
+    let out = folder.path().join("out");
+    let start = ["encode", "--random-weights", "--tiny", "--family", "sd1"];
+    let target = ["--requests", "-", "--out-dir", out.to_str().unwrap()];
+    let mut child = command(&[&start[..], &target[..]].concat())
+        .stdin(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    for id in ["a", "b"] {
+        writeln!(input, r#"{{"id":"{id}","positive":"a cat"}}"#).unwrap();
+        let begun = Instant::now();
+        while !out.join(format!("{id}.safetensors")).exists() {
+            assert!(
+                begun.elapsed() < Duration::from_secs(60),
+                "no answer to {id}"
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    drop(input);
+    assert!(child.wait().unwrap().success());
 }
 
 #[test]

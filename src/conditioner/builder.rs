@@ -6,7 +6,8 @@ use std::sync::Arc;
 use candle_core::{DType, Device};
 
 use crate::encoder::{ClipConfig, ClipText};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
+use crate::hub::{self, Hub};
 use crate::kernels::{self, Kernels, Reference};
 use crate::weights::{
     self, Checkpoint, EncoderId, Family, LoadReport, Synthetic, SyntheticSize, TensorSource,
@@ -118,6 +119,30 @@ impl Builder {
         self.finish(family, &sources, report, fingerprints.join("+"), progress)
     }
 
+    /// Loads a checkpoint by its name in the hub's catalog (`sdxl`): from the cache, or downloaded
+    /// where the feature `hub` is built in. The family is the catalog's unless one was set.
+    pub fn from_hub(self, hub: &Hub, name: &str) -> Result<Conditioner> {
+        self.from_hub_with_progress(hub, name, &mut |_| (), &mut |_, _, _| ())
+    }
+
+    /// The same, telling how far the files have come, and then the encoders.
+    pub fn from_hub_with_progress(
+        self,
+        hub: &Hub,
+        name: &str,
+        fetching: &mut dyn FnMut(hub::Progress<'_>),
+        loading: Progress<'_>,
+    ) -> Result<Conditioner> {
+        let fetched = hub.fetch(name, fetching)?;
+        let parts = fetched.open()?;
+        let builder = Builder {
+            family: self.family.or(Some(fetched.family)),
+            ..self
+        };
+        let loaded = builder.load_with_progress(&parts, loading);
+        loaded.map_err(|error| fetched.name_what_to_delete(error))
+    }
+
     /// Builds seeded encoders by [`Synthetic`]'s rule. Their embeddings mean nothing.
     pub fn random_weights(
         self,
@@ -150,6 +175,60 @@ impl Builder {
         )
     }
 
+    /// Takes encoders from any source, with dimensions as given; for archives of your own and for
+    /// towers with other heads than Stable Diffusion's. In the family's order.
+    pub fn load_sources(
+        self,
+        family: Family,
+        encoders: &[(ClipConfig, &dyn TensorSource)],
+    ) -> Result<Conditioner> {
+        let given: Vec<EncoderId> = encoders.iter().map(|(config, _)| config.encoder).collect();
+        if given != family.encoders() {
+            let message = format!("{family} wants {:?}, not {given:?}", family.encoders());
+            return Err(Error::new(ErrorKind::Mismatch, message));
+        }
+        let kernels = self.kernels()?;
+        let part = |(config, source): &(ClipConfig, &dyn TensorSource)| {
+            let (dtype, device) = (self.dtype, &self.device);
+            let kernels = kernels.clone();
+            let clip = ClipText::load(*source, config, dtype, kernels, device, &mut |_, _| ())?;
+            Ok(Part {
+                id: config.encoder,
+                clip,
+            })
+        };
+        let parts = encoders.iter().map(part).collect::<Result<_>>()?;
+        Ok(self.wrapped(family, parts, LoadReport::default(), "sources".to_owned()))
+    }
+
+    fn kernels(&self) -> Result<Arc<dyn Kernels>> {
+        if self.reference {
+            return Ok(Arc::new(Reference::new(&self.device)?));
+        }
+        kernels::choose(&self.device)
+    }
+
+    fn wrapped(
+        self,
+        family: Family,
+        parts: Vec<Part>,
+        report: LoadReport,
+        fingerprint: String,
+    ) -> Conditioner {
+        let inner = Inner {
+            family,
+            parts,
+            report,
+            fingerprint,
+            dtype: self.dtype,
+            output: self.output.unwrap_or(self.dtype),
+            device: self.device,
+        };
+        Conditioner {
+            inner: Arc::new(inner),
+        }
+    }
+
     fn finish(
         self,
         family: Family,
@@ -158,11 +237,7 @@ impl Builder {
         fingerprint: String,
         progress: Progress<'_>,
     ) -> Result<Conditioner> {
-        let kernels: Arc<dyn Kernels> = if self.reference {
-            Arc::new(Reference::new(&self.device)?)
-        } else {
-            kernels::choose(&self.device)?
-        };
+        let kernels = self.kernels()?;
         let mut parts = Vec::with_capacity(sources.len());
         for (id, source) in sources {
             let source = Watched {
@@ -175,18 +250,7 @@ impl Builder {
                 clip: self.load_one(&source, kernels.clone(), progress)?,
             });
         }
-        let inner = Inner {
-            family,
-            parts,
-            report,
-            fingerprint,
-            dtype: self.dtype,
-            output: self.output.unwrap_or(self.dtype),
-            device: self.device,
-        };
-        Ok(Conditioner {
-            inner: Arc::new(inner),
-        })
+        Ok(self.wrapped(family, parts, report, fingerprint))
     }
 
     fn load_one(

@@ -29,6 +29,7 @@ use self::plan::{Planned, Tower};
 use crate::conditioning::{Conditioning, Guidance};
 use crate::encoder::ClipText;
 use crate::error::Result;
+use crate::hub::{Hub, HubOptions};
 use crate::tokens::Chunks;
 use crate::weights::{EncoderId, Family, LoadReport};
 
@@ -71,6 +72,20 @@ impl Conditioner {
     /// Loads a checkpoint on the CPU in f32, whatever its format, layout and family.
     pub fn open(path: impl AsRef<Path>) -> Result<Conditioner> {
         Conditioner::builder().open(path)
+    }
+
+    /// Loads a checkpoint by name (`sd15`, `sdxl`, …: the names of `weights.toml`) on the CPU in f32,
+    /// from the hub's cache or, in builds with the feature `hub`, from the hub.
+    ///
+    /// ```no_run
+    /// use sd_conditioner::{Conditioner, hub::HubOptions};
+    /// let cache_dir = Some("/data/huggingface/hub".into());
+    /// let text = Conditioner::from_hub("sdxl", HubOptions { cache_dir, ..HubOptions::default() })?;
+    /// println!("{}", text.family());
+    /// # Ok::<(), sd_conditioner::Error>(())
+    /// ```
+    pub fn from_hub(name: &str, options: HubOptions) -> Result<Conditioner> {
+        Conditioner::builder().from_hub(&Hub::new(options), name)
     }
 
     /// Device, precision and family to choose.

@@ -9,9 +9,9 @@ use crate::prompt::{Dialect, Note, NoteKind, Piece, Prompt};
 use crate::tokens::{Chunk, ChunkRule, Chunks, Lexicon, Split, Tokenizer};
 use crate::weights::EncoderId;
 
-use super::Request;
 use super::embeddings::EncoderLexicon;
 use super::prepare::Prepared;
+use super::{Request, schedule};
 
 /// What one encoder is to do for one request.
 #[derive(Clone, Debug)]
@@ -89,6 +89,8 @@ pub(super) fn plan(towers: &[Tower], request: &Request<'_>, fill: usize) -> Vec<
     let each = towers.iter().enumerate().map(|(place, tower)| {
         let prepared = Prepared::of(request.text_for(place), rules);
         let prompt = Prompt::parse(&prepared.text, dialect(rules));
+        let unread = schedule::unread(&prepared.text, rules.dialect, request.is_negative());
+        let notes = unread.into_iter().chain(prompt.notes().iter().cloned());
         let lexicon = EncoderLexicon {
             embeddings: request.embeddings_given(),
             encoder: tower.id,
@@ -100,7 +102,7 @@ pub(super) fn plan(towers: &[Tower], request: &Request<'_>, fill: usize) -> Vec<
             lexicon: &lexicon,
             fill,
         };
-        let mut planned = plan.plan(&prompt, prompt.notes().to_vec());
+        let mut planned = plan.plan(&prompt, notes.collect());
         to_source(&mut planned, &prepared);
         planned
     });

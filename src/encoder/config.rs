@@ -24,7 +24,8 @@ pub struct ClipConfig {
     pub mlp_width: usize,
     /// Rows of the token-embedding table; 49408 or more.
     pub vocabulary: usize,
-    /// The non-linearity. No tensor tells it, so it follows from the encoder.
+    /// The non-linearity. No tensor tells it: it is what the source's configuration names, or else
+    /// follows from the encoder.
     pub activation: Activation,
     /// Channels of the projected pooled vector, where the file has a projection.
     pub projection: Option<usize>,
@@ -49,7 +50,10 @@ impl ClipConfig {
             heads: width / HEAD_WIDTH,
             mlp_width,
             vocabulary,
-            activation: activation(encoder),
+            activation: match source.hidden_act() {
+                Some(name) => named(name)?,
+                None => activation(encoder),
+            },
             projection,
         })
     }
@@ -61,6 +65,20 @@ const fn activation(encoder: EncoderId) -> Activation {
     match encoder {
         EncoderId::ClipL => Activation::QuickGelu,
         EncoderId::OpenClipH | EncoderId::OpenClipG => Activation::GeluErf,
+    }
+}
+
+/// What transformers calls them (`ACT2FN` in its `activations.py`).
+fn named(name: &str) -> Result<Activation> {
+    match name {
+        "quick_gelu" => Ok(Activation::QuickGelu),
+        "gelu" => Ok(Activation::GeluErf),
+        "gelu_new" | "gelu_pytorch_tanh" => Ok(Activation::GeluTanh),
+        _ => {
+            let message = format!("the activation `{name}` is not one that CLIP encoders have");
+            let error = Error::new(ErrorKind::Unsupported, message);
+            Err(error.hint("quick_gelu, gelu, gelu_new and gelu_pytorch_tanh are known"))
+        }
     }
 }
 

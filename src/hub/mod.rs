@@ -38,7 +38,7 @@ pub use verify::to_delete;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::weights::Family;
+use crate::weights::{Checkpoint, Family};
 use cache::{Cache, Cached};
 
 /// A catalog, a cache, and perhaps a hub to fill the cache from.
@@ -249,6 +249,36 @@ impl Hub {
             }
         }
         Err(all_gone(entry, gone))
+    }
+}
+
+impl Fetched {
+    /// Reads the headers of its files, in their order. The error for a damaged one says what to
+    /// delete from the cache.
+    pub fn open(&self) -> Result<Vec<Checkpoint>> {
+        let opened = self.paths.iter().map(|path| Checkpoint::open(path));
+        let opened: Result<Vec<Checkpoint>> = opened.collect();
+        opened.map_err(|error| self.name_what_to_delete(error))
+    }
+
+    /// An error about one of its files, with what to delete so that the file is fetched afresh, if
+    /// its bytes are what is wrong.
+    pub fn name_what_to_delete(&self, error: Error) -> Error {
+        let ours = error
+            .path()
+            .and_then(|path| self.paths.iter().find(|ours| *ours == path));
+        let damaged = matches!(
+            error.kind(),
+            ErrorKind::FileFormat
+                | ErrorKind::UnknownLayout
+                | ErrorKind::MissingTensor
+                | ErrorKind::TensorShape
+                | ErrorKind::TensorValue
+        );
+        match ours.filter(|_| damaged) {
+            Some(path) => verify::damaged(path, error),
+            None => error,
+        }
     }
 }
 

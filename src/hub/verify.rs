@@ -59,6 +59,19 @@ pub fn to_delete(path: &Path) -> String {
     }
 }
 
+/// The same error with the hint of [`to_delete`] after its own.
+pub(super) fn damaged(path: &Path, error: Error) -> Error {
+    let mut told = Error::new(error.kind(), error.message()).at_path(path);
+    if let Some(tensor) = error.tensor() {
+        told = told.at_tensor(tensor);
+    }
+    let hint = match error.hint_text() {
+        Some(hint) => format!("{hint}; {}", to_delete(path)),
+        None => to_delete(path),
+    };
+    told.hint(hint).because(error)
+}
+
 fn is_link(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink())
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::format::archive::Archive;
+use super::format::archive::{Archive, Entry};
 use super::format::folder::Config;
 use super::layout::family::Decision;
 use super::layout::{Layout, Tower};
@@ -108,9 +108,10 @@ impl Checkpoint {
         Some(located.tower.layout)
     }
 
-    /// `hidden_act` of a folder's `config.json`: tensors cannot tell which activation they were
-    /// trained with. `None` where there is no configuration; then L has `quick_gelu`, H and G
-    /// `gelu` (the exact one).
+    /// `hidden_act` of a folder's `config.json`, which the encoder is given: tensors cannot tell
+    /// which activation they were trained with. A configuration that leaves it out means
+    /// `quick_gelu`, as in transformers. `None` where there is no configuration; then L has
+    /// `quick_gelu`, H and G `gelu` (the exact one).
     pub fn hidden_act(&self, encoder: EncoderId) -> Option<&str> {
         self.located(encoder)?
             .config
@@ -135,10 +136,7 @@ impl Checkpoint {
             return Err(Error::new(ErrorKind::MissingTensor, message).at_path(&self.path));
         };
         located.tower.check(&located.archive)?;
-        Ok(Box::new(TowerSource::new(
-            Arc::clone(&located.archive),
-            &located.tower,
-        )))
+        Ok(Box::new(TowerSource::new(located)))
     }
 
     /// True if the encoder has a projection, which pooled output of G needs.
@@ -158,23 +156,13 @@ impl Checkpoint {
     }
 
     /// A cheap identity: SHA-256, in hexadecimal, of names, types, shapes and places of the
-    /// encoders' tensors and the length of the files. Two checkpoints with other values but the same
-    /// header have the same one: it is not a hash of the content.
+    /// encoders' tensors, the length of the files, and 4 KiB out of up to 16 matrices of each
+    /// encoder, spread over its depth. Trained, merged and pruned checkpoints differ in those; it is
+    /// not a hash of the whole content. What cannot be read any more counts as empty.
     pub fn fingerprint(&self) -> String {
         let mut hash = Sha256::new();
         for located in &self.encoders {
-            hash.update(format!(
-                "{} {}\n",
-                located.tower.found.encoder,
-                located.archive.n_bytes()
-            ));
-            let names = located.tower.used.iter();
-            for (name, entry) in
-                names.filter_map(|name| Some((name, located.archive.entries.get(name)?)))
-            {
-                let (dtype, shape, start) = (entry.dtype, &entry.shape, entry.start);
-                hash.update(format!("{name} {dtype} {shape:?} {} {start}\n", entry.part));
-            }
+            located.identify(&mut hash);
         }
         let mut text = String::new();
         for byte in hash.finalize() {
@@ -187,5 +175,58 @@ impl Checkpoint {
         self.encoders
             .iter()
             .find(|located| located.tower.found.encoder == encoder)
+    }
+}
+
+/// Matrices of an encoder of which a fingerprint takes a sample, and how much of each.
+const SAMPLES: usize = 16;
+const SAMPLE_BYTES: u64 = 4096;
+
+impl Located {
+    /// Adds to a fingerprint what is known of the tensors, and a sample of their values.
+    fn identify(&self, hash: &mut Sha256) {
+        let Located { archive, tower, .. } = self;
+        hash.update(format!("{} {}\n", tower.found.encoder, archive.n_bytes()));
+        let entry = |name: &String| archive.entries.get(name);
+        let used: Vec<&Entry> = tower.used.iter().filter_map(entry).collect();
+        for one in &used {
+            let (name, dtype, shape) = (&one.file_name, one.dtype, &one.shape);
+            hash.update(format!(
+                "{name} {dtype} {shape:?} {} {}\n",
+                one.part, one.start
+            ));
+        }
+        let matrices: Vec<&Entry> = used
+            .into_iter()
+            .filter(|one| one.shape.len() == 2)
+            .collect();
+        for one in spread(&matrices, SAMPLES) {
+            let sample = archive.read(one, 0..one.n_bytes.min(SAMPLE_BYTES));
+            hash.update(sample.unwrap_or_default());
+        }
+    }
+}
+
+/// Up to `count` of all, at even distances, first and last included.
+fn spread<T: Copy>(all: &[T], count: usize) -> impl Iterator<Item = T> {
+    let count = count.min(all.len());
+    let steps = count.saturating_sub(1).max(1);
+    (0..count).map(move |step| all[step * (all.len() - 1) / steps])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::spread;
+
+    #[test]
+    fn samples_are_spread() {
+        let taken = |length: usize| {
+            let all: Vec<usize> = (0..length).collect();
+            spread(&all, 4).collect::<Vec<_>>()
+        };
+        assert!(taken(0).is_empty());
+        assert_eq!(taken(1), [0]);
+        assert_eq!(taken(3), [0, 1, 2]);
+        assert_eq!(taken(100), [0, 33, 66, 99]);
     }
 }

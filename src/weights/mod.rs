@@ -138,6 +138,13 @@ pub trait TensorSource: fmt::Debug + Send + Sync {
 
     /// Reads one tensor, converted to `dtype` on `device`.
     fn load(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor>;
+
+    /// The activation that a configuration beside the tensors names (`quick_gelu`, `gelu`,
+    /// `gelu_new`…): no tensor tells it. `None` where there is no configuration; then it follows
+    /// from the encoder.
+    fn hidden_act(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// What became of a file's tensors.

@@ -164,23 +164,28 @@ fn locate(component: Component, notes: &mut Vec<String>) -> Result<Located> {
     if tower.found.style == Style::HuggingFace {
         tower.layout = Layout::Diffusers;
     }
-    let expected = if tower.found.encoder == EncoderId::ClipL {
-        "quick_gelu"
-    } else {
-        "gelu"
-    };
-    if let Some(act) = config.hidden_act.as_deref().filter(|act| *act != expected) {
-        let encoder = tower.found.encoder;
-        notes.push(format!(
-            "config.json gives {encoder} the activation `{act}`; usual is `{expected}`"
-        ));
-    }
+    notes.extend(activation_note(&config, tower.found.encoder));
     Ok(Located {
         archive: Arc::new(archive),
         tower,
         config: Some(config),
     })
 }
+
+/// A note if the configuration names another activation than the encoder usually has.
+fn activation_note(config: &Config, encoder: EncoderId) -> Option<String> {
+    let usual = match encoder {
+        EncoderId::ClipL => "quick_gelu",
+        EncoderId::OpenClipH | EncoderId::OpenClipG => "gelu",
+    };
+    let named = config.hidden_act.as_deref()?;
+    (named != usual).then(|| {
+        format!("config.json gives {encoder} the activation `{named}`, which is used; usual is `{usual}`")
+    })
+}
+
+/// Activations that a configuration may name.
+const ACTIVATIONS: [&str; 4] = ["quick_gelu", "gelu", "gelu_new", "gelu_pytorch_tanh"];
 
 /// Numbers of the configuration that the tensors contradict. `projection_dim` is not among them:
 /// SD 2.x folders say 512 and have no projection.
@@ -216,6 +221,15 @@ fn contradictions(config: &Config, tower: &Tower) -> Result<()> {
     if let Some((field, Some(told), found)) = wrong {
         let message = format!("`{field}` is {told}, but the tensors have {found}");
         return Err(Error::new(ErrorKind::Mismatch, message));
+    }
+    let strange = config
+        .hidden_act
+        .as_deref()
+        .filter(|act| !ACTIVATIONS.contains(act));
+    if let Some(act) = strange {
+        let message = format!("`hidden_act` is `{act}`, which no CLIP text encoder has");
+        let known = format!("known are {}", ACTIVATIONS.join(", "));
+        return Err(Error::new(ErrorKind::Unsupported, message).hint(known));
     }
     match config.layer_norm_eps {
         Some(epsilon) if (epsilon - 1e-5).abs() > 1e-9 => {

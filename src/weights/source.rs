@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
+use super::checkpoint::Located;
 use super::format::archive::{Archive, Entry};
 use super::format::decode::{self, Flaw};
 use super::layout::names::Part;
-use super::layout::tower::{Recipe, Tower};
+use super::layout::tower::Recipe;
 use super::{EncoderId, TensorInfo, TensorSource};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -19,14 +20,21 @@ pub(super) struct TowerSource {
     archive: Arc<Archive>,
     encoder: EncoderId,
     recipes: BTreeMap<String, Recipe>,
+    hidden_act: Option<String>,
 }
 
 impl TowerSource {
-    pub(super) fn new(archive: Arc<Archive>, tower: &Tower) -> TowerSource {
-        TowerSource {
+    pub(super) fn new(located: &Located) -> TowerSource {
+        let Located {
             archive,
+            tower,
+            config,
+        } = located;
+        TowerSource {
+            archive: Arc::clone(archive),
             encoder: tower.found.encoder,
             recipes: tower.recipes.clone(),
+            hidden_act: config.as_ref().and_then(|config| config.hidden_act.clone()),
         }
     }
 
@@ -107,6 +115,10 @@ impl TensorSource for TowerSource {
             let path = self.archive.path_of(&recipe.entry);
             error.at_tensor(&recipe.entry.file_name).at_path(path)
         })
+    }
+
+    fn hidden_act(&self) -> Option<&str> {
+        self.hidden_act.as_deref()
     }
 }
 

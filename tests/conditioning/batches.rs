@@ -1,9 +1,14 @@
 //! Many requests in one call give what each gives alone, bit for bit.
 
+use sd_conditioner::profile::DIALECTS;
 use sd_conditioner::weights::SyntheticSize;
-use sd_conditioner::{Conditioner, Conditioning, Family, Profile, Request, SizeHints};
+use sd_conditioner::{
+    Conditioner, Conditioning, Embeddings, Emphasis, Family, Profile, Request, SizeHints,
+};
 
 use crate::support::close::bits;
+use crate::support::embeddings;
+use crate::support::entries::Stored;
 
 const LONG: &str = "a sprawling night market beside a slow river, paper lanterns in every colour, \
     steam rising from copper pots, children chasing a small brown dog between the stalls, a \
@@ -11,14 +16,33 @@ const LONG: &str = "a sprawling night market beside a slow river, paper lanterns
     thin crescent moon, a wooden bridge crowded with people, cables of fairy lights, detailed \
     brushwork, warm highlights and deep blue shadows";
 
-fn requests() -> Vec<Request<'static>> {
+/// Strengths, embeddings, broken brackets, blends, nothing: in each tool's own syntax or not.
+const TEXTS: [&str; 9] = [
+    "a photo of a cat",
+    LONG,
+    "",
+    "a (red:1.4) car [beside] ((trees)) BREAK embedding:synth-xl-two (synth-xl-two:1.2)",
+    "a red++ car (beside)0.4 trees-- <synth-xl-two>",
+    r#"("a cat", "a dog+").blend(0.3, 0.6, no_normalize)"#,
+    r#"("a cat", "a dog+").and(1, 0.5)"#,
+    "((((broken :1.2.3) ]]] \\",
+    "(a:nan) (b:1e400) embedding:missing \u{0} é 日本語",
+];
+
+fn requests(set: &Embeddings) -> Vec<Request<'_>> {
     let mut requests = Vec::new();
     for profile in Profile::ALL {
-        requests.push(Request::new("a photo of a cat").profile(profile));
-        requests.push(Request::new(LONG).profile(profile));
+        for text in TEXTS {
+            requests.push(Request::new(text).profile(profile).embeddings(set));
+        }
         requests.push(Request::new("").profile(profile).as_negative());
         requests.push(Request::absent().profile(profile).as_negative());
         requests.push(Request::per_encoder("a cat", LONG).profile(profile));
+    }
+    for (_, dialect) in DIALECTS {
+        let emphasis = Emphasis::named("adv:length+mean:compel").unwrap();
+        let request = Request::new(TEXTS[3]).dialect(dialect).emphasis(emphasis);
+        requests.push(request.embeddings(set));
     }
     let skipped = Request::new("a photo of a cat").profile(Profile::ComfyUi);
     requests.push(skipped.clip_skip(-3).size(SizeHints::new(640, 1536)));
@@ -27,11 +51,14 @@ fn requests() -> Vec<Request<'static>> {
 
 #[test]
 fn a_batch_equals_its_parts() {
+    let folder = tempfile::tempdir().unwrap();
+    embeddings::write(folder.path(), Stored::F32);
+    let set = Embeddings::folder(folder.path()).unwrap();
     for family in Family::ALL {
         let conditioner = Conditioner::builder()
             .random_weights(family, SyntheticSize::Tiny, 5)
             .unwrap();
-        let requests = requests();
+        let requests = requests(&set);
         let together = conditioner.encode_batch(&requests).unwrap();
         for (index, (request, joint)) in requests.into_iter().zip(together).enumerate() {
             let alone = conditioner.encode(request).unwrap();
@@ -39,6 +66,7 @@ fn a_batch_equals_its_parts() {
             let pooled = |side: &Conditioning| side.pooled().map(bits);
             assert!(bits(alone.context()) == bits(joint.context()), "{what}");
             assert!(pooled(&alone) == pooled(&joint), "{what}: pooled");
+            assert_eq!(alone.notes(), joint.notes(), "{what}");
         }
     }
 }
@@ -48,15 +76,19 @@ fn a_pair_has_one_length() {
     let conditioner = Conditioner::builder()
         .random_weights(Family::Sdxl, SyntheticSize::Tiny, 5)
         .unwrap();
-    for (profile, windows) in [
-        (Profile::Diffusers, 1),
-        (Profile::ComfyUi, 2),
-        (Profile::A1111, 2),
-    ] {
-        let positive = Request::new(LONG).profile(profile);
-        let negative = Request::new("blurry").profile(profile);
-        let pair = conditioner.encode_pair(positive, negative).unwrap();
-        assert_eq!(pair.positive().tokens(), 77 * windows, "{profile:?}");
-        assert_eq!(pair.stacked().unwrap().context().dims()[0], 2);
+    for profile in Profile::ALL {
+        for (first, second) in [(LONG, "blurry"), ("blurry", LONG), (LONG, LONG), ("", "")] {
+            let positive = Request::new(first).profile(profile);
+            let negative = Request::new(second).profile(profile);
+            let pair = conditioner.encode_pair(positive, negative).unwrap();
+            let long = first == LONG || second == LONG && profile != Profile::Diffusers;
+            let windows = if long && profile != Profile::Diffusers {
+                2
+            } else {
+                1
+            };
+            assert_eq!(pair.positive().tokens(), 77 * windows, "{profile:?}");
+            assert_eq!(pair.stacked().unwrap().context().dims()[0], 2);
+        }
     }
 }

@@ -43,6 +43,8 @@ pub(super) enum Answer {
     Good,
     /// As if the file were these bytes, under the right name.
     Bytes(Vec<u8>),
+    /// Another file than the usual one, under its own name.
+    File(Arc<Vec<u8>>),
     /// Promises the file and closes after this many bytes.
     Truncated(usize),
     /// Sends these many bytes and then nothing, for a while.
@@ -156,6 +158,12 @@ fn reply(stream: &TcpStream, request: &Request, answer: Answer) -> std::io::Resu
         Answer::Bytes(bytes) => send(stream, request, &bytes, &good, COMMIT, |out, body| {
             out.write_all(body)
         }),
+        Answer::File(bytes) => {
+            let own = sha256(&bytes);
+            send(stream, request, &bytes, &own, COMMIT, |out, body| {
+                out.write_all(body)
+            })
+        }
         Answer::Names { etag, commit } => {
             send(stream, request, CONTENT, &etag, &commit, |out, body| {
                 out.write_all(body)

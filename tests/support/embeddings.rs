@@ -12,11 +12,11 @@ pub(crate) const SEED: u64 = 73;
 /// Widths of the tiny L, H and G.
 pub(crate) const WIDTHS: [usize; 3] = [128, 192, 256];
 
-/// A file's stem, then key and shape of each tensor.
-type File = (&'static str, &'static [(&'static str, [usize; 2])]);
+/// Key and shape of each tensor of a file.
+type Tensors = &'static [(&'static str, [usize; 2])];
 
-/// All of them.
-pub(crate) const FILES: [File; 5] = [
+/// Files and what is in them.
+pub(crate) const FILES: [(&str, Tensors); 5] = [
     ("synth-one", &[("emb_params", [1, WIDTHS[0]])]),
     ("synth-three", &[("emb_params", [3, WIDTHS[0]])]),
     ("synth-concept", &[("<synth-concept>", [1, WIDTHS[0]])]),

@@ -30,6 +30,9 @@ pub(crate) struct Case {
     pub tensors: BTreeMap<String, Stored>,
     #[serde(default)]
     pub tokens: BTreeMap<String, Value>,
+    /// What a program says beside its tensors: A1111's schedules.
+    #[serde(default)]
+    pub extra: Value,
     pub tolerance: Tolerance,
 }
 

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::archive::Archive;
-use super::shards;
+use super::{shards, vocabulary};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The longest configuration that is read; real ones have some hundred bytes.
@@ -14,6 +14,9 @@ const MAX_CONFIG: u64 = 1 << 20;
 
 /// The folders that may hold a text encoder.
 pub(crate) const SLOTS: [&str; 2] = ["text_encoder", "text_encoder_2"];
+
+/// The folders of their tokenizers.
+const TOKENIZERS: [&str; 2] = ["tokenizer", "tokenizer_2"];
 
 /// One text encoder's folder.
 #[derive(Debug)]
@@ -88,7 +91,7 @@ fn pipeline(path: &Path, index: &Value, variant: Option<&str>) -> Result<Folder>
     }
     let mut notes = Vec::new();
     let mut components = Vec::new();
-    for slot in SLOTS {
+    for (slot, tokenizer) in SLOTS.into_iter().zip(TOKENIZERS) {
         let Some(value) = index.get(slot) else {
             continue;
         };
@@ -96,6 +99,7 @@ fn pipeline(path: &Path, index: &Value, variant: Option<&str>) -> Result<Folder>
             Slot::Absent => {}
             Slot::Class("CLIPTextModel" | "CLIPTextModelWithProjection" | "CLIPModel") => {
                 components.push(component(&path.join(slot), variant, &mut notes)?);
+                notes.extend(vocabulary::check(&path.join(tokenizer))?);
             }
             Slot::Class(other) => {
                 let message = format!("`{slot}` is a `{other}`, not a CLIP text encoder");

@@ -7,3 +7,4 @@ pub(crate) mod folder;
 pub(crate) mod header;
 pub(crate) mod shards;
 pub(crate) mod sniff;
+pub(crate) mod vocabulary;

@@ -81,18 +81,24 @@ fn beside(index_path: &Path, name: &str) -> Result<std::path::PathBuf> {
 
 /// Reads a JSON file of a bounded length.
 pub(super) fn read_json<T: for<'de> Deserialize<'de>>(path: &Path, limit: u64) -> Result<T> {
+    let text = read_bytes(path, limit)?;
+    serde_json::from_slice(&text).map_err(|error| {
+        let message = format!("this JSON file cannot be read: {error}");
+        broken(message).because(error).at_path(path)
+    })
+}
+
+/// Reads a whole file of a bounded length.
+pub(super) fn read_bytes(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let (file, length) = file::open(path)?;
     if length > limit {
-        let message = format!("{length} bytes are too many for this JSON file");
+        let message = format!("{length} bytes are too many for a file of this kind");
         return Err(broken(message).at_path(path));
     }
     let mut text = Vec::new();
     let read = file.take(limit).read_to_end(&mut text);
     read.map_err(|error| Error::io(path, error))?;
-    serde_json::from_slice(&text).map_err(|error| {
-        let message = format!("this JSON file cannot be read: {error}");
-        broken(message).because(error).at_path(path)
-    })
+    Ok(text)
 }
 
 fn broken(message: String) -> Error {

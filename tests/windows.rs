@@ -1,0 +1,196 @@
+//! Window rules at their edges, as the reference programs were seen to behave.
+
+use sd_conditioner::prompt::NoteKind;
+use sd_conditioner::tokens::{
+    Chunk, Chunks, END_OF_TEXT, FIRST_ADDED_ID, Known, Lexicon, Tokenizer, Trigger,
+};
+use sd_conditioner::weights::EncoderId;
+use sd_conditioner::{Profile, Prompt};
+
+/// Two embeddings: `ti` with two vectors, `wide` that does not fit.
+struct Two;
+
+impl Lexicon for Two {
+    fn names(&self) -> Vec<String> {
+        vec!["ti".into(), "wide".into()]
+    }
+
+    fn find(&self, name: &str) -> Known {
+        match name {
+            "ti" => Known::Fit {
+                vectors: 2,
+                first_id: FIRST_ADDED_ID,
+            },
+            "wide" => Known::Unfit {
+                vectors: 3,
+                why: "1280 channels".into(),
+            },
+            _ => Known::No,
+        }
+    }
+}
+
+fn windows_of(profile: Profile, encoder: EncoderId, text: &str) -> Chunks {
+    let choices = profile.choices();
+    let prompt = Prompt::parse(text, choices.dialect);
+    let rule = choices.chunk_rule(encoder);
+    Chunks::of_pieces(prompt.pieces(), Tokenizer::clip(), rule, &Two)
+}
+
+fn windows(profile: Profile, text: &str) -> Chunks {
+    windows_of(profile, EncoderId::ClipL, text)
+}
+
+/// How many ids stand before the end of each window.
+fn lengths(chunks: &Chunks) -> Vec<usize> {
+    let end = |chunk: &Chunk| chunk.ids().iter().position(|id| *id == END_OF_TEXT);
+    chunks.iter().map(|chunk| end(chunk).unwrap() - 1).collect()
+}
+
+#[track_caller]
+fn check(profile: Profile, text: &str, expected: &[usize]) {
+    assert_eq!(lengths(&windows(profile, text)), expected, "{text:?}");
+}
+
+fn cats(n: usize) -> String {
+    vec!["cat"; n].join(" ")
+}
+
+#[test]
+fn a1111_goes_back_to_a_comma() {
+    let profile = Profile::A1111;
+    check(profile, "", &[0]);
+    check(profile, "BREAK a", &[0, 1]);
+    check(profile, "a BREAK", &[1]);
+    check(profile, "a BREAK BREAK b", &[1, 0, 1]);
+    // 55 ids, a comma, 19 more fill the window; the 76th moves all behind the comma on.
+    check(profile, &format!("{} , {}", cats(55), cats(20)), &[56, 20]);
+    check(profile, &format!("{} , {}", cats(54), cats(21)), &[75, 1]);
+    check(profile, &format!("{} , dog", cats(75)), &[75, 2]);
+}
+
+#[test]
+fn comfyui_moves_small_groups() {
+    let profile = Profile::ComfyUi;
+    let group = |n| format!("{} ({}:1.2)", cats(70), cats(n));
+    check(profile, &group(7), &[70, 7]);
+    check(profile, &group(8), &[75, 3]);
+    check(profile, &cats(76), &[75, 1]);
+    check(profile, "", &[0]);
+}
+
+#[test]
+fn compel_cuts_at_sentences_first() {
+    let list = vec!["cat"; 50].join(", ");
+    check(Profile::Compel, &format!("cat dog. {list}"), &[3, 74, 25]);
+    let choices = Profile::Compel.choices();
+    let prompt = Prompt::parse(&cats(80), choices.dialect);
+    let chunks = Chunks::of(
+        &prompt,
+        Tokenizer::clip(),
+        choices.chunk_rule(EncoderId::ClipL),
+    );
+    assert_eq!(lengths(&chunks), [75, 5]);
+}
+
+#[test]
+fn stable_diffusion_cpp_fills_at_a_break() {
+    let profile = Profile::SdCpp;
+    check(profile, "BREAK a", &[1]);
+    check(profile, "a BREAK b", &[1, 1]);
+    check(profile, &cats(80), &[75, 5]);
+    let ids = |encoder| {
+        let chunks = windows_of(profile, encoder, "a BREAK b");
+        let first = chunks.iter().next().unwrap();
+        [
+            first.ids()[2],
+            first.ids()[3],
+            first.ids()[75],
+            first.ids()[76],
+        ]
+    };
+    assert_eq!(ids(EncoderId::OpenClipG), [END_OF_TEXT, 0, 0, 0]);
+    assert_eq!(ids(EncoderId::OpenClipH), [END_OF_TEXT; 4]);
+}
+
+#[test]
+fn diffusers_loses_the_rest() {
+    let chunks = windows(Profile::Diffusers, &cats(80));
+    assert_eq!(lengths(&chunks), [75]);
+    assert_eq!(chunks.notes()[0].kind, NoteKind::Cut);
+    assert!(windows(Profile::Diffusers, &cats(75)).notes().is_empty());
+}
+
+/// Rows of vectors in the n-th window, with the number of the vector.
+fn vectors(chunks: &Chunks, window: usize) -> Vec<(usize, usize)> {
+    let chunk = chunks.iter().nth(window).unwrap();
+    let splices = chunk.splices().iter();
+    splices.map(|splice| (splice.row, splice.vector)).collect()
+}
+
+#[test]
+fn each_tool_has_its_own_trigger() {
+    let two = vec![(2, 0), (3, 1)];
+    let cases = [
+        (Profile::ComfyUi, "a embedding:ti", two.clone()),
+        (Profile::ComfyUi, "a ti", vec![]),
+        (Profile::ComfyUi, "a,embedding:ti", vec![]),
+        (Profile::ComfyUi, "a EMBEDDING:ti", vec![]),
+        (Profile::A1111, "a ti", two.clone()),
+        (Profile::A1111, "a TI", two.clone()),
+        (Profile::A1111, "a tin", vec![]),
+        (Profile::Diffusers, "a ti", two.clone()),
+        (Profile::Diffusers, "a TI", vec![(2, 0)]),
+        (Profile::Diffusers, "atin", two.clone()),
+        (Profile::InvokeAi, "a <ti>", two.clone()),
+        (Profile::InvokeAi, "a ti", vec![]),
+        (Profile::SdCpp, "a Tin", two),
+        (Profile::Plain, "a qq", vec![]),
+    ];
+    for (profile, text, expected) in cases {
+        assert_eq!(
+            vectors(&windows(profile, text), 0),
+            expected,
+            "{profile:?} {text:?}"
+        );
+    }
+    assert_eq!(Profile::ComfyUi.choices().trigger, Trigger::Prefixed);
+}
+
+#[test]
+fn comfyui_leaves_out_what_is_missing_or_does_not_fit() {
+    let missing = windows(Profile::ComfyUi, "a embedding:nothing b");
+    assert_eq!(
+        missing.iter().next().unwrap().ids()[..4],
+        [49406, 320, 321, 49407]
+    );
+    assert_eq!(missing.notes()[0].kind, NoteKind::UnknownEmbedding);
+    assert_eq!(missing.notes()[0].span, 2..21);
+    let wide = windows(Profile::ComfyUi, "a embedding:wide b");
+    assert_eq!(
+        wide.iter().next().unwrap().ids()[..4],
+        [49406, 320, 321, 49407]
+    );
+    assert!(wide.notes()[0].message.contains("1280"));
+    let comma = windows(Profile::ComfyUi, "embedding:ti, b");
+    assert_eq!(vectors(&comma, 0), [(1, 0), (2, 1)]);
+    assert_eq!(comma.iter().next().unwrap().ids()[3..5], [267, 321]);
+}
+
+#[test]
+fn a1111_never_splits_an_embedding_and_loses_it_behind_a_comma() {
+    let pushed = windows(Profile::A1111, &format!("{} ti", cats(74)));
+    assert_eq!(vectors(&pushed, 1), [(1, 0), (2, 1)]);
+    let lost = windows(Profile::A1111, &format!("{} , ti {}", cats(56), cats(20)));
+    assert_eq!(vectors(&lost, 0), [(58, 0), (59, 1)]);
+    assert_eq!(vectors(&lost, 1), []);
+    assert_eq!(lost.iter().nth(1).unwrap().ids()[1..3], [0, 0]);
+    assert_eq!(lost.notes()[0].kind, NoteKind::Quirk);
+}
+
+#[test]
+fn transformers_pools_at_the_highest_id() {
+    let pool = |profile| windows(profile, "a ti b").iter().next().unwrap().end();
+    assert_eq!(pool(Profile::Diffusers), 3); // the second vector
+    assert_eq!(pool(Profile::A1111), 5); // the end token
+}
