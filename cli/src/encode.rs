@@ -67,7 +67,7 @@ impl Session {
         let facts = facts.into_iter();
         Ok(Session {
             text,
-            out: flags.compute.out_dtype,
+            out: flags.target.out_dtype,
             facts: facts.map(|(key, value)| (key.to_owned(), value)).collect(),
         })
     }

@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Encode(Box<EncodeFlags>),
     /// Show windows, ids and pieces of a prompt, and what is cut
     Tokens(Box<TokensFlags>),
+    /// Show how the profiles read one prompt, and with weights how near their results are
+    Compare(Box<CompareFlags>),
     /// Show what a checkpoint file or folder holds; reads headers only
     Inspect(InspectFlags),
     /// Fetch a checkpoint by name into the Hugging Face cache
@@ -62,6 +64,30 @@ pub(crate) struct TokensFlags {
     pub(crate) texts: TextFlags,
     #[command(flatten)]
     pub(crate) manner: MannerFlags,
+    /// A table for each encoder: ids, pieces, strengths, and which bytes of the text each is from
+    #[arg(long)]
+    pub(crate) explain: bool,
+    /// Write the same as one self-contained page
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+    /// One JSON object
+    #[arg(long, conflicts_with = "explain")]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(group = ArgGroup::new("source").args(["weights", "random_weights"]))]
+pub(crate) struct CompareFlags {
+    /// The prompt; it comes first, since --weights takes all names that follow it
+    #[arg(value_name = "PROMPT", allow_hyphen_values = true)]
+    pub(crate) text: String,
+    #[command(flatten)]
+    pub(crate) source: SourceFlags,
+    /// Textual-inversion files that the prompt may name, in each profile's own way
+    #[arg(long, value_name = "DIR")]
+    pub(crate) embeddings: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) compute: ComputeFlags,
     /// One JSON object
     #[arg(long)]
     pub(crate) json: bool,
@@ -85,12 +111,15 @@ pub(crate) struct PullFlags {
     pub(crate) name: String,
 }
 
+const MISSING: ErrorKind = ErrorKind::MissingRequiredArgument;
+
 /// Reads the command line.
 pub(crate) fn parse() -> Result<Arguments, clap::Error> {
     let arguments = Arguments::try_parse()?;
     let wrong = match &arguments.command {
         Command::Encode(flags) => flags.wrong(),
         Command::Tokens(flags) => flags.wrong(),
+        Command::Compare(flags) => flags.source.wrong().map(|message| (MISSING, message)),
         Command::Inspect(_) | Command::Pull(_) | Command::List => None,
     };
     match wrong {
@@ -102,20 +131,19 @@ pub(crate) fn parse() -> Result<Arguments, clap::Error> {
 impl EncodeFlags {
     /// What clap's own rules cannot say.
     fn wrong(&self) -> Wrong {
-        let missing = ErrorKind::MissingRequiredArgument;
         let target = &self.target;
         if let Some(message) = self.source.wrong() {
-            return Some((missing, message));
+            return Some((MISSING, message));
         }
         if target.requests.is_some() {
             return None;
         }
         if self.texts.positive.is_none() {
             let message = "--positive TEXT is missing (or --requests FILE.jsonl)";
-            return Some((missing, message));
+            return Some((MISSING, message));
         }
         if target.out.is_none() {
-            return Some((missing, "--out FILE.safetensors is missing"));
+            return Some((MISSING, "--out FILE.safetensors is missing"));
         }
         self.texts.wrong()
     }
@@ -125,7 +153,7 @@ impl TokensFlags {
     fn wrong(&self) -> Wrong {
         if self.texts.positive.is_none() {
             let message = "--positive TEXT is missing";
-            return Some((ErrorKind::MissingRequiredArgument, message));
+            return Some((MISSING, message));
         }
         self.texts.wrong()
     }

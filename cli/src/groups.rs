@@ -49,6 +49,11 @@ impl SourceFlags {
         self.weights.family.0
     }
 
+    /// Whether there are encoders to load or to build.
+    pub(crate) fn is_given(&self) -> bool {
+        self.random_weights.is_some() || !self.weights.weights.is_empty()
+    }
+
     /// What clap's own rules cannot say.
     pub(crate) fn wrong(&self) -> Option<&'static str> {
         match (self.random_weights, self.family()) {
@@ -136,9 +141,6 @@ pub(crate) struct ComputeFlags {
     /// How the encoders' matrices are kept
     #[arg(long, value_enum, default_value = "f32")]
     pub(crate) dtype: Precision,
-    /// How the tensors are written
-    #[arg(long, value_enum, default_value = "f32")]
-    pub(crate) out_dtype: Precision,
     /// Where to compute: cpu, cuda, cuda:N or metal
     #[arg(long, default_value_t)]
     pub(crate) device: Place,
@@ -156,6 +158,9 @@ pub(crate) struct TargetFlags {
     /// Where `<id>.safetensors` are written
     #[arg(long, value_name = "DIR", requires = "requests")]
     pub(crate) out_dir: Option<PathBuf>,
+    /// How the tensors are written
+    #[arg(long, value_enum, default_value = "f32")]
+    pub(crate) out_dtype: Precision,
 }
 
 impl TextFlags {

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sd_conditioner::profile::Choices;
-use sd_conditioner::{Embeddings, Family, Request, SizeHints};
+use sd_conditioner::{Dialect, Embeddings, Family, Profile, Request, SizeHints};
 
 use crate::embeddings::EmbeddingFile;
+use crate::names;
 use crate::schedules::Steps;
 use crate::wishes::Wishes;
 
@@ -137,6 +138,11 @@ impl Job {
         self.wishes.manner.named()
     }
 
+    /// Whose numbers.
+    pub(crate) fn profile(&self) -> Profile {
+        self.wishes.manner.profile()
+    }
+
     /// The profile's choices with those that override them.
     pub(crate) fn choices(&self) -> Choices {
         self.wishes.manner.choices()
@@ -193,7 +199,17 @@ impl Job {
         let unused = given.into_iter().filter(|(_, given, used)| *given && !used);
         let unused = unused
             .map(|(what, ..)| format!("{what} was given, and {family} takes none: it is not used"));
-        unused.chain(self.unused_with_steps()).collect()
+        let unused = unused.chain(self.unused_with_steps());
+        unused.chain(self.unread_steps()).collect()
+    }
+
+    fn unread_steps(&self) -> Option<String> {
+        let dialect = self.choices().dialect;
+        let unread = self.steps.is_some() && dialect != Dialect::A1111;
+        unread.then(|| {
+            let name = names::dialect_name(dialect);
+            format!("steps were given, and the dialect {name} has no prompt editing: there is one entry for all steps")
+        })
     }
 
     fn unused_with_steps(&self) -> Option<String> {

@@ -1,5 +1,6 @@
 //! The `sd-conditioner` command: prompts in, the tensors that a diffusion U-Net takes out.
 
+mod compare;
 mod editing;
 mod embeddings;
 mod encode;
@@ -13,6 +14,7 @@ mod manner;
 mod names;
 mod notes;
 mod output;
+mod paint;
 mod progress;
 mod pull;
 mod requests;
@@ -36,7 +38,8 @@ fn main() -> ExitCode {
     let quiet = arguments.quiet;
     let done = match &arguments.command {
         Command::Encode(flags) => encode::run(flags, quiet),
-        Command::Tokens(flags) => tokens::run(flags),
+        Command::Tokens(flags) => tokens::run(flags, quiet),
+        Command::Compare(flags) => compare::run(flags, quiet),
         Command::Inspect(flags) => inspect::run(flags),
         Command::Pull(flags) => pull::run(flags, quiet),
         Command::List => list::run(),

@@ -162,7 +162,12 @@ mod tests {
         for name in EMPHASES.split(", ").filter(|name| !name.contains('<')) {
             assert_eq!(emphasis(name).unwrap().name(), name);
         }
-        assert!(emphasis("adv:length+mean:comfy++").is_ok());
+        for normalization in ["none", "mean", "length", "length+mean"] {
+            for method in ["comfy", "A1111", "compel", "comfy++", "down_weight"] {
+                let name = format!("adv:{normalization}:{method}");
+                assert_eq!(emphasis(&name).unwrap().name(), name);
+            }
+        }
         let (plain, _) = SPLITS.split_once(" (").unwrap();
         for name in plain.split(", ").map(|name| name.replace('N', "7")) {
             assert_eq!(split(&name).unwrap().name, name);

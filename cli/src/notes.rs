@@ -140,7 +140,8 @@ impl Told {
     }
 }
 
-fn add(all: &mut Vec<Told>, more: &[Told]) {
+/// Adds what is not there yet.
+pub(crate) fn add(all: &mut Vec<Told>, more: &[Told]) {
     for told in more {
         if !all.contains(told) {
             all.push(told.clone());

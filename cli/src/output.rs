@@ -94,8 +94,16 @@ pub(crate) fn write(
     tensors: &Named,
     metadata: &BTreeMap<String, String>,
 ) -> anyhow::Result<()> {
+    write_whole(path, |file| fill(file, tensors, metadata))
+}
+
+/// The same for any file.
+pub(crate) fn write_whole(
+    path: &Path,
+    fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> anyhow::Result<()> {
     let temporary = beside(path)?;
-    let written = fill(&temporary, tensors, metadata).and_then(|()| fs::rename(&temporary, path));
+    let written = filled(&temporary, fill).and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
         // The first error is the one to tell.
         let _ = fs::remove_file(&temporary);
@@ -132,14 +140,26 @@ fn beside(path: &Path) -> anyhow::Result<PathBuf> {
     Ok(folder_of(path).join(name))
 }
 
-fn fill(path: &Path, tensors: &Named, metadata: &BTreeMap<String, String>) -> io::Result<()> {
+fn filled(
+    path: &Path,
+    fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> io::Result<()> {
     let mut file = BufWriter::new(File::create(path)?);
+    fill(&mut file)?;
+    file.into_inner()?.sync_all()
+}
+
+fn fill(
+    file: &mut BufWriter<File>,
+    tensors: &Named,
+    metadata: &BTreeMap<String, String>,
+) -> io::Result<()> {
     file.write_all(&header(tensors, metadata)?)?;
     for tensor in tensors.values() {
         let bytes: Cow<'_, [u8]> = tensor.data();
         file.write_all(&bytes)?;
     }
-    file.into_inner()?.sync_all()
+    Ok(())
 }
 
 /// Eight bytes of length, then JSON. Written here because the crate safetensors keeps metadata in

@@ -3,8 +3,10 @@
 
 mod support;
 
+mod compare;
 mod embeddings;
 mod encode;
+mod explain;
 mod files;
 mod manner;
 mod names;

@@ -149,9 +149,11 @@ fn an_absent_negative_stays_absent() {
     let folder = tempdir().unwrap();
     let out = folder.path().join("a");
     let more = ["--positive", "a [cat:dog:0.5]", "--steps", "4"];
-    for (profile, zeros) in [("diffusers", true), ("comfyui", false)] {
-        encode("sdxl", &[&more[..], &["--profile", profile]].concat(), &out).expect(0);
+    for (profile, dialect, zeros) in [("diffusers", "plain", true), ("comfyui", "comfyui", false)] {
+        let ran = encode("sdxl", &[&more[..], &["--profile", profile]].concat(), &out).expect(0);
         let file = read(&out);
+        let told = format!("the dialect {dialect} has no prompt editing");
+        assert!(ran.stderr.contains(&told), "{}", ran.stderr);
         assert_eq!(file.is_zero("negative_prompt_embeds.0"), zeros, "{profile}");
         assert_eq!(
             schedule(&file, "schedule")["negative"][0]["entries"][0]["until_step"],
