@@ -2,12 +2,15 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{ArgGroup, Args, CommandFactory as _, Parser, Subcommand};
+use sd_conditioner::weights::{Arrangement, EncoderId};
 
 use crate::groups::{
     ComputeFlags, MannerFlags, SizeFlags, SourceFlags, TargetFlags, TextFlags, WeightFlags, Wrong,
 };
+use crate::values::{self, Precision};
 
 /// Text conditioning for Stable Diffusion 1.x, 2.x, SDXL and its refiner.
 #[derive(Debug, Parser)]
@@ -30,6 +33,8 @@ pub(crate) enum Command {
     Compare(Box<CompareFlags>),
     /// Show what a checkpoint file or folder holds; reads headers only
     Inspect(InspectFlags),
+    /// Write a checkpoint's text encoders in another layout or data type
+    Convert(ConvertFlags),
     /// Fetch a checkpoint by name into the Hugging Face cache
     Pull(PullFlags),
     /// List the checkpoints known by name
@@ -106,6 +111,29 @@ pub(crate) struct InspectFlags {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct ConvertFlags {
+    /// A checkpoint file or a diffusers folder
+    #[arg(value_name = "IN")]
+    pub(crate) input: PathBuf,
+    /// The file or folder to write, which must not exist yet
+    #[arg(value_name = "OUT")]
+    pub(crate) output: PathBuf,
+    /// diffusers: a folder with configurations; single-file: the original checkpoints' names;
+    /// standalone: a file for each encoder
+    #[arg(long, value_parser = layout_parser())]
+    pub(crate) layout: Arrangement,
+    /// The type of all tensors [default: as they are stored]
+    #[arg(long, value_enum)]
+    pub(crate) dtype: Option<Precision>,
+    /// One encoder alone: clip_l, clip_h or clip_g
+    #[arg(long, value_parser = encoder_parser())]
+    pub(crate) encoder: Option<EncoderId>,
+    /// Which variant of a diffusers folder to read, such as fp16
+    #[arg(long)]
+    pub(crate) variant: Option<String>,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct PullFlags {
     /// A name that `list` shows
     pub(crate) name: String,
@@ -120,7 +148,7 @@ pub(crate) fn parse() -> Result<Arguments, clap::Error> {
         Command::Encode(flags) => flags.wrong(),
         Command::Tokens(flags) => flags.wrong(),
         Command::Compare(flags) => flags.source.wrong().map(|message| (MISSING, message)),
-        Command::Inspect(_) | Command::Pull(_) | Command::List => None,
+        Command::Inspect(_) | Command::Convert(_) | Command::Pull(_) | Command::List => None,
     };
     match wrong {
         Some((kind, message)) => Err(Arguments::command().error(kind, message)),
@@ -157,6 +185,16 @@ impl TokensFlags {
         }
         self.texts.wrong()
     }
+}
+
+fn layout_parser() -> impl TypedValueParser<Value = Arrangement> {
+    PossibleValuesParser::new(Arrangement::ALL.map(Arrangement::name))
+        .try_map(|name| values::named(&name, Arrangement::ALL, Arrangement::name))
+}
+
+fn encoder_parser() -> impl TypedValueParser<Value = EncoderId> {
+    PossibleValuesParser::new(EncoderId::ALL.map(EncoderId::tag))
+        .try_map(|name| values::named(&name, EncoderId::ALL, EncoderId::tag))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The `sd-conditioner` command: prompts in, the tensors that a diffusion U-Net takes out.
 
 mod compare;
+mod convert;
 mod editing;
 mod embeddings;
 mod encode;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         Command::Tokens(flags) => tokens::run(flags, quiet),
         Command::Compare(flags) => compare::run(flags, quiet),
         Command::Inspect(flags) => inspect::run(flags),
+        Command::Convert(flags) => convert::run(flags, quiet),
         Command::Pull(flags) => pull::run(flags, quiet),
         Command::List => list::run(),
     };

@@ -109,6 +109,19 @@ impl Precision {
     }
 }
 
+/// The one of `all` that has this name.
+pub(crate) fn named<T: Copy, const N: usize>(
+    name: &str,
+    all: [T; N],
+    name_of: impl Fn(T) -> &'static str,
+) -> Result<T, String> {
+    let found = all.into_iter().find(|one| name_of(*one) == name);
+    found.ok_or_else(|| {
+        let names = all.map(name_of).join(", ");
+        format!("`{name}` is none of {names}")
+    })
+}
+
 /// Where to compute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Place {

@@ -4,6 +4,7 @@
 mod support;
 
 mod compare;
+mod convert;
 mod embeddings;
 mod encode;
 mod explain;
