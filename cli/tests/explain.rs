@@ -220,3 +220,21 @@ fn a_page_comes_with_what_else_was_asked_for_or_not_at_all() {
     let ran = run(&[&flags[..], &[nowhere.to_str().unwrap()]].concat()).expect(1);
     assert!(ran.error().contains("no such folder") && ran.stdout.is_empty());
 }
+
+#[test]
+fn what_overrides_the_profile_is_said() {
+    let flags = [
+        "--profile",
+        "a1111",
+        "--emphasis",
+        "ignore",
+        "--equal-lengths",
+        "zeros",
+    ];
+    let flags = [&flags[..], &["--positive", "a"]].concat();
+    let overrides = json!({ "emphasis": "ignore", "equal_lengths": "zeros" });
+    assert_eq!(json_of(&flags)["overrides"], overrides);
+    let ran = run(&[&["tokens", "--explain"], &flags[..]].concat()).expect(0);
+    let title = "sd1, as a1111 does it, with emphasis ignore, equal-lengths zeros\n";
+    assert!(ran.stdout.starts_with(title), "{}", ran.stdout);
+}

@@ -4,66 +4,62 @@ use tempfile::tempdir;
 
 use crate::support::encode;
 
+/// Profile, positive, negative, the side and a part of what is told.
+const TOLD: &[[&str; 5]] = &[
+    [
+        "a1111",
+        "a (cat",
+        "",
+        "positive",
+        "(unbalanced at 2..3: `(`)",
+    ],
+    [
+        "a1111",
+        "a",
+        "fog (cat",
+        "negative",
+        "(unbalanced at 4..5: `(`)",
+    ],
+    [
+        "a1111",
+        NETWORK,
+        "",
+        "positive",
+        "(quirk at 6..16: `<lora:x:1>`)",
+    ],
+    ["a1111", NETWORK, "", "positive", "(strength at "],
+    ["a1111", "(a:1.2.3)", "", "positive", "(reference_error at "],
+    [
+        "a1111",
+        "a [b:c:0.5]",
+        "",
+        "positive",
+        "(quirk at 0..11: `a [b:c:0.5]`)",
+    ],
+    [
+        "comfyui",
+        "a embedding:none",
+        "",
+        "positive",
+        "(unknown_embedding at ",
+    ],
+];
+
+const NETWORK: &str = "a # b\n<lora:x:1> (猫:9)";
+
 #[test]
 fn notes_say_kind_position_and_text() {
     let folder = tempdir().unwrap();
     let out = folder.path().join("a");
-    // Profile, positive, negative, a part of what is told.
-    let cases = [
-        (
-            "a1111",
-            "a (cat",
-            "",
-            "positive: ",
-            "(unbalanced at 2..3: `(`)",
-        ),
-        (
-            "a1111",
-            "a",
-            "fog (cat",
-            "negative: ",
-            "(unbalanced at 4..5: `(`)",
-        ),
-        (
-            "a1111",
-            "a # b\n<lora:x:1> (猫:9)",
-            "",
-            "positive: ",
-            "(quirk at 6..16: `<lora:x:1>`)",
-        ),
-        (
-            "a1111",
-            "a # b\n<lora:x:1> (猫:9)",
-            "",
-            "positive: ",
-            "(strength at ",
-        ),
-        (
-            "a1111",
-            "(a:1.2.3)",
-            "",
-            "positive: ",
-            "(reference_error at ",
-        ),
-        (
-            "comfyui",
-            "a embedding:none",
-            "",
-            "positive: ",
-            "(unknown_embedding at ",
-        ),
-    ];
-    for (profile, positive, negative, side, want) in cases {
-        let more = [
-            "--positive",
-            positive,
-            "--negative",
-            negative,
-            "--profile",
-            profile,
-        ];
-        let ran = encode("sdxl", &more, &out).expect(0);
-        let start = format!("warning: {side}");
+    for [profile, positive, negative, side, want] in TOLD {
+        let texts = ["--positive", positive, "--negative", negative];
+        let ran = encode(
+            "sdxl",
+            &[&texts[..], &["--profile", profile]].concat(),
+            &out,
+        )
+        .expect(0);
+        let start = format!("warning: {side}: ");
         let told = |line: &&str| line.starts_with(&start) && line.contains(want);
         let found = ran.stderr.lines().filter(told).count();
         assert_eq!(found, 1, "{positive:?}: {want}: {}", ran.stderr);

@@ -10,7 +10,7 @@ use anyhow::anyhow;
 use sd_conditioner::conditioner::{ReadText, Reading, readings_for};
 use sd_conditioner::prompt::Piece;
 use sd_conditioner::tokens::Chunk;
-use sd_conditioner::{Conditioner, Family, Profile, Request};
+use sd_conditioner::{Conditioner, Family, Profile, Request, Result};
 use serde::Serialize;
 
 use self::cosine::Cosines;
@@ -34,30 +34,33 @@ pub(crate) fn run(flags: &CompareFlags, quiet: bool) -> Done {
     } else {
         None
     };
-    let family = text.as_ref().map(Conditioner::family);
-    let family = family.or(flags.source.family()).unwrap_or(Family::Sd1);
-    let requests: Vec<Request<'_>> = jobs
-        .iter()
-        .map(|job| job.request(family, Side::Positive))
-        .collect();
-    let compared = Compared {
-        family: family.name(),
-        text: &flags.text,
-        profiles: jobs
-            .iter()
-            .zip(&requests)
-            .map(|(job, request)| Column::of(job, &read(text.as_ref(), family, request)))
-            .collect(),
-        cosines: text
-            .map(|text| Cosines::of(&text.encode_batch(&requests)?))
-            .transpose()?,
-    };
+    let compared = compare(flags, &jobs, text.as_ref())?;
     if flags.json {
         ui::print(serde_json::to_string(&compared)?)?;
     } else {
         ui::print(table::text(&compared, Paint::for_stdout()))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn compare<'a>(
+    flags: &'a CompareFlags,
+    jobs: &[Job],
+    text: Option<&Conditioner>,
+) -> Result<Compared<'a>> {
+    let family = text.map(Conditioner::family);
+    let family = family.or(flags.source.family()).unwrap_or(Family::Sd1);
+    let requests = jobs.iter().map(|job| job.request(family, Side::Positive));
+    let requests: Vec<Request<'_>> = requests.collect();
+    let columns = jobs.iter().zip(&requests);
+    let columns = columns.map(|(job, request)| Column::of(job, &read(text, family, request)));
+    let cosines = text.map(|text| Cosines::of(&text.encode_batch(&requests)?));
+    Ok(Compared {
+        family: family.name(),
+        text: &flags.text,
+        profiles: columns.collect(),
+        cosines: cosines.transpose()?,
+    })
 }
 
 /// One job for each profile, with the same text and embeddings.

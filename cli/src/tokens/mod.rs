@@ -6,6 +6,7 @@ mod plain;
 pub(crate) mod shown;
 
 use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::anyhow;
@@ -32,11 +33,7 @@ pub(crate) fn run(flags: &TokensFlags, quiet: bool) -> Done {
     }
     let shown = Shown::of(&job, family);
     if let Some(page) = &flags.html {
-        let text = html::page(&shown);
-        output::write_whole(page, |file| file.write_all(text.as_bytes()))?;
-        if !quiet {
-            ui::info(format!("wrote {}", page.display()));
-        }
+        write_page(page, &shown, quiet)?;
     }
     if flags.json {
         ui::print(serde_json::to_string(&shown)?)?;
@@ -46,6 +43,15 @@ pub(crate) fn run(flags: &TokensFlags, quiet: bool) -> Done {
         ui::print(plain::text(&shown))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn write_page(path: &Path, shown: &Shown, quiet: bool) -> anyhow::Result<()> {
+    let text = html::page(shown);
+    output::write_whole(path, |file| file.write_all(text.as_bytes()))?;
+    if !quiet {
+        ui::info(format!("wrote {}", path.display()));
+    }
+    Ok(())
 }
 
 /// A list of encoders and what they are shown as.
