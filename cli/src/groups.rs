@@ -99,7 +99,7 @@ pub(crate) struct MannerFlags {
     /// `adv:<none|mean|length|length+mean>:<comfy|A1111|compel|comfy++|down_weight>`
     #[arg(long, value_parser = names::emphasis)]
     pub(crate) emphasis: Option<Emphasis>,
-    /// Another way to cut long prompts: truncate, groups, comma[:N], sd-cpp, lpw, lpw-sdxl, or
+    /// Another way to cut long prompts: truncate, groups, comma:N, sd-cpp, lpw, lpw-sdxl, or
     /// compel's sentences, phrases, words, brutal, each with +copy-first or +merge for its end rows
     #[arg(long, value_parser = names::split)]
     pub(crate) split: Option<SplitChoice>,
