@@ -13,6 +13,7 @@ mod graph;
 mod hub;
 mod kernels;
 mod prompt;
+mod storage;
 mod tidy;
 mod tokens;
 mod weights;

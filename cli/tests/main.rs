@@ -3,11 +3,18 @@
 
 mod support;
 
+mod compare;
+mod convert;
+mod embeddings;
 mod encode;
+mod explain;
 mod files;
 #[cfg(feature = "graph")]
 mod graph;
+mod manner;
 mod names;
+mod notes;
 mod requests;
+mod schedules;
 mod tokens;
 mod usage;

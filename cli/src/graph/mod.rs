@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::flags::ComputeFlags;
+use crate::groups::ComputeFlags;
 
 #[derive(Args, Debug)]
 pub(crate) struct GraphFlags {
