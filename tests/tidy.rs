@@ -47,7 +47,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "graph",
         &[
             "prompt",
-            "encoder",
+            "tokens",
+            "weights",
             "conditioning",
             "profile",
             "conditioner",

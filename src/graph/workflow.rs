@@ -101,10 +101,7 @@ impl Workflow {
     /// Reads either JSON format: what the editor saves, or what it sends to be run (API). An error
     /// says what is wrong with the file as such; what is wrong with a node shows when it is needed.
     pub fn from_json(json: &str) -> Result<Workflow> {
-        let root: serde_json::Value = serde_json::from_str(json).map_err(|error| {
-            let message = format!("not JSON, or nested too deep: {error}");
-            broken(message).because(error)
-        })?;
+        let root = parsed(json)?;
         let nodes = if root.get("nodes").is_some() {
             editor::nodes(&root)?
         } else {
@@ -194,6 +191,46 @@ impl Workflow {
     }
 }
 
+/// JSON as Python writes it: with `NaN` and `Infinity`, which `ComfyUI` saves with some nodes.
+fn parsed(json: &str) -> Result<serde_json::Value> {
+    let strict = serde_json::from_str(json);
+    let parsed = strict.or_else(|error| {
+        if json.contains("NaN") || json.contains("Infinity") {
+            serde_json::from_str(&without_words(json))
+        } else {
+            Err(error)
+        }
+    });
+    parsed.map_err(|error| {
+        let message = format!("not JSON, or nested too deep: {error}");
+        broken(message).because(error)
+    })
+}
+
+/// Python's words for what is no number, outside of texts, replaced by `null`.
+fn without_words(json: &str) -> String {
+    let mut plain = String::with_capacity(json.len());
+    // Every second part is a text, where quotes that are escaped do not count.
+    let mut in_text = false;
+    for part in json.split_inclusive('"') {
+        if in_text {
+            plain.push_str(part);
+        } else {
+            let part = part
+                .replace("-Infinity", "null")
+                .replace("Infinity", "null");
+            plain.push_str(&part.replace("NaN", "null"));
+        }
+        let body = part.strip_suffix('"').unwrap_or(part);
+        let escapes = body.bytes().rev().take_while(|byte| *byte == b'\\').count();
+        let is_escaped = in_text && escapes % 2 == 1;
+        if !is_escaped {
+            in_text = !in_text;
+        }
+    }
+    plain
+}
+
 pub(super) fn too_many() -> Error {
     broken(format!("more than {MOST_NODES} nodes, subgraphs unfolded"))
 }
@@ -211,4 +248,18 @@ fn linked(node: &Node) -> Vec<Socket> {
         .filter(|(_, input)| matches!(input, Input::Link { .. }))
         .map(|(name, _)| Socket::input(&node.id, name))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_that_are_no_numbers() {
+        let json =
+            r#"{"a": NaN, "NaN": "-Infinity \" NaN", "c": [-Infinity, Infinity], "d\\": NaN}"#;
+        let want = r#"{"a": null, "NaN": "-Infinity \" NaN", "c": [null, null], "d\\": null}"#;
+        assert_eq!(without_words(json), want);
+        assert!(parsed(json).is_ok() && parsed("{NaN").is_err());
+    }
 }

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::groups::ComputeFlags;
+use crate::values::Precision;
 
 #[derive(Args, Debug)]
 pub(crate) struct GraphFlags {
@@ -38,6 +39,9 @@ pub(crate) struct GraphFlags {
     pub(crate) watch: bool,
     #[command(flatten)]
     pub(crate) compute: ComputeFlags,
+    /// How the tensors are written
+    #[arg(long, value_enum, default_value = "f32")]
+    pub(crate) out_dtype: Precision,
 }
 
 #[cfg(feature = "graph")]

@@ -67,7 +67,7 @@ impl Runner<'_> {
     fn once(&self, session: &mut Session<Folder>) -> anyhow::Result<()> {
         let plan = plan(self.flags)?;
         fs::create_dir_all(self.out_dir).with_context(|| self.out_dir.display().to_string())?;
-        let mut writer = Writer::new(self.out_dir, self.flags.compute.out_dtype.dtype());
+        let mut writer = Writer::new(self.out_dir, self.flags.out_dtype.dtype());
         for socket in plan.sockets() {
             Writer::check(socket)?;
         }
