@@ -50,7 +50,7 @@ fn plans_name_what_they_need() {
         (
             "12_sdxl_dual_clip_lora_ui",
             2,
-            3,
+            2,
             "text_encoders/clip_g.safetensors text_encoders/clip_l.safetensors \
              loras/xl_linocut.safetensors",
         ),
