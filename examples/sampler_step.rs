@@ -1,11 +1,11 @@
 //! How a sampler follows lists of conditionings: areas, masks and ranges, blended as `ComfyUI` does.
 //!
-//! The U-Net is a toy: what it "sees" of the text is the mean of the hidden states' first channels.
+//! The U-Net is a toy: it sees the mean of the hidden states' first channels.
 #![expect(clippy::print_stdout, reason = "a program that shows what it does")]
 
 use sd_conditioner::candle_core::{DType, Device, Tensor};
 use sd_conditioner::conditioning::{
-    Area, LatentSize, Moment, Side, SigmaTable, guided, pair_areas,
+    Area, Entry, LatentSize, Moment, Side, SigmaTable, guided, pair_areas,
 };
 use sd_conditioner::weights::SyntheticSize;
 use sd_conditioner::{Conditioner, Conditioning, ConditioningList, Family, Result};
@@ -15,11 +15,8 @@ const SCALE: f64 = 7.5;
 
 /// Noise in `x`, `[batch, 4, height, width]`, as a text has it predicted.
 fn toy_unet(x: &Tensor, input: &Conditioning) -> Result<Tensor> {
-    let seen = input
-        .context()
-        .mean(1)?
-        .narrow(1, 0, 4)?
-        .reshape((1, 4, 1, 1))?;
+    let seen = input.context().mean(1)?.narrow(1, 0, 4)?;
+    let seen = seen.reshape((1, 4, 1, 1))?;
     Ok((x * 0.5)?.broadcast_add(&seen)?)
 }
 
@@ -37,7 +34,6 @@ fn main() -> Result<()> {
     let latent = LatentSize::of_pixels(512, 512);
     let (positive, negative) = pair_areas(&positive, &list("blurry")?, latent)?;
     let table = SigmaTable::stable_diffusion();
-
     let shape = (1, 4, latent.height, latent.width);
     let mut x = Tensor::ones(shape, DType::F32, &Device::Cpu)?;
     for step in 0..STEPS {
@@ -47,9 +43,8 @@ fn main() -> Result<()> {
         let table = &table;
         let moment = Moment::Sigma { sigma, table };
         let predict = |side: Side, list: &ConditioningList| {
-            list.predict(&x, moment, |x, entry| {
-                toy_unet(x, &entry.for_latent(latent, side)?)
-            })
+            let unet = |x: &Tensor, entry: &Entry| toy_unet(x, &entry.for_latent(latent, side)?);
+            list.predict(&x, moment, unet)
         };
         let wanted = predict(Side::Positive, &positive)?;
         let unwanted = predict(Side::Negative, &negative)?;

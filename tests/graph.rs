@@ -3,6 +3,7 @@
 mod anything;
 mod broken;
 mod editor;
+mod large;
 mod oracle;
 mod pictures;
 mod plans;

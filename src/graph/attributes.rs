@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use crate::conditioning::{Area, ConditioningList, Entry, MaskArea};
+use crate::conditioning::{Area, ConditioningList, Entry, MaskArea, Sizes};
 
 /// A JSON list with one object for each entry: `area` in latent pixels (`[height, width, y, x]`, or
 /// shares behind `"percentage"`), `strength`, `set_area_to_bounds`, `mask_strength`,
@@ -29,18 +29,9 @@ fn object(entry: &Entry) -> Json {
     let range = entry.range();
     set("start_percent", range.map(|range| range.start.into()));
     set("end_percent", range.map(|range| range.end.into()));
-    let sizes = entry.sizes();
-    for (name, value) in [
-        ("width", sizes.width),
-        ("height", sizes.height),
-        ("crop_w", sizes.crop_w),
-        ("crop_h", sizes.crop_h),
-        ("target_width", sizes.target_width),
-        ("target_height", sizes.target_height),
-    ] {
-        set(name, value.map(Json::from));
+    for (name, value) in sizes(entry.sizes()) {
+        set(name, value);
     }
-    set("aesthetic_score", sizes.aesthetic_score.map(Json::from));
     let pictures = entry.unclip().iter().map(|unclip| {
         json!({ "strength": unclip.strength, "noise_augmentation": unclip.noise_augmentation })
     });
@@ -50,6 +41,19 @@ fn object(entry: &Entry) -> Json {
         (!pictures.is_empty()).then(|| pictures.into()),
     );
     Json::Object(object)
+}
+
+fn sizes(sizes: Sizes) -> [(&'static str, Option<Json>); 7] {
+    let pixels = |pixels: Option<u32>| pixels.map(Json::from);
+    [
+        ("width", pixels(sizes.width)),
+        ("height", pixels(sizes.height)),
+        ("crop_w", pixels(sizes.crop_w)),
+        ("crop_h", pixels(sizes.crop_h)),
+        ("target_width", pixels(sizes.target_width)),
+        ("target_height", pixels(sizes.target_height)),
+        ("aesthetic_score", sizes.aesthetic_score.map(Json::from)),
+    ]
 }
 
 fn area(area: Area) -> Json {

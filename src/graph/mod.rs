@@ -34,6 +34,7 @@ mod cache;
 mod call;
 mod class;
 mod editor;
+mod follow;
 mod library;
 mod needs;
 mod nodes;

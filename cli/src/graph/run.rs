@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use sd_conditioner::candle_core::DType;
-use sd_conditioner::graph::{Folder, Plan, Session, Workflow};
+use sd_conditioner::graph::{Folder, Plan, Session, Summary, Workflow};
 
 use super::GraphFlags;
 use super::table::{self, Table};
@@ -85,16 +85,19 @@ impl Runner<'_> {
             return Err(error);
         }
         let summary = summary?;
+        ui::print(table)?;
+        self.tell(&summary, writer.written());
+        Ok(())
+    }
+
+    fn tell(&self, summary: &Summary, files: usize) {
         for (node, note) in &summary.notes {
             ui::warn(format!("node {node}: {note}"));
         }
-        ui::print(table)?;
-        let (files, folder) = (writer.written(), self.out_dir.display());
-        let (encoded, reused) = (summary.encoded, summary.reused);
+        let (encoded, reused, folder) = (summary.encoded, summary.reused, self.out_dir.display());
         self.progress.summary(format!(
             "wrote {files} files to {folder}: {encoded} prompts encoded, {reused} from before"
         ));
-        Ok(())
     }
 }
 
