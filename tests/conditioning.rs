@@ -2,6 +2,7 @@
 
 mod batches;
 mod cases;
+mod devices;
 mod emphasis;
 mod open_clip;
 mod precision;

@@ -92,8 +92,8 @@ pub(super) fn join(
             negative_side.tiled_to(common)?,
         ),
         (EqualLengths::Zeros, _) => Guidance::new(
-            positive_side.zero_filled_to(longest)?,
-            negative_side.zero_filled_to(longest)?,
+            zero_filled(&positive_side, longest)?,
+            zero_filled(&negative_side, longest)?,
         ),
         (EqualLengths::LastRow, _) => {
             let negative_side = negative_side.last_row_filled_to(lengths[0])?;
@@ -104,6 +104,21 @@ pub(super) fn join(
             Guidance::new(positive_side, negative_side)
         }
     }
+}
+
+/// Zeros behind the rows, and a note that tells where they begin: the tool masks them.
+fn zero_filled(side: &Conditioning, tokens: usize) -> Result<Conditioning> {
+    let own = side.tokens();
+    if own == tokens {
+        return Ok(side.clone());
+    }
+    let note = Note {
+        kind: NoteKind::Length,
+        span: 0..0,
+        message: format!("rows from {own} on are zeros; InvokeAI masks them in cross-attention"),
+    };
+    let notes = side.notes().iter().cloned().chain([note]).collect();
+    Ok(side.zero_filled_to(tokens)?.with_notes(notes))
 }
 
 /// The least common multiple, unless it is more than four times the shorter length.

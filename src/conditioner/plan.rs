@@ -9,8 +9,8 @@ use crate::prompt::{Dialect, Note, NoteKind, Piece, Prompt, comments, networks};
 use crate::tokens::{Chunk, ChunkRule, Chunks, Lexicon, Split, Tokenizer};
 use crate::weights::EncoderId;
 
-use super::Request;
 use super::embeddings::EncoderLexicon;
+use super::{Request, schedule};
 
 /// What one encoder is to do for one request.
 #[derive(Clone, Debug)]
@@ -86,6 +86,11 @@ pub(super) fn plan(towers: &[Tower], request: &Request<'_>, fill: usize) -> Vec<
     let rules = request.rules();
     let each = towers.iter().enumerate().map(|(place, tower)| {
         let (text, mut notes) = prepared(request.text_for(place), rules);
+        notes.extend(schedule::unread(
+            &text,
+            rules.dialect,
+            request.is_negative(),
+        ));
         let prompt = Prompt::parse(&text, dialect(rules));
         notes.extend_from_slice(prompt.notes());
         let lexicon = EncoderLexicon {

@@ -4,7 +4,7 @@ use crate::conditioning::{Conditioning, Span, Timeline, TimelineEntry, TimelineP
 use crate::error::Result;
 use crate::prompt::compose::{self, ComposedPrompt};
 use crate::prompt::schedule::{Pass, Schedule};
-use crate::prompt::{Strength, comments, networks};
+use crate::prompt::{Dialect, Note, NoteKind, Strength, comments, networks};
 
 use super::{Conditioner, Request};
 
@@ -18,7 +18,8 @@ struct Planned {
 impl Conditioner {
     /// Encodes a prompt with A1111's prompt editing (`[from:to:0.5]`, `[one|other]`) for a pass of
     /// a generation; a positive prompt is split at `AND`, too. All texts are encoded in one batch,
-    /// each distinct one once, and those of one `AND` part as one call of the tool.
+    /// each distinct one once, and those of one `AND` part as one call of the tool. In dialects
+    /// without schedules the text is one entry for all steps.
     ///
     /// SDXL's second text, if there is one, is not scheduled.
     ///
@@ -40,7 +41,7 @@ impl Conditioner {
         let mut texts: Vec<String> = Vec::new();
         let planned: Vec<Planned> = parts
             .iter()
-            .map(|part| plan(part, pass, &mut texts))
+            .map(|part| plan(part, request.rules().dialect, pass, &mut texts))
             .collect();
         let calls: Vec<Vec<usize>> = planned.iter().map(distinct).collect();
         let requests = |places: &Vec<usize>| -> Vec<Request<'_>> {
@@ -80,9 +81,27 @@ fn prepared(request: &Request<'_>, text: &str) -> String {
     }
 }
 
+/// A note if a prompt has a schedule or an `AND`, which only [`Conditioner::encode_schedule`] reads.
+pub(super) fn unread(text: &str, dialect: Dialect, negative: bool) -> Option<Note> {
+    if dialect != Dialect::A1111 {
+        return None;
+    }
+    let pass = Pass::First { steps: 100 };
+    let composed = compose::split(text);
+    let has_parts =
+        !negative && (composed.len() > 1 || composed.iter().any(|part| !part.weight.is_neutral()));
+    (has_parts || Schedule::parse(text, pass).is_scheduled()).then(|| Note {
+        kind: NoteKind::Quirk,
+        span: 0..text.len(),
+        message: "this prompt is scheduled or composed with AND; that is read where the number of \
+                  steps is given, here it is text"
+            .to_owned(),
+    })
+}
+
 /// The negative prompt is never split.
 fn composed(request: &Request<'_>, text: &str) -> Vec<ComposedPrompt> {
-    if request.is_negative() {
+    if request.is_negative() || request.rules().dialect != Dialect::A1111 {
         return vec![ComposedPrompt {
             text: text.to_owned(),
             weight: Strength::NEUTRAL,
@@ -92,8 +111,7 @@ fn composed(request: &Request<'_>, text: &str) -> Vec<ComposedPrompt> {
     compose::split(text)
 }
 
-fn plan(part: &ComposedPrompt, pass: Pass, texts: &mut Vec<String>) -> Planned {
-    let schedule = Schedule::parse(&part.text, pass);
+fn plan(part: &ComposedPrompt, dialect: Dialect, pass: Pass, texts: &mut Vec<String>) -> Planned {
     let place = |text: &str, texts: &mut Vec<String>| {
         let found = texts.iter().position(|known| known == text);
         found.unwrap_or_else(|| {
@@ -101,12 +119,18 @@ fn plan(part: &ComposedPrompt, pass: Pass, texts: &mut Vec<String>) -> Planned {
             texts.len() - 1
         })
     };
-    let entries = schedule.entries().iter();
+    let entries = if dialect == Dialect::A1111 {
+        let schedule = Schedule::parse(&part.text, pass);
+        let entries = schedule.entries().iter();
+        entries
+            .map(|entry| (entry.until, place(&entry.text, texts)))
+            .collect()
+    } else {
+        vec![(pass.steps(), place(&part.text, texts))]
+    };
     Planned {
         weight: part.weight.get(),
-        entries: entries
-            .map(|entry| (entry.until, place(&entry.text, texts)))
-            .collect(),
+        entries,
     }
 }
 

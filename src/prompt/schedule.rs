@@ -35,7 +35,8 @@ pub enum Pass {
 }
 
 impl Pass {
-    fn steps(self) -> u32 {
+    /// The last step of the pass.
+    pub fn steps(self) -> u32 {
         match self {
             Pass::First { steps } | Pass::Hires { steps, .. } | Pass::Old { steps } => steps,
         }

@@ -152,3 +152,27 @@ fn a_sampler_follows_a_timeline() {
         [false, false, true, true, true, false, false, false]
     );
 }
+
+#[test]
+fn other_tools_have_no_schedules() {
+    let conditioner = conditioner(5);
+    let text = "a [cat:dog:0.5] AND a hat:0.6";
+    let pass = Pass::First { steps: 10 };
+    let timeline = |profile| {
+        let request = Request::new(text).profile(profile);
+        conditioner.encode_schedule(&request, pass).unwrap()
+    };
+    assert_eq!(timeline(Profile::A1111).parts.len(), 2);
+    let comfyui = timeline(Profile::ComfyUi);
+    assert_eq!(comfyui.parts.len(), 1);
+    assert_eq!(comfyui.entries().next().unwrap().text, text);
+    let alone = |profile| {
+        let request = Request::new(text).profile(profile);
+        conditioner.encode(request).unwrap()
+    };
+    let told = |profile| {
+        let notes = alone(profile).notes().to_vec();
+        notes.iter().any(|note| note.message.contains("scheduled"))
+    };
+    assert!(told(Profile::A1111) && !told(Profile::ComfyUi));
+}

@@ -1,0 +1,88 @@
+//! Every device and the kernels chosen for it, against plain operations on the CPU in f32.
+//!
+//! A build without `cuda` has one device; with it the first GPU is a second one.
+
+use sd_conditioner::candle_core::{DType, Device};
+use sd_conditioner::weights::SyntheticSize;
+use sd_conditioner::{Conditioner, Family, Profile, Request};
+
+use crate::support::close::{assert_close, distance};
+
+/// Text that needs every operation: strengths, masks, means.
+const CASES: [(Profile, &str); 5] = [
+    (Profile::Diffusers, "a lighthouse at dusk"),
+    (Profile::ComfyUi, "a (red:1.3) barn, (old:0.6) trees"),
+    (Profile::A1111, "a (red:1.3) barn BREAK [old] trees"),
+    (Profile::Compel, "a red++ barn, (old)0.6 trees"),
+    (Profile::SdCpp, "a (red:1.3) barn, (old:0.6) trees"),
+];
+
+/// Largest relative error: f32 on another device; 16 bits as `PyTorch`'s own against its f32.
+const BARS: [(DType, f64); 3] = [
+    (DType::F32, 1e-4),
+    (DType::F16, 1.6e-3),
+    (DType::BF16, 1.4e-2),
+];
+
+fn devices() -> Vec<Device> {
+    let mut devices = vec![Device::Cpu];
+    if cfg!(feature = "cuda") {
+        devices.push(Device::new_cuda(0).expect("a build with `cuda` is tested on a GPU"));
+    }
+    devices
+}
+
+fn load(family: Family, device: &Device, dtype: DType) -> Conditioner {
+    Conditioner::builder()
+        .device(device.clone())
+        .dtype(dtype)
+        .output_dtype(DType::F32)
+        .random_weights(family, SyntheticSize::Tiny, 73)
+        .unwrap()
+}
+
+#[test]
+fn every_device_gives_the_cpus_numbers() {
+    for family in Family::ALL {
+        let plain = Conditioner::builder()
+            .reference_kernels()
+            .random_weights(family, SyntheticSize::Tiny, 73)
+            .unwrap();
+        for device in devices() {
+            for (dtype, bar) in BARS {
+                let conditioner = load(family, &device, dtype);
+                for (profile, text) in CASES {
+                    let request = Request::new(text).profile(profile);
+                    let expected = plain.encode(request.clone()).unwrap();
+                    let ours = conditioner.encode(request).unwrap();
+                    let ours = ours.to_device(&Device::Cpu).unwrap();
+                    let what = format!("{family} {dtype:?} {device:?} {}", profile.name());
+                    // A1111's restored means amplify what 16 bits lose.
+                    let bar = if profile == Profile::A1111 {
+                        4.0 * bar
+                    } else {
+                        bar
+                    };
+                    assert_close(&what, ours.context(), expected.context(), bar);
+                    if let Some((ours, expected)) = ours.pooled().zip(expected.pooled()) {
+                        assert!(distance(ours, expected).relative <= bar, "{what}: pooled");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_conditioner_is_shared_between_threads() {
+    let conditioner = load(Family::Sdxl, &Device::Cpu, DType::F32);
+    let alone = conditioner.encode("a lighthouse").unwrap();
+    let threads = (0..4).map(|_| {
+        let conditioner = conditioner.clone();
+        std::thread::spawn(move || conditioner.encode("a lighthouse").unwrap())
+    });
+    for thread in threads.collect::<Vec<_>>() {
+        let there = thread.join().unwrap();
+        assert_eq!(distance(there.context(), alone.context()).max_abs, 0.0);
+    }
+}
