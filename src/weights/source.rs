@@ -9,6 +9,7 @@ use candle_core::{DType, Device, Tensor};
 use super::checkpoint::Located;
 use super::format::archive::{Archive, Entry};
 use super::format::decode::{self, Flaw};
+use super::format::stored::Stored;
 use super::layout::names::Part;
 use super::layout::tower::Recipe;
 use super::{EncoderId, TensorInfo, TensorSource};
@@ -51,7 +52,7 @@ impl TowerSource {
         }
         let tensor = decode::tensor(
             &bytes,
-            entry.dtype,
+            entry.stored,
             &stored,
             scale.as_deref(),
             dtype,
@@ -69,7 +70,7 @@ impl TowerSource {
         let Some(entry) = &recipe.scale else {
             return Ok(None);
         };
-        let mut scales = decode::numbers(&self.archive.read_all(entry)?, entry.dtype)?;
+        let mut scales = decode::numbers(&self.archive.read_all(entry)?, entry.stored)?;
         if let Some(bad) = scales
             .iter()
             .find(|scale| !scale.is_finite() || **scale <= 0.0)
@@ -101,7 +102,7 @@ impl TensorSource for TowerSource {
         let recipe = self.recipes.get(name)?;
         Some(TensorInfo {
             shape: recipe.shape.clone(),
-            stored: recipe.entry.dtype.to_string(),
+            stored: recipe.entry.stored.to_string(),
         })
     }
 
@@ -138,7 +139,11 @@ where
 /// NaN and infinity in any tensor, and zeros throughout a matrix (a bias may be zero), cannot be
 /// trained weights.
 fn check(bytes: &[u8], entry: &Entry) -> Result<()> {
-    let message = match decode::flaw(bytes, entry.dtype) {
+    let flaw = match entry.stored {
+        Stored::Blocks(blocks) => decode::flaw_of(&blocks.values(bytes)?),
+        stored => decode::flaw(bytes, stored),
+    };
+    let message = match flaw {
         Some(Flaw::NotFinite(index)) => format!("value {index} is NaN or infinite"),
         Some(Flaw::AllZero) if entry.shape.len() == 2 => "all values are zero".to_owned(),
         Some(Flaw::AllZero) | None => return Ok(()),

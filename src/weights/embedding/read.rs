@@ -259,16 +259,16 @@ impl Reader<'_> {
             );
             return Err(refuse(message).hint("is this an embedding?"));
         }
-        if !decode::is_weight(entry.dtype) {
-            let message = format!("type {} cannot hold vectors", entry.dtype);
+        if !entry.stored.is_weight() {
+            let message = format!("type {} cannot hold vectors", entry.stored);
             return Err(refuse(message).hint("floating point of 16 or 32 bits is usual"));
         }
         let bytes = self.archive.read_all(entry)?;
-        if let Some(Flaw::NotFinite(index)) = decode::flaw(&bytes, entry.dtype) {
+        if let Some(Flaw::NotFinite(index)) = decode::flaw(&bytes, entry.stored) {
             let message = format!("value {index} is NaN or infinite");
             return Err(refuse(message).hint("its training diverged, or the file is damaged"));
         }
         let shape = [rows, width];
-        decode::tensor(&bytes, entry.dtype, &shape, None, DType::F32, &Device::Cpu)
+        decode::tensor(&bytes, entry.stored, &shape, None, DType::F32, &Device::Cpu)
     }
 }

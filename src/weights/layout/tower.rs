@@ -7,7 +7,6 @@ use super::names::{PROJECTION, Part};
 use super::{Layout, projection, scaled};
 use crate::error::{Error, ErrorKind, Result};
 use crate::weights::format::archive::{Archive, Entry};
-use crate::weights::format::decode;
 
 /// How to make one canonical tensor.
 #[derive(Clone, Debug)]
@@ -96,8 +95,8 @@ impl Tower {
             return;
         };
         self.used.insert(name.to_owned());
-        if !decode::is_weight(entry.dtype) {
-            let text = format!("type {} cannot hold weights", entry.dtype);
+        if !entry.stored.is_weight() {
+            let text = format!("type {} cannot hold weights", entry.stored);
             return self.problem(ErrorKind::TensorValue, entry.file_name.clone(), text);
         }
         let mut stored = shape.clone();

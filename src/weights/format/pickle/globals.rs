@@ -10,7 +10,7 @@ use super::{broken, refused};
 use crate::error::{Error, Result};
 
 /// Functions and classes with a meaning. A1111's `modules/safe.py` allows the same ones.
-const KNOWN: [(&str, Role); 16] = [
+const KNOWN: [(&str, Role); 17] = [
     ("collections.OrderedDict", Role::Dict),
     ("collections.defaultdict", Role::Dict),
     ("builtins.dict", Role::Dict),
@@ -23,8 +23,12 @@ const KNOWN: [(&str, Role); 16] = [
     ("torch._utils._rebuild_tensor_v2", Role::Tensor),
     ("torch._utils._rebuild_tensor_v3", Role::TensorOfType),
     ("torch._utils._rebuild_parameter", Role::Parameter),
-    ("torch._utils._rebuild_parameter_with_state", Role::Parameter),
+    (
+        "torch._utils._rebuild_parameter_with_state",
+        Role::Parameter,
+    ),
     ("torch.nn.parameter.Parameter", Role::Parameter),
+    ("torch._tensor._rebuild_from_type_v2", Role::FromType),
     ("torch.storage.UntypedStorage", Role::Untyped),
     ("torch.UntypedStorage", Role::Untyped),
 ];
@@ -47,7 +51,7 @@ const TYPES: [(&str, &str, Dtype); 13] = [
 ];
 
 /// Modules that no weight file has a use for: a file that names one was made to do harm.
-const HARMFUL: [&str; 17] = [
+const HARMFUL: [&str; 20] = [
     "os",
     "posix",
     "nt",
@@ -64,6 +68,9 @@ const HARMFUL: [&str; 17] = [
     "_pickle",
     "marshal",
     "webbrowser",
+    "requests",
+    "urllib",
+    "http",
     "asyncio",
 ];
 
@@ -82,6 +89,9 @@ const HARMFUL_BUILTINS: [&str; 8] = [
 /// The most dimensions of a tensor; `torch` allows 64.
 const MAX_RANK: usize = 64;
 
+/// Arguments of a call that are looked at; `_rebuild_tensor_v3` has the most, 8.
+const MOST_ARGUMENTS: usize = 8;
+
 /// Looks a name up. One that can only be meant to do harm is an error that names it.
 pub(super) fn find(module: &str, name: &str) -> Result<Value> {
     let first = module.split('.').next().unwrap_or(module);
@@ -89,9 +99,8 @@ pub(super) fn find(module: &str, name: &str) -> Result<Value> {
     let full: Rc<str> = format!("{module}.{name}").into();
     if HARMFUL.contains(&first) || (builtin && HARMFUL_BUILTINS.contains(&name)) {
         let message = format!("this pickle asks for `{full}`, which no weight file needs");
-        return Err(refused(message).hint(
-            "nothing of it was run; delete the file and distrust where it came from",
-        ));
+        return Err(refused(message)
+            .hint("nothing of it was run; delete the file and distrust where it came from"));
     }
     let role = role(module, name, &full);
     Ok(Value::Global(Global { role, name: full }))
@@ -110,6 +119,19 @@ fn role(module: &str, name: &str, full: &str) -> Role {
     typed.unwrap_or(Role::Opaque)
 }
 
+/// How many values a call copies.
+pub(super) fn cost(values: &Values, callee: Id, arguments: Id) -> usize {
+    let Value::Global(Global { role, .. }) = values.get(callee) else {
+        return 0;
+    };
+    let pairs = || values.members(*values.members(arguments)?.last()?);
+    match role {
+        Role::Dict => pairs().map_or(0, <[Id]>::len),
+        Role::Tensor | Role::TensorOfType | Role::FromType => MAX_RANK,
+        _ => 0,
+    }
+}
+
 /// What a call or the making of an object gives. No arguments are looked at unless they say where a
 /// tensor is.
 pub(super) fn call(values: &mut Values, callee: Id, arguments: Id) -> Result<Id> {
@@ -117,22 +139,45 @@ pub(super) fn call(values: &mut Values, callee: Id, arguments: Id) -> Result<Id>
         let class = class_of(values, callee);
         return Ok(values.add(Value::Object { class, state: None }));
     };
-    let Some(members) = values.members(arguments).map(<[Id]>::to_vec) else {
+    let Some(members) = values.members(arguments) else {
         let message = format!("the pickle calls `{}` without a tuple", global.name);
         return Err(broken(message));
     };
+    if global.role == Role::Dict {
+        let pairs = pairs(values, members);
+        return Ok(values.add(Value::Dict(pairs)));
+    }
+    let members: Vec<Id> = members.iter().take(MOST_ARGUMENTS).copied().collect();
     match global.role {
-        Role::Dict => Ok(values.add(Value::Dict(pairs(values, &members)))),
-        Role::Set => Ok(values.add(Value::List(Vec::new()))),
         Role::Tensor => tensor(values, &members, &global.name, None),
         Role::TensorOfType => {
             let dtype = members.get(6).map(|id| values.get(*id).clone());
             tensor(values, &members, &global.name, Some(dtype))
         }
         Role::Parameter => first(&members, &global.name),
-        Role::Storage(_) | Role::Untyped | Role::Dtype(_) | Role::Opaque => {
+        Role::FromType => from_type(values, &members, &global.name),
+        Role::Set => Ok(values.add(Value::List(Vec::new()))),
+        Role::Dict | Role::Storage(_) | Role::Untyped | Role::Dtype(_) | Role::Opaque => {
             let class = global.name;
             Ok(values.add(Value::Object { class, state: None }))
+        }
+    }
+}
+
+/// `(function, class, arguments, state)` of a tensor whose class or attributes are its own.
+fn from_type(values: &mut Values, members: &[Id], name: &str) -> Result<Id> {
+    let [function, _, arguments, ..] = members else {
+        return Err(few(name, members.len()));
+    };
+    let inner = match values.get(*function) {
+        Value::Global(inner) => inner.clone(),
+        _ => return Err(few(name, members.len())),
+    };
+    match inner.role {
+        Role::Tensor | Role::TensorOfType | Role::Parameter => call(values, *function, *arguments),
+        _ => {
+            let (class, state) = (inner.name, None);
+            Ok(values.add(Value::Object { class, state }))
         }
     }
 }
@@ -195,7 +240,9 @@ fn tensor(
         Some(_) => return Err(wrong()),
     };
     let counts = |id: Id| -> Option<Vec<u64>> {
-        let members = values.members(id)?;
+        let members = values
+            .members(id)
+            .filter(|members| members.len() <= MAX_RANK)?;
         members.iter().map(|id| values.count(*id)).collect()
     };
     let (offset, shape, strides) = (values.count(*offset), counts(*shape), counts(*strides));
@@ -204,8 +251,7 @@ fn tensor(
     };
     let sizes = shape.iter().map(|side| usize::try_from(*side).ok());
     let sizes: Option<Vec<usize>> = sizes.collect();
-    let Some(shape) = sizes.filter(|shape| shape.len() == strides.len() && shape.len() <= MAX_RANK)
-    else {
+    let Some(shape) = sizes.filter(|shape| shape.len() == strides.len()) else {
         return Err(wrong());
     };
     let tensor = Tensor {
@@ -237,7 +283,9 @@ pub(super) fn storage(values: &mut Values, id: Id) -> Result<Id> {
     };
     let is_view = |id: &Id| !matches!(values.get(*id), Value::Nothing);
     if rest.iter().any(is_view) {
-        return Err(refused("a storage that is a view of another, as torch 0.1 wrote"));
+        return Err(refused(
+            "a storage that is a view of another, as torch 0.1 wrote",
+        ));
     }
     let dtype = match kind.role {
         Role::Storage(dtype) => dtype,

@@ -108,7 +108,10 @@ fn places(
         let Some(end) = end.filter(|end| *end <= length) else {
             return Err(cut(key));
         };
-        if places.insert(Rc::clone(key), (start, end - start)).is_some() {
+        if places
+            .insert(Rc::clone(key), (start, end - start))
+            .is_some()
+        {
             return Err(broken(format!("the storage `{key}` is there twice")));
         }
         at = end;

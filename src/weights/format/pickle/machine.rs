@@ -9,7 +9,8 @@ use super::value::{Id, Storage, Value, Values};
 use super::{broken, globals, opcode, refused};
 use crate::error::Result;
 
-/// The most opcodes that are followed; a checkpoint with its optimizer has some hundred thousand.
+/// The most opcodes that are followed, and values that calls copy; a checkpoint with its optimizer
+/// has some hundred thousand.
 const MAX_STEPS: usize = 4_000_000;
 
 /// The most values that wait, and the most marks among them.
@@ -39,8 +40,10 @@ pub(super) fn run<R: Read>(source: &mut Source<R>) -> Result<Built> {
         memo: BTreeMap::new(),
         storages: BTreeMap::new(),
         strange: BTreeMap::new(),
+        left: MAX_STEPS,
     };
-    for _ in 0..MAX_STEPS {
+    loop {
+        machine.spend(1)?;
         let code = machine.source.byte()?;
         if code == opcode::STOP {
             let root = machine.pop()?;
@@ -53,9 +56,6 @@ pub(super) fn run<R: Read>(source: &mut Source<R>) -> Result<Built> {
         }
         machine.step(code)?;
     }
-    Err(machine
-        .source
-        .here(&format!("more than {MAX_STEPS} operations")))
 }
 
 struct Machine<'a, R> {
@@ -67,6 +67,8 @@ struct Machine<'a, R> {
     memo: BTreeMap<u64, Id>,
     storages: BTreeMap<Rc<str>, Rc<Storage>>,
     strange: BTreeMap<Rc<str>, Rc<str>>,
+    /// Steps that are left, and values that may still be copied.
+    left: usize,
 }
 
 impl<R: Read> Machine<'_, R> {
@@ -207,7 +209,10 @@ impl<R: Read> Machine<'_, R> {
         if protocol <= opcode::NEWEST {
             return Ok(());
         }
-        let message = format!("protocol {protocol}; the newest known is {}", opcode::NEWEST);
+        let message = format!(
+            "protocol {protocol}; the newest known is {}",
+            opcode::NEWEST
+        );
         Err(self.source.here(&message))
     }
 
@@ -269,6 +274,8 @@ impl<R: Read> Machine<'_, R> {
     /// Callee and arguments, and keywords where there are three.
     fn call(&mut self, count: usize) -> Result<()> {
         let parts = self.take(count)?;
+        // A remembered tuple can be given to many calls: what they copy is counted.
+        self.spend(globals::cost(&self.values, parts[0], parts[1]))?;
         let id = globals::call(&mut self.values, parts[0], parts[1])?;
         self.push_id(id)
     }
@@ -334,6 +341,16 @@ impl<R: Read> Machine<'_, R> {
             return Ok(pairs.iter().map(|[key, value]| (*key, *value)).collect());
         }
         Err(self.source.here("a key without a value"))
+    }
+
+    fn spend(&mut self, count: usize) -> Result<()> {
+        let Some(left) = self.left.checked_sub(count) else {
+            return Err(self
+                .source
+                .here(&format!("more than {MAX_STEPS} operations")));
+        };
+        self.left = left;
+        Ok(())
     }
 
     fn push(&mut self, value: Value) -> Result<bool> {

@@ -5,7 +5,8 @@ use super::broken;
 use super::tree::Found;
 use super::value::{Storage, Tensor};
 use crate::error::{Error, Result};
-use crate::weights::format::header::{Announced, Form};
+use crate::weights::format::header::Announced;
+use crate::weights::format::stored::Form;
 
 /// Places all tensors; `locate` gives the place of a storage's bytes and how many there are.
 pub(super) fn all(
@@ -20,7 +21,7 @@ pub(super) fn all(
         let (start, n_bytes, form) = placed.map_err(|error| error.at_tensor(name))?;
         announced.push(Announced {
             name: name.clone(),
-            dtype: tensor.dtype,
+            stored: tensor.dtype.into(),
             shape: tensor.shape.clone(),
             start,
             n_bytes,
@@ -71,7 +72,7 @@ fn extent(tensor: &Tensor) -> Option<u64> {
     })
 }
 
-/// Plain if the values lie row by row without gaps.
+/// Dense if the values lie row by row without gaps.
 fn form(tensor: &Tensor) -> Form {
     let mut expected = 1_u64;
     let sides = tensor.shape.iter().zip(&tensor.strides).rev();
@@ -81,7 +82,7 @@ fn form(tensor: &Tensor) -> Form {
         }
         expected = expected.saturating_mul(*side as u64);
     }
-    Form::Plain
+    Form::Dense
 }
 
 fn shorter(storage: &Storage, needed: Option<u64>, there: u64) -> Error {

@@ -11,6 +11,10 @@ use crate::error::{Error, Result};
 /// How deep dictionaries and lists may be nested.
 const MAX_DEPTH: usize = 64;
 
+/// The longest name, and the most tensors; real ones have some hundred bytes, and some thousand.
+const MAX_NAME: usize = 512;
+const MAX_TENSORS: usize = 1 << 17;
+
 /// How many names of classes a message spells out.
 const SPELT_OUT: usize = 3;
 
@@ -59,9 +63,9 @@ pub(super) fn find(built: &Built) -> Result<Found> {
     }
     if !walk.left.is_empty() {
         let left = spell(&walk.left);
-        found
-            .notes
-            .push(format!("objects that are no weights were not built: {left}"));
+        found.notes.push(format!(
+            "objects that are no weights were not built: {left}"
+        ));
     }
     found.tensors = walk.tensors;
     Ok(found)
@@ -128,13 +132,14 @@ impl Walk<'_> {
         let values = self.values;
         match values.get(id) {
             Value::Dict(items) => {
-                for (key, value) in items {
+                for (key, value) in items.iter().filter(|(_, value)| values.leads_on(*value)) {
                     let name = self.key(*key, *value)?;
                     self.visit(*value, &join(prefix, &name), depth)?;
                 }
             }
             Value::List(members) | Value::Tuple(members) => {
-                for (index, member) in members.iter().enumerate() {
+                let members = members.iter().enumerate();
+                for (index, member) in members.filter(|(_, member)| values.leads_on(**member)) {
                     self.visit(*member, &join(prefix, &format!("[{index}]")), depth)?;
                 }
             }
@@ -147,9 +152,15 @@ impl Walk<'_> {
     }
 
     fn visit(&mut self, id: Id, name: &str, depth: usize) -> Result<()> {
+        if name.len() > MAX_NAME {
+            return Err(long(name));
+        }
         let Value::Tensor(tensor) = self.values.get(id) else {
             return self.descend(id, name, depth + 1);
         };
+        if self.tensors.len() == MAX_TENSORS {
+            return Err(broken(format!("more than {MAX_TENSORS} tensors")));
+        }
         let twice = self.tensors.insert(name.to_owned(), Rc::clone(tensor));
         match twice {
             Some(_) => Err(broken("this name is there twice").at_tensor(name)),
@@ -160,6 +171,7 @@ impl Walk<'_> {
     /// The text of a key. Lightning has classes as keys, of what holds no weights.
     fn key(&self, key: Id, value: Id) -> Result<String> {
         match self.values.get(key) {
+            Value::Text(text) if text.len() > MAX_NAME => Err(long(text)),
             Value::Text(text) => Ok(text.to_string()),
             _ if matches!(self.values.get(value), Value::Tensor(_)) => {
                 Err(broken("a tensor stands under a key that is not a text"))
@@ -213,6 +225,11 @@ fn nothing(left: &BTreeSet<Rc<str>>) -> Error {
         format!("; it has {}, which are not built", spell(left))
     };
     broken(format!("the pickle holds no tensor{beside}"))
+}
+
+fn long(name: &str) -> Error {
+    let start: String = name.chars().take(40).collect();
+    broken(format!("a name of {} bytes: `{start}…`", name.len()))
 }
 
 fn deep() -> Error {

@@ -24,7 +24,10 @@ pub(super) enum Value {
     Storage(Rc<Storage>),
     Tensor(Rc<Tensor>),
     /// Something that was not built: its class, and the state it was given.
-    Object { class: Rc<str>, state: Option<Id> },
+    Object {
+        class: Rc<str>,
+        state: Option<Id>,
+    },
 }
 
 /// A name that the pickle refers to.
@@ -54,6 +57,9 @@ pub(super) enum Role {
     TensorOfType,
     /// `torch._utils._rebuild_parameter`: the tensor itself.
     Parameter,
+    /// `torch._tensor._rebuild_from_type_v2`: the function and the arguments for a tensor of a
+    /// class of its own.
+    FromType,
     /// Everything else.
     Opaque,
 }
@@ -129,6 +135,16 @@ impl Values {
             Value::Tuple(members) | Value::List(members) => Some(members),
             _ => None,
         }
+    }
+
+    /// True for what is a tensor or may hold one.
+    pub(super) fn leads_on(&self, id: Id) -> bool {
+        use Value::{Dict, List, Object, Tensor, Tuple};
+        let value = self.get(id);
+        matches!(
+            value,
+            Tensor(_) | Dict(_) | List(_) | Tuple(_) | Object { .. }
+        )
     }
 
     /// The value under a text key; the last if there are several, as in Python.

@@ -53,6 +53,7 @@ pub(super) fn read(file: &mut File, length: u64) -> Result<Contents> {
         Ok(place)
     };
     let announced = place::all(&found, length, locate)?;
+    archive.refuse_overlaps()?;
     Ok((announced, found.notes))
 }
 
@@ -60,6 +61,8 @@ struct Zip<'a> {
     file: &'a mut File,
     length: u64,
     entries: BTreeMap<String, Entry>,
+    /// Entries that were asked for: first byte, the one behind the last, name.
+    taken: Vec<(u64, u64, String)>,
 }
 
 impl<'a> Zip<'a> {
@@ -74,6 +77,7 @@ impl<'a> Zip<'a> {
             file,
             length,
             entries: BTreeMap::new(),
+            taken: Vec::new(),
         };
         let mut rest = bytes.as_slice();
         for _ in 0..count {
@@ -103,7 +107,9 @@ impl<'a> Zip<'a> {
             below.is_some_and(|below| below == "constants.pkl" || below.starts_with("code/"))
         };
         if self.entries.keys().any(script) {
-            return Err(refused("this is a TorchScript archive, which is not supported"));
+            return Err(refused(
+                "this is a TorchScript archive, which is not supported",
+            ));
         }
         Ok((*top).to_owned())
     }
@@ -137,23 +143,42 @@ impl<'a> Zip<'a> {
             return Err(refused(message).hint("unpack it and zip it without compression"));
         }
         let wrong = || damaged(&format!("the entry `{name}` lies outside the file"));
-        let inside = entry.header.checked_add(30).is_some_and(|end| end <= self.length);
-        if !inside {
+        let fixed = 30 + name.len() as u64;
+        let header_end = entry.header.checked_add(fixed);
+        if header_end.is_none_or(|end| end > self.length) {
             return Err(wrong());
         }
-        let header = read_at(self.file, entry.header, 30)?;
+        let header = read_at(self.file, entry.header, fixed)?;
         let (name_length, extra) = (u16_at(&header, 26), u16_at(&header, 28));
         let (Some(name_length), Some(extra), true) =
             (name_length, extra, header.starts_with(b"PK\x03\x04"))
         else {
             return Err(damaged(&format!("the entry `{name}` has no header")));
         };
+        if usize::from(name_length) != name.len() || header.get(30..) != Some(name.as_bytes()) {
+            let message = format!("the entry `{name}` has another name in its own header");
+            return Err(damaged(&message));
+        }
         let start = entry.header + 30 + u64::from(name_length) + u64::from(extra);
         let end = start.checked_add(entry.size);
-        if end.is_none_or(|end| end > self.length) {
+        let Some(end) = end.filter(|end| *end <= self.length) else {
             return Err(wrong());
-        }
+        };
+        self.taken.push((entry.header, end, name.to_owned()));
         Ok((start, entry.size))
+    }
+
+    /// Entries that share bytes were made to look larger than the file is, or to hide something.
+    fn refuse_overlaps(&mut self) -> Result<()> {
+        self.taken.sort();
+        let pairs = self.taken.array_windows();
+        for [(_, end, first), (start, _, second)] in pairs {
+            if start < end {
+                let message = format!("the entries `{first}` and `{second}` overlap");
+                return Err(damaged(&message));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -189,7 +214,11 @@ fn directory(file: &mut File, length: u64) -> Result<(u64, u64, u64)> {
         return Ok((count, size, start));
     };
     let record = read_at(file, wide, 56)?;
-    match (u64_at(&record, 32), u64_at(&record, 40), u64_at(&record, 48)) {
+    match (
+        u64_at(&record, 32),
+        u64_at(&record, 40),
+        u64_at(&record, 48),
+    ) {
         (Some(count), Some(size), Some(start)) if record.starts_with(b"PK\x06\x06") => {
             Ok((count, size, start))
         }
@@ -262,5 +291,7 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 }
 
 fn damaged(what: &str) -> Error {
-    broken(format!("this PyTorch file (a zip archive) is damaged: {what}"))
+    broken(format!(
+        "this PyTorch file (a zip archive) is damaged: {what}"
+    ))
 }
