@@ -7,7 +7,7 @@
 
 use sd_conditioner::candle_core::{DType, Device, Tensor};
 use sd_conditioner::conditioner::chunks_for;
-use sd_conditioner::encoder::{ClipConfig, ClipText, Pooled, Readout, Window};
+use sd_conditioner::encoder::{ClipConfig, ClipText, Pooled, Quantized, Readout, Window};
 use sd_conditioner::tokens::Chunk;
 use sd_conditioner::weights::{EncoderId, Synthetic, SyntheticSize};
 use sd_conditioner::{Family, kernels};
@@ -76,7 +76,15 @@ fn run(encoder: EncoderId, dtype: DType, device: &Device) -> Result<States, Erro
     let source = Synthetic::new(encoder, SyntheticSize::Full, SEED);
     let config = ClipConfig::detect(encoder, &source)?;
     let kernels = kernels::choose(device)?;
-    let clip = ClipText::load(&source, &config, dtype, kernels, device, &mut |_, _| ())?;
+    let clip = ClipText::load(
+        &source,
+        &config,
+        dtype,
+        Quantized::Expand,
+        kernels,
+        device,
+        &mut |_, _| (),
+    )?;
     let (family, pooled) = match encoder {
         EncoderId::ClipL => (Family::Sd1, Pooled::Normed),
         EncoderId::OpenClipH => (Family::Sd2, Pooled::Projected),

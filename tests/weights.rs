@@ -6,10 +6,15 @@ mod content;
 mod embedding_folders;
 mod embeddings;
 mod folders;
+mod ggufs;
+mod hostile_ggufs;
+mod hostile_pickles;
 mod identity;
 mod layouts;
+mod others;
 mod parts;
 mod paths;
+mod pickles;
 mod tokenizers;
 mod values;
 

@@ -127,6 +127,9 @@ pub(crate) struct ComputeFlags {
     /// How the encoders' matrices are kept
     #[arg(long, value_enum, default_value = "f32")]
     pub(crate) dtype: Precision,
+    /// Keep quantized matrices of GGUF files as they are: less memory, more time, the same numbers
+    #[arg(long)]
+    pub(crate) keep_quantized: bool,
     /// How the tensors are written
     #[arg(long, value_enum, default_value = "f32")]
     pub(crate) out_dtype: Precision,

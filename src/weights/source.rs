@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use candle_core::quantized::QTensor;
 use candle_core::{DType, Device, Tensor};
 
 use super::checkpoint::Located;
@@ -65,6 +66,12 @@ impl TowerSource {
         }
     }
 
+    /// Says which tensor of which file is meant.
+    fn place(&self, error: Error, recipe: &Recipe) -> Error {
+        let path = self.archive.path_of(&recipe.entry);
+        error.at_tensor(&recipe.entry.file_name).at_path(path)
+    }
+
     /// The scales of the rows that the recipe takes.
     fn scale(&self, recipe: &Recipe) -> Result<Option<Vec<f32>>> {
         let Some(entry) = &recipe.scale else {
@@ -112,10 +119,26 @@ impl TensorSource for TowerSource {
             let error = Error::new(ErrorKind::MissingTensor, message).at_tensor(name);
             return Err(error.at_path(&self.archive.path));
         };
-        self.build(recipe, dtype, device).map_err(|error| {
-            let path = self.archive.path_of(&recipe.entry);
-            error.at_tensor(&recipe.entry.file_name).at_path(path)
-        })
+        self.build(recipe, dtype, device)
+            .map_err(|error| self.place(error, recipe))
+    }
+
+    fn load_quantized(&self, name: &str, device: &Device) -> Result<Option<QTensor>> {
+        let Some(recipe) = self.recipes.get(name).filter(|recipe| !recipe.transposed) else {
+            return Ok(None);
+        };
+        let Stored::Blocks(blocks) = recipe.entry.stored else {
+            return Ok(None);
+        };
+        let read = || {
+            let entry = &recipe.entry;
+            let range = third(recipe.part, entry.n_bytes);
+            let bytes = self.archive.read(entry, range)?;
+            check(&bytes, entry)?;
+            blocks.tensor(&bytes, &recipe.shape, device)
+        };
+        let found = read().map_err(|error| self.place(error, recipe))?;
+        Ok(Some(found))
     }
 
     fn hidden_act(&self) -> Option<&str> {

@@ -76,8 +76,14 @@ impl Tower {
             return;
         };
         let name = format!("{}{below}", self.found.root);
-        match archive.entries.get(&name) {
-            Some(entry) => self.place(canonical, &name, entry, part, false),
+        if let Some(entry) = archive.entries.get(&name) {
+            return self.place(canonical, &name, entry, part, false);
+        }
+        let fused = style.fused_name(canonical);
+        let fused = fused.map(|(below, part)| (format!("{}{below}", self.found.root), part));
+        let fused = fused.and_then(|(name, part)| Some((archive.entries.get(&name)?, name, part)));
+        match fused {
+            Some((entry, name, part)) => self.place(canonical, &name, entry, part, false),
             None => self.problem(ErrorKind::MissingTensor, name, "missing".to_owned()),
         }
     }

@@ -264,11 +264,17 @@ fn tensor(
     Ok(values.add(Value::Tensor(Rc::new(tensor))))
 }
 
-/// `("storage", type, key, location, count)`, and a view of it in files of before 0.4.
-pub(super) fn storage(values: &mut Values, id: Id) -> Result<Id> {
+/// What a reference stands for: `("storage", type, key, location, count)`, with a view of it in
+/// files of before 0.4; or `("module", class, file, source)`, which is the class.
+pub(super) fn referred(values: &mut Values, id: Id) -> Result<Id> {
     let wrong = || broken("the pickle refers to something that is no storage of a tensor");
-    let members = values.members(id).map(<[Id]>::to_vec);
-    let members = members.ok_or_else(wrong)?;
+    let members = values.members(id).ok_or_else(wrong)?;
+    let members: Vec<Id> = members.iter().take(MOST_ARGUMENTS).copied().collect();
+    if let [tag, class, ..] = members.as_slice()
+        && values.text(*tag).is_some_and(|tag| &**tag == "module")
+    {
+        return Ok(*class);
+    }
     let [tag, kind, key, _, count, rest @ ..] = members.as_slice() else {
         return Err(wrong());
     };

@@ -248,7 +248,7 @@ impl<R: Read> Machine<'_, R> {
             opcode::REDUCE | opcode::NEWOBJ => self.call(2)?,
             opcode::NEWOBJ_EX => self.call(3)?,
             opcode::BUILD => self.build()?,
-            opcode::BINPERSID => self.storage()?,
+            opcode::BINPERSID => self.reference()?,
             opcode::EXT1..=opcode::EXT4 => {
                 return Err(refused("the pickle uses Python's extension registry"));
             }
@@ -291,9 +291,9 @@ impl<R: Read> Machine<'_, R> {
         Ok(())
     }
 
-    fn storage(&mut self) -> Result<()> {
+    fn reference(&mut self) -> Result<()> {
         let reference = self.pop()?;
-        let id = globals::storage(&mut self.values, reference)?;
+        let id = globals::referred(&mut self.values, reference)?;
         match self.values.get(id) {
             Value::Storage(storage) => {
                 let storage = Rc::clone(storage);

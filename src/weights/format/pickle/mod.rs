@@ -16,6 +16,8 @@ mod machine;
 mod opcode;
 mod place;
 mod source;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod value;
 mod zip;
