@@ -180,13 +180,13 @@ fn place(line: Line, facts: &Facts, data: u64, length: u64) -> Result<Announced>
     let (Some(start), Some(end)) = (start, end) else {
         return Err(broken("its place overflows"));
     };
-    if end > length {
-        let message = format!("its data end at byte {end}, the file has {length}");
-        return Err(broken(&message).hint("incomplete download? download it again"));
-    }
     if offset % facts.alignment != 0 {
         let message = format!("its offset {offset} is no multiple of {}", facts.alignment);
         return Err(broken(&message));
+    }
+    if end > length {
+        let message = format!("its data end at byte {end}, the file has {length}");
+        return Err(broken(&message).hint("incomplete download? download it again"));
     }
     let shape = original(&name, shape, facts)?;
     Ok(Announced {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use safetensors::Dtype;
 
 use super::value::{Global, Id, Role, Storage, Tensor, Value, Values};
-use super::{broken, refused};
+use super::{broken, refused, unsupported};
 use crate::error::{Error, Result};
 
 /// Functions and classes with a meaning. A1111's `modules/safe.py` allows the same ones.
@@ -289,7 +289,7 @@ pub(super) fn referred(values: &mut Values, id: Id) -> Result<Id> {
     };
     let is_view = |id: &Id| !matches!(values.get(*id), Value::Nothing);
     if rest.iter().any(is_view) {
-        return Err(refused(
+        return Err(unsupported(
             "a storage that is a view of another, as torch 0.1 wrote",
         ));
     }

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use super::machine::{self, Built};
 use super::source::Source;
 use super::value::{Storage, Value};
-use super::{Contents, broken, io, place, refused, tree};
+use super::{Contents, broken, io, place, tree, unsupported};
 use crate::error::{Error, Result};
 
 /// `PROTOCOL_VERSION` of `torch/serialization.py`.
@@ -61,7 +61,7 @@ fn byte_order(built: &Built) -> Result<()> {
 
 /// The file was written on a machine of the other byte order.
 pub(super) fn big_endian() -> Error {
-    refused("the file's numbers are big-endian, which is not supported")
+    unsupported("the file's numbers are big-endian, which is not supported")
 }
 
 /// The keys of the storages in the order in which they follow.
@@ -86,7 +86,7 @@ fn places(
     for key in keys {
         if let Some(class) = built.strange.get(key) {
             let message = format!("the storage `{key}` is of a type that is not known: `{class}`");
-            return Err(refused(message));
+            return Err(unsupported(message));
         }
         let Some(storage) = built.storages.get(key) else {
             return Err(broken(format!("nothing refers to the storage `{key}`")));

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use super::source::Source;
 use super::value::{Id, Storage, Value, Values};
-use super::{broken, globals, opcode, refused};
+use super::{broken, globals, opcode, unsupported};
 use crate::error::Result;
 
 /// The most opcodes that are followed, and values that calls copy; a checkpoint with its optimizer
@@ -250,10 +250,10 @@ impl<R: Read> Machine<'_, R> {
             opcode::BUILD => self.build()?,
             opcode::BINPERSID => self.reference()?,
             opcode::EXT1..=opcode::EXT4 => {
-                return Err(refused("the pickle uses Python's extension registry"));
+                return Err(unsupported("the pickle uses Python's extension registry"));
             }
             opcode::NEXT_BUFFER | opcode::READONLY_BUFFER => {
-                return Err(refused("the pickle keeps bytes outside the file"));
+                return Err(unsupported("the pickle keeps bytes outside the file"));
             }
             _ => return Ok(false),
         }

@@ -47,7 +47,12 @@ fn broken(message: impl Into<String>) -> Error {
 
 /// A readable file that this reader will not take.
 fn refused(message: impl Into<String>) -> Error {
-    Error::new(ErrorKind::Unsupported, message).hint("give the .safetensors file instead")
+    Error::new(ErrorKind::Unsupported, message)
+}
+
+/// The same, where another file of the same weights helps.
+fn unsupported(message: impl Into<String>) -> Error {
+    refused(message).hint("give the .safetensors file instead")
 }
 
 /// A read that failed; the caller adds the path.

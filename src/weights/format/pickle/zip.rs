@@ -10,7 +10,7 @@ use std::io::{BufReader, Read, Seek, SeekFrom};
 
 use super::source::Source;
 use super::value::Storage;
-use super::{Contents, broken, io, legacy, machine, place, refused, tree};
+use super::{Contents, broken, io, legacy, machine, place, refused, tree, unsupported};
 use crate::error::{Error, Result};
 
 /// The end record without its comment, and the longest comment.
@@ -107,7 +107,7 @@ impl<'a> Zip<'a> {
             below.is_some_and(|below| below == "constants.pkl" || below.starts_with("code/"))
         };
         if self.entries.keys().any(script) {
-            return Err(refused(
+            return Err(unsupported(
                 "this is a TorchScript archive, which is not supported",
             ));
         }
