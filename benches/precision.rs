@@ -7,7 +7,7 @@
 
 use sd_conditioner::candle_core::{DType, Device, Tensor};
 use sd_conditioner::conditioner::chunks_for;
-use sd_conditioner::encoder::{ClipConfig, ClipText, Pooled, Quantized, Readout, Window};
+use sd_conditioner::encoder::{ClipConfig, ClipText, Pooled, Readout, Window};
 use sd_conditioner::tokens::Chunk;
 use sd_conditioner::weights::{EncoderId, Synthetic, SyntheticSize};
 use sd_conditioner::{Family, kernels};
@@ -79,8 +79,7 @@ fn run(encoder: EncoderId, dtype: DType, device: &Device) -> Result<States, Erro
     let clip = ClipText::load(
         &source,
         &config,
-        dtype,
-        Quantized::Expand,
+        dtype.into(),
         kernels,
         device,
         &mut |_, _| (),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device};
 
-use crate::encoder::{ClipConfig, ClipText, Quantized};
+use crate::encoder::{ClipConfig, ClipText, Kept, Quantized};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hub::{self, Hub};
 use crate::kernels::{self, Kernels, Reference};
@@ -199,17 +199,9 @@ impl Builder {
         }
         let kernels = self.kernels()?;
         let part = |(config, source): &(ClipConfig, &dyn TensorSource)| {
-            let (dtype, device) = (self.dtype, &self.device);
+            let (kept, device) = (self.kept(), &self.device);
             let kernels = kernels.clone();
-            let clip = ClipText::load(
-                *source,
-                config,
-                dtype,
-                self.quantized,
-                kernels,
-                device,
-                &mut |_, _| (),
-            )?;
+            let clip = ClipText::load(*source, config, kept, kernels, device, &mut |_, _| ())?;
             Ok(Part {
                 id: config.encoder,
                 clip,
@@ -217,6 +209,13 @@ impl Builder {
         };
         let parts = encoders.iter().map(part).collect::<Result<_>>()?;
         Ok(self.wrapped(family, parts, LoadReport::default(), "sources".to_owned()))
+    }
+
+    fn kept(&self) -> Kept {
+        Kept {
+            dtype: self.dtype,
+            quantized: self.quantized,
+        }
     }
 
     fn kernels(&self) -> Result<Arc<dyn Kernels>> {
@@ -282,8 +281,7 @@ impl Builder {
         ClipText::load(
             watched.source,
             &config,
-            self.dtype,
-            self.quantized,
+            self.kept(),
             kernels,
             &self.device,
             &mut tell,

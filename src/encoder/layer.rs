@@ -12,9 +12,25 @@ use super::ClipConfig;
 /// Reads tensors of one encoder in their two storage forms.
 pub(super) struct Loader<'a> {
     pub(super) source: &'a dyn TensorSource,
-    pub(super) dtype: DType,
+    pub(super) kept: Kept,
     pub(super) device: &'a Device,
-    pub(super) quantized: Quantized,
+}
+
+/// How an encoder's matrices are kept in memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Kept {
+    /// The type of those that are not quantized.
+    pub dtype: DType,
+    /// What becomes of those that are.
+    pub quantized: Quantized,
+}
+
+impl From<DType> for Kept {
+    /// All expanded to one type.
+    fn from(dtype: DType) -> Kept {
+        let quantized = Quantized::Expand;
+        Kept { dtype, quantized }
+    }
 }
 
 /// What becomes of matrices that a file has quantized.
@@ -37,7 +53,7 @@ enum Weight {
 
 impl Weight {
     fn load(load: &Loader<'_>, names: &[String]) -> Result<Weight> {
-        let kept = names.iter().map(|name| load.kept(name));
+        let kept = names.iter().map(|name| load.quantized(name));
         let kept: Vec<Option<QTensor>> = kept.collect::<Result<_>>()?;
         let kept: Option<Vec<QTensor>> = kept.into_iter().collect();
         if let Some(kept) = kept {
@@ -68,12 +84,12 @@ fn stack(parts: Vec<Tensor>) -> Result<Tensor> {
 
 impl Loader<'_> {
     pub(super) fn matrix(&self, name: &str) -> Result<Tensor> {
-        self.source.load(name, self.dtype, self.device)
+        self.source.load(name, self.kept.dtype, self.device)
     }
 
     /// A matrix that stays quantized, if that is wanted and the file has it so.
-    fn kept(&self, name: &str) -> Result<Option<QTensor>> {
-        match self.quantized {
+    fn quantized(&self, name: &str) -> Result<Option<QTensor>> {
+        match self.kept.quantized {
             Quantized::Expand => Ok(None),
             Quantized::Keep => self.source.load_quantized(name, self.device),
         }
@@ -116,7 +132,7 @@ impl Linear {
     }
 
     /// Query, key and value stacked on the rows, so that one product makes all three.
-    fn load_stacked(load: &Loader<'_>, names: [String; 3]) -> Result<Linear> {
+    fn load_stacked(load: &Loader<'_>, names: &[String; 3]) -> Result<Linear> {
         let weights = names.each_ref().map(|name| format!("{name}.weight"));
         let weight = Weight::load(load, &weights)?;
         let biases = names
@@ -147,7 +163,7 @@ impl Layer {
         let name = |part: &str| format!("layers.{layer}.{part}");
         Ok(Layer {
             norm1: Norm::load(load, &name("ln1"))?,
-            query_key_value: Linear::load_stacked(load, [name("q"), name("k"), name("v")])?,
+            query_key_value: Linear::load_stacked(load, &[name("q"), name("k"), name("v")])?,
             out: Linear::load(load, &name("out"))?,
             norm2: Norm::load(load, &name("ln2"))?,
             up: Linear::load(load, &name("fc1"))?,

@@ -9,7 +9,8 @@ use crate::kernels::Kernels;
 use crate::tokens::CONTEXT;
 use crate::weights::TensorSource;
 
-use super::layer::{Layer, Loader, Norm, Quantized};
+use super::Kept;
+use super::layer::{Layer, Loader, Norm};
 use super::window::{self, Window};
 use super::{ClipConfig, Pooled, Readout};
 
@@ -48,23 +49,21 @@ impl Encoded {
 }
 
 impl ClipText {
-    /// Loads all layers of `source`. Matrices are kept in `dtype`; vectors (biases, norms,
-    /// positions) in f32, which costs nothing and loses nothing. `quantized` says what becomes of
-    /// the layers' matrices that the file has quantized; embeddings are expanded. `progress` hears of each layer.
+    /// Loads all layers of `source`. Matrices are kept as `kept` says, embeddings always expanded;
+    /// vectors (biases, norms, positions) in f32, which costs nothing and loses nothing. `progress`
+    /// hears of each layer.
     pub fn load(
         source: &dyn TensorSource,
         config: &ClipConfig,
-        dtype: DType,
-        quantized: Quantized,
+        kept: Kept,
         kernels: Arc<dyn Kernels>,
         device: &Device,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<ClipText> {
         let load = Loader {
             source,
-            dtype,
+            kept,
             device,
-            quantized,
         };
         let layers = (0..config.layers).map(|layer| {
             progress(layer, config.layers);

@@ -238,15 +238,15 @@ fn original(name: &str, shape: Vec<usize>, facts: &Facts) -> Result<Vec<usize>> 
 
 /// No name and no byte may be two tensors'.
 fn distinct(mut announced: Vec<Announced>) -> Result<Vec<Announced>> {
-    announced.sort_by(|one, two| (one.start, one.n_bytes).cmp(&(two.start, two.n_bytes)));
-    for [one, two] in announced.array_windows() {
+    announced.sort_by_key(|one| (one.start, one.n_bytes));
+    for (one, two) in announced.iter().zip(announced.iter().skip(1)) {
         if one.start + one.n_bytes > two.start {
             let message = format!("its data overlap those of `{}`", one.name);
             return Err(broken(&message).at_tensor(&two.name));
         }
     }
     announced.sort_by(|one, two| one.name.cmp(&two.name));
-    for [one, two] in announced.array_windows() {
+    for (one, two) in announced.iter().zip(announced.iter().skip(1)) {
         if one.name == two.name {
             return Err(broken("this name is there twice").at_tensor(&two.name));
         }

@@ -142,9 +142,10 @@ impl<R: Read> Source<R> {
     fn skip(&mut self, length: u64) -> Result<()> {
         self.claim(length)?;
         let skipped = io::copy(&mut (&mut self.inner).take(length), &mut io::sink());
-        match skipped.map_err(failed)? == length {
-            true => Ok(()),
-            false => Err(ends()),
+        if skipped.map_err(failed)? == length {
+            Ok(())
+        } else {
+            Err(ends())
         }
     }
 

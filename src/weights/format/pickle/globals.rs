@@ -150,10 +150,7 @@ pub(super) fn call(values: &mut Values, callee: Id, arguments: Id) -> Result<Id>
     let members: Vec<Id> = members.iter().take(MOST_ARGUMENTS).copied().collect();
     match global.role {
         Role::Tensor => tensor(values, &members, &global.name, None),
-        Role::TensorOfType => {
-            let dtype = members.get(6).map(|id| values.get(*id).clone());
-            tensor(values, &members, &global.name, Some(dtype))
-        }
+        Role::TensorOfType => typed(values, &members, &global.name),
         Role::Parameter => first(&members, &global.name),
         Role::FromType => from_type(values, &members, &global.name),
         Role::Set => Ok(values.add(Value::List(Vec::new()))),
@@ -211,14 +208,22 @@ fn few(name: &str, count: usize) -> Error {
     ))
 }
 
-/// `(storage, offset, shape, strides, …)`. `typed` is the seventh argument of the form that has it.
-/// A storage of a type that has no name here gives an object.
-fn tensor(
-    values: &mut Values,
-    members: &[Id],
-    name: &str,
-    typed: Option<Option<Value>>,
-) -> Result<Id> {
+/// `_rebuild_tensor_v3`: the seventh argument is the type; one that has no name here gives an object.
+fn typed(values: &mut Values, members: &[Id], name: &str) -> Result<Id> {
+    let dtype = members.get(6).map(|id| values.get(*id));
+    let Some(Value::Global(Global { role, name: class })) = dtype else {
+        return Err(few(name, members.len()));
+    };
+    if let Role::Dtype(dtype) = *role {
+        return tensor(values, members, name, Some(dtype));
+    }
+    let (class, state) = (Rc::clone(class), None);
+    Ok(values.add(Value::Object { class, state }))
+}
+
+/// `(storage, offset, shape, strides, …)`, of the storage's type unless `dtype` is another. A storage
+/// of a type that has no name here gives an object.
+fn tensor(values: &mut Values, members: &[Id], name: &str, dtype: Option<Dtype>) -> Result<Id> {
     let wrong = || few(name, members.len());
     let [storage, offset, shape, strides, ..] = members else {
         return Err(wrong());
@@ -228,17 +233,7 @@ fn tensor(
         Value::Object { .. } => return Ok(*storage),
         _ => return Err(wrong()),
     };
-    let dtype = match typed {
-        None => storage.dtype,
-        Some(Some(Value::Global(Global {
-            role: Role::Dtype(dtype),
-            ..
-        }))) => dtype,
-        Some(Some(Value::Global(Global { name: class, .. }))) => {
-            return Ok(values.add(Value::Object { class, state: None }));
-        }
-        Some(_) => return Err(wrong()),
-    };
+    let dtype = dtype.unwrap_or(storage.dtype);
     let counts = |id: Id| -> Option<Vec<u64>> {
         let members = values
             .members(id)

@@ -152,10 +152,10 @@ impl<R: Read> Machine<'_, R> {
             opcode::TUPLE1 => Value::Tuple(self.take(1)?),
             opcode::TUPLE2 => Value::Tuple(self.take(2)?),
             opcode::TUPLE3 => Value::Tuple(self.take(3)?),
-            opcode::TUPLE => Value::Tuple(self.to_mark()?),
-            opcode::LIST | opcode::FROZENSET => Value::List(self.to_mark()?),
+            opcode::TUPLE => Value::Tuple(self.since_mark()?),
+            opcode::LIST | opcode::FROZENSET => Value::List(self.since_mark()?),
             opcode::DICT => {
-                let members = self.to_mark()?;
+                let members = self.since_mark()?;
                 Value::Dict(self.pairs(&members)?)
             }
             opcode::APPEND => {
@@ -163,7 +163,7 @@ impl<R: Read> Machine<'_, R> {
                 return self.extend(&members);
             }
             opcode::APPENDS | opcode::ADDITEMS => {
-                let members = self.to_mark()?;
+                let members = self.since_mark()?;
                 return self.extend(&members);
             }
             opcode::SETITEM => {
@@ -171,7 +171,7 @@ impl<R: Read> Machine<'_, R> {
                 return self.set(&members);
             }
             opcode::SETITEMS => {
-                let members = self.to_mark()?;
+                let members = self.since_mark()?;
                 return self.set(&members);
             }
             _ => return Ok(false),
@@ -189,7 +189,7 @@ impl<R: Read> Machine<'_, R> {
                 self.marks.push(self.stack.len());
             }
             opcode::POP => drop(self.pop()?),
-            opcode::POP_MARK => drop(self.to_mark()?),
+            opcode::POP_MARK => drop(self.since_mark()?),
             opcode::DUP => {
                 let top = self.top()?;
                 self.push_id(top)?;
@@ -402,7 +402,7 @@ impl<R: Read> Machine<'_, R> {
     }
 
     /// All values since the last mark.
-    fn to_mark(&mut self) -> Result<Vec<Id>> {
+    fn since_mark(&mut self) -> Result<Vec<Id>> {
         match self.marks.pop() {
             Some(height) => Ok(self.stack.split_off(height.min(self.stack.len()))),
             None => Err(self.source.here("there is no mark on the stack")),

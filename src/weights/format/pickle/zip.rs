@@ -171,8 +171,8 @@ impl<'a> Zip<'a> {
     /// Entries that share bytes were made to look larger than the file is, or to hide something.
     fn refuse_overlaps(&mut self) -> Result<()> {
         self.taken.sort();
-        let pairs = self.taken.array_windows();
-        for [(_, end, first), (start, _, second)] in pairs {
+        let pairs = self.taken.iter().zip(self.taken.iter().skip(1));
+        for ((_, end, first), (start, _, second)) in pairs {
             if start < end {
                 let message = format!("the entries `{first}` and `{second}` overlap");
                 return Err(damaged(&message));
