@@ -11,6 +11,7 @@ mod conditioning;
 mod hub;
 mod kernels;
 mod prompt;
+mod storage;
 mod tidy;
 mod tokens;
 mod weights;

@@ -7,6 +7,7 @@ mod embedding_folders;
 mod embeddings;
 mod folders;
 mod ggufs;
+mod hostile_archives;
 mod hostile_ggufs;
 mod hostile_pickles;
 mod identity;
@@ -17,6 +18,7 @@ mod paths;
 mod pickles;
 mod tokenizers;
 mod values;
+mod writing;
 
 use std::path::Path;
 

@@ -7,12 +7,15 @@ mod embeddings;
 mod finish;
 mod lengths;
 mod plan;
+mod prepare;
+mod reading;
 mod readout;
 mod request;
 mod schedule;
 
 pub use builder::{Builder, Progress};
 pub use embeddings::Embeddings;
+pub use reading::{ReadText, Reading, readings_for};
 pub use request::Request;
 
 use std::ops::Range;

@@ -5,11 +5,12 @@ use crate::conditioning::emphasis::{self, Emphasis, Stage};
 use crate::encoder::Readout;
 use crate::profile::{Choices, EncoderLengths, PooledFrom};
 use crate::prompt::compel::Part;
-use crate::prompt::{Dialect, Note, NoteKind, Piece, Prompt, comments, networks};
+use crate::prompt::{Dialect, Note, NoteKind, Piece, Prompt};
 use crate::tokens::{Chunk, ChunkRule, Chunks, Lexicon, Split, Tokenizer};
 use crate::weights::EncoderId;
 
 use super::embeddings::EncoderLexicon;
+use super::prepare::Prepared;
 use super::{Request, schedule};
 
 /// What one encoder is to do for one request.
@@ -30,6 +31,7 @@ pub(super) struct Planned {
 /// One text and the other forms of it that its emphasis needs.
 #[derive(Clone, Debug)]
 pub(super) struct Text {
+    pub(super) pieces: Vec<Piece>,
     pub(super) chunks: Chunks,
     pub(super) stages: Vec<Stage>,
 }
@@ -85,14 +87,10 @@ impl Planned {
 pub(super) fn plan(towers: &[Tower], request: &Request<'_>, fill: usize) -> Vec<Planned> {
     let rules = request.rules();
     let each = towers.iter().enumerate().map(|(place, tower)| {
-        let (text, mut notes) = prepared(request.text_for(place), rules);
-        notes.extend(schedule::unread(
-            &text,
-            rules.dialect,
-            request.is_negative(),
-        ));
-        let prompt = Prompt::parse(&text, dialect(rules));
-        notes.extend_from_slice(prompt.notes());
+        let prepared = Prepared::of(request.text_for(place), rules);
+        let prompt = Prompt::parse(&prepared.text, dialect(rules));
+        let unread = schedule::unread(&prepared.text, rules.dialect, request.is_negative());
+        let notes = unread.into_iter().chain(prompt.notes().iter().cloned());
         let lexicon = EncoderLexicon {
             embeddings: request.embeddings_given(),
             encoder: tower.id,
@@ -104,30 +102,24 @@ pub(super) fn plan(towers: &[Tower], request: &Request<'_>, fill: usize) -> Vec<
             lexicon: &lexicon,
             fill,
         };
-        plan.plan(&prompt, notes)
+        let mut planned = plan.plan(&prompt, notes.collect());
+        to_source(&mut planned, &prepared);
+        planned
     });
     let mut plans: Vec<Planned> = each.collect();
     match_encoders(&mut plans, rules.encoder_lengths, request.has_two_texts());
     plans
 }
 
-/// What a tool takes out of a prompt before it parses it.
-fn prepared(text: &str, rules: &Choices) -> (String, Vec<Note>) {
-    if !rules.clean_prompt {
-        return (text.to_owned(), Vec::new());
+/// Spans of the prepared text become spans of the text that was given.
+fn to_source(planned: &mut Planned, prepared: &Prepared) {
+    for note in &mut planned.notes {
+        note.span = prepared.to_source(note.span.clone());
     }
-    let text = comments::strip(text);
-    let (text, networks) = networks::extract(&text);
-    let note = |network: &networks::ExtraNetwork| Note {
-        kind: NoteKind::Quirk,
-        span: network.span.clone(),
-        message: format!(
-            "<{}:…> is taken out of the text; load it into the model yourself",
-            network.kind
-        ),
-    };
-    let notes = networks.iter().map(note).collect();
-    (text, notes)
+    for text in &mut planned.texts {
+        prepared.pieces_to_source(&mut text.pieces);
+    }
+    planned.notes.splice(0..0, prepared.notes.iter().cloned());
 }
 
 /// Emphasis "None" reads no brackets.
@@ -200,7 +192,11 @@ impl Planner<'_> {
             self.chunks(&rest)
         };
         let stages = emphasis::stages(self.rules.emphasis, &chunks, &mut without);
-        Text { chunks, stages }
+        Text {
+            pieces: pieces.to_vec(),
+            chunks,
+            stages,
+        }
     }
 
     fn chunks(&self, pieces: &[Piece]) -> Chunks {

@@ -134,7 +134,9 @@ impl Pickle {
 
     fn numbers(&mut self, numbers: &[usize]) {
         self.bytes.push(b'(');
-        numbers.iter().for_each(|number| self.number(*number));
+        for number in numbers {
+            self.number(*number);
+        }
         self.bytes.push(b't');
     }
 
@@ -178,7 +180,9 @@ impl Pickle {
 
     fn marked(&mut self, start: &[u8], members: &[Object], end: u8) {
         self.bytes.extend(start);
-        members.iter().for_each(|member| self.put(member));
+        for member in members {
+            self.put(member);
+        }
         self.bytes.push(end);
     }
 

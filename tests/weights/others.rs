@@ -20,16 +20,18 @@ fn files(folder: &Path, entries: &[Entry]) -> [PathBuf; 4] {
     ]
 }
 
-#[test]
-fn what_a_file_is() {
+#[track_caller]
+fn check(tensors: &[(&str, &[usize])], words: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
-    let check = |tensors: &[(&str, &[usize])], words: &[&str]| {
-        let entries = tensors.iter();
-        let entries = entries.map(|(name, shape)| Entry::filled(name, Stored::F16, shape, 0.5));
-        for path in files(folder.path(), &entries.collect::<Vec<_>>()) {
-            check_refused(load(&path), UnknownLayout, words);
-        }
-    };
+    let entries = tensors.iter();
+    let entries = entries.map(|(name, shape)| Entry::filled(name, Stored::F16, shape, 0.5));
+    for path in files(folder.path(), &entries.collect::<Vec<_>>()) {
+        check_refused(load(&path), UnknownLayout, words);
+    }
+}
+
+#[test]
+fn parts_of_checkpoints() {
     let unet = "model.diffusion_model.input_blocks.0.0.weight";
     check(
         &[
@@ -62,6 +64,10 @@ fn what_a_file_is() {
         &[("controlnet_cond_embedding.conv_in.weight", &[8, 3, 3, 3])],
         &["ControlNet"],
     );
+}
+
+#[test]
+fn other_families() {
     check(
         &[("model.diffusion_model.joint_blocks.0.x.weight", &[8, 8])],
         &["Stable Diffusion 3"],
@@ -81,6 +87,10 @@ fn what_a_file_is() {
         &["CLIP image encoder"],
     );
     check(&[("image_proj.proj.weight", &[8, 8])], &["IP-Adapter"]);
+}
+
+#[test]
+fn adapters_and_embeddings() {
     let lora = "lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight";
     check(&[(lora, &[4, 768])], &["LoRA", "load it as a LoRA"]);
     check(&[("unet.x.lora_A.weight", &[4, 8])], &["LoRA"]);

@@ -21,3 +21,4 @@ pub(crate) mod sniff;
 pub(crate) mod stored;
 mod strided;
 pub(crate) mod vocabulary;
+pub(crate) mod writer;
