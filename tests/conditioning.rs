@@ -290,12 +290,12 @@ fn diffusers() {
 
 #[test]
 fn comfyui() {
-    check("comfyui", 54);
+    check("comfyui", 55);
 }
 
 #[test]
 fn a1111() {
-    check("a1111", 44);
+    check("a1111", 45);
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod readout;
 mod window;
 
 pub use config::ClipConfig;
+pub use layer::{Kept, Quantized};
 pub use model::{ClipText, Encoded};
 pub use readout::{ClipSkip, Pooled, Readout};
 pub use window::Window;

@@ -49,6 +49,10 @@ pub struct Checkpoint {
 pub enum Container {
     /// One safetensors file.
     Safetensors,
+    /// One file that `torch.save` wrote: `.ckpt`, `.bin`, `.pt`.
+    PyTorch,
+    /// One GGUF file.
+    Gguf,
     /// A folder with configurations, as diffusers has it.
     Folder,
 }
@@ -190,9 +194,9 @@ impl Located {
         let entry = |name: &String| archive.entries.get(name);
         let used: Vec<&Entry> = tower.used.iter().filter_map(entry).collect();
         for one in &used {
-            let (name, dtype, shape) = (&one.file_name, one.dtype, &one.shape);
+            let (name, stored, shape) = (&one.file_name, one.stored, &one.shape);
             hash.update(format!(
-                "{name} {dtype} {shape:?} {} {}\n",
+                "{name} {stored} {shape:?} {} {}\n",
                 one.part, one.start
             ));
         }

@@ -25,6 +25,7 @@ pub use writing::{Arrangement, Conversion, ConversionReport, WriteProgress};
 use std::collections::BTreeMap;
 use std::fmt;
 
+use candle_core::quantized::QTensor;
 use candle_core::{DType, Device, Tensor};
 
 use crate::error::Result;
@@ -164,6 +165,13 @@ pub trait TensorSource: fmt::Debug + Send + Sync {
 
     /// Reads one tensor, converted to `dtype` on `device`.
     fn load(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor>;
+
+    /// Reads one matrix as it is quantized, without expanding it. `None` where the file has it in
+    /// another way; then [`load`](Self::load) gives it.
+    fn load_quantized(&self, name: &str, device: &Device) -> Result<Option<QTensor>> {
+        let _ = (name, device);
+        Ok(None)
+    }
 
     /// The activation that a configuration beside the tensors names (`quick_gelu`, `gelu`,
     /// `gelu_new`…): no tensor tells it. `None` where there is no configuration; then it follows

@@ -86,7 +86,7 @@ fn encoder_summary(located: &Located) -> EncoderSummary {
     let Located { archive, tower, .. } = located;
     let mut stored = BTreeMap::new();
     for entry in used(located) {
-        *stored.entry(entry.dtype.to_string()).or_default() += 1;
+        *stored.entry(entry.stored.to_string()).or_default() += 1;
     }
     let problems = tower.problems.iter();
     EncoderSummary {
@@ -165,7 +165,7 @@ fn sort(report: &mut LoadReport, archive: &Archive, located: &[&Located]) {
 fn damaged_positions(archive: &Archive, entry: &Entry) -> Option<String> {
     const LARGEST: u64 = 1 << 16;
     let ids = archive.read(entry, 0..entry.n_bytes.min(LARGEST)).ok();
-    let ids = ids.and_then(|bytes| decode::numbers(&bytes, entry.dtype).ok());
+    let ids = ids.and_then(|bytes| decode::numbers(&bytes, entry.stored).ok());
     let whole = ids.is_some_and(|ids| {
         ids.iter()
             .zip(0_u16..)

@@ -50,9 +50,7 @@ pub(crate) fn not_yet(case: &Case) -> Option<&'static str> {
     if case.option("lora").is_some() {
         return Some("LoRA");
     }
-    case.id
-        .ends_with("-pickled")
-        .then_some("pickled embeddings")
+    None
 }
 
 fn profile(case: &Case) -> Profile {

@@ -8,8 +8,8 @@ use super::{Embedding, refuse};
 use crate::error::{Error, Result};
 
 /// The extensions of embeddings, in the order in which `ComfyUI` tries them
-/// (`load_embed` in `comfy/sd1_clip.py`).
-const EXTENSIONS: [&str; 3] = [".safetensors", ".pt", ".bin"];
+/// (`load_embed` in `comfy/sd1_clip.py`), and the one of diffusers' advanced trainer.
+const EXTENSIONS: [&str; 4] = [".safetensors", ".pt", ".bin", ".pti"];
 
 /// How deep folders are looked through.
 const DEEPEST: usize = 16;
@@ -18,8 +18,8 @@ const DEEPEST: usize = 16;
 /// May be shared between threads.
 ///
 /// A name is the path below the folder with `/` between its parts and without the extension:
-/// `bad-hands`, `sdxl/style`. A file with the extension `.safetensors` goes before a `.pt` and a
-/// `.bin` of the same name. Files that come later are not seen.
+/// `bad-hands`, `sdxl/style`. A file with the extension `.safetensors` goes before a `.pt`, a
+/// `.bin` and a `.pti` of the same name. Files that come later are not seen.
 #[derive(Debug)]
 pub struct EmbeddingFolder {
     path: PathBuf,

@@ -22,12 +22,15 @@ const MOST_VECTORS: usize = 75;
 /// |---|---|---|
 /// | `emb_params` | A1111's and kohya's safetensors | the encoder of that width |
 /// | one key, the placeholder (`<cat-toy>`) | diffusers | the encoder of that width |
+/// | `string_to_param` with one key | A1111's and kohya's `.pt` | the encoder of that width |
+/// | none: a tensor alone | pickles | the encoder of that width |
+/// | none: a list of dictionaries | pickles | the encoder of that width; those of one width are joined |
 /// | `clip_l`, `clip_g` (or `clip_h`) | A1111 and `ComfyUI`, SDXL | ViT-L's, bigG's |
 /// | `text_encoders_0`, `text_encoders_1` | diffusers' advanced trainer | the first encoder's, bigG's |
 /// | `bundle_emb.<name>.string_to_param.*`, `bundle_emb.<name>.clip_l` | embeddings inside a LoRA | as above; several are joined, as `ComfyUI` does |
 ///
-/// Pickles (`.pt`, `.bin`) and pictures with an embedding in them are refused; nothing of a pickle
-/// is ever run.
+/// Every one may be safetensors or a pickle (`.pt`, `.bin`, `.pti`); nothing of a pickle is ever run.
+/// Pictures with an embedding in them are refused.
 ///
 /// ```no_run
 /// # fn main() -> sd_conditioner::Result<()> {

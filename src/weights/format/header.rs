@@ -11,17 +11,20 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::sniff::MAX_HEADER;
+use super::stored::{Form, Stored};
 use crate::error::{Error, ErrorKind, Result};
 
-/// One tensor as the header announces it, with its place in the file.
+/// One tensor as a file announces it, with its place in the file.
 #[derive(Clone, Debug)]
 pub(crate) struct Announced {
     pub(crate) name: String,
-    pub(crate) dtype: Dtype,
+    pub(crate) stored: Stored,
     pub(crate) shape: Vec<usize>,
     /// Bytes from the start of the file.
     pub(crate) start: u64,
+    /// What all values take, row by row.
     pub(crate) n_bytes: u64,
+    pub(crate) form: Form,
 }
 
 /// Reads and checks the header; of the data nothing is read.
@@ -77,10 +80,11 @@ fn place(header: Header, data: u64, length: u64) -> Result<Vec<Announced>> {
         };
         announced.push(Announced {
             name,
-            dtype: tensor.dtype,
+            stored: tensor.dtype.into(),
             shape,
             start,
             n_bytes: stop - end,
+            form: Form::Dense,
         });
         end = stop;
     }
