@@ -25,6 +25,7 @@ use crate::support::close::{bits, distance};
 use crate::support::embeddings;
 use crate::support::entries::Stored;
 use crate::support::golden::{Case, Goldens};
+use crate::support::loras;
 
 /// The manifest's names of layouts.
 fn layout(name: &str) -> Layout {
@@ -60,6 +61,22 @@ impl Loaded {
             embeddings::write(&folder, Stored::F32);
         }
         folder
+    }
+
+    /// The folder of the `LoRA`s that they had.
+    fn loras(&self) -> PathBuf {
+        let folder = self.folder.path().join("loras");
+        if !folder.exists() {
+            loras::write(&folder, self.seed, Stored::F32);
+        }
+        folder
+    }
+
+    /// The encoders of a case, in one of its layouts.
+    fn of_case(&mut self, case: &Case, name: &str) -> Conditioner {
+        let lora = cases::lora(case, &self.loras());
+        let loaded = self.get(case.family(), name);
+        loaded.with_loras(lora.as_slice()).unwrap()
     }
 
     fn get(&mut self, family: Family, name: &str) -> &Conditioner {
@@ -168,18 +185,18 @@ impl Tally {
     /// the first, bit for bit.
     fn check(&mut self, goldens: &Goldens, loaded: &mut Loaded, case: &Case) {
         let set = cases::embeddings(case, &loaded.embeddings());
-        let first = loaded.get(case.family(), &case.layouts[0]);
-        let ours = run(first, case, &set);
+        let first = loaded.of_case(case, &case.layouts[0]);
+        let ours = run(&first, case, &set);
         self.n_cases += 1;
         self.compare(goldens, case, &ours);
-        self.compare_ids(first, case, &set);
+        self.compare_ids(&first, case, &set);
         // The custom node works on the same encoders; one layout will do.
         let others = match case.implementation.as_str() {
             "adv_clip_emb" => &[],
             _ => &case.layouts[1..],
         };
         for name in others {
-            let other = run(loaded.get(case.family(), name), case, &set);
+            let other = run(&loaded.of_case(case, name), case, &set);
             for (key, tensor) in &other {
                 if bits(tensor) != bits(&ours[key]) {
                     self.wrong
@@ -285,12 +302,12 @@ fn check(implementation: &str, expected: usize) {
 
 #[test]
 fn diffusers() {
-    check("diffusers", 34);
+    check("diffusers", 40);
 }
 
 #[test]
 fn comfyui() {
-    check("comfyui", 54);
+    check("comfyui", 61);
 }
 
 #[test]

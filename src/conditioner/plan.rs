@@ -10,7 +10,7 @@ use crate::tokens::{Chunk, ChunkRule, Chunks, Lexicon, Split, Tokenizer};
 use crate::weights::EncoderId;
 
 use super::embeddings::EncoderLexicon;
-use super::{Request, schedule};
+use super::{Request, prompted, schedule};
 
 /// What one encoder is to do for one request.
 #[derive(Clone, Debug)]
@@ -85,7 +85,8 @@ impl Planned {
 pub(super) fn plan(towers: &[Tower], request: &Request<'_>, fill: usize) -> Vec<Planned> {
     let rules = request.rules();
     let each = towers.iter().enumerate().map(|(place, tower)| {
-        let (text, mut notes) = prepared(request.text_for(place), rules);
+        let (text, mut notes) = prepared(request.text_for(place), request);
+        notes.extend(prompted::notes(request));
         notes.extend(schedule::unread(
             &text,
             rules.dialect,
@@ -111,23 +112,29 @@ pub(super) fn plan(towers: &[Tower], request: &Request<'_>, fill: usize) -> Vec<
     plans
 }
 
-/// What a tool takes out of a prompt before it parses it.
-fn prepared(text: &str, rules: &Choices) -> (String, Vec<Note>) {
-    if !rules.clean_prompt {
+/// What a tool takes out of a prompt before it parses it. Networks are taken out of positive prompts
+/// only (`parse_extra_network_prompts` in AUTOMATIC1111's `modules/processing.py`). Notes are about
+/// the networks that are no `LoRA`s, and about those that stay.
+fn prepared(text: &str, request: &Request<'_>) -> (String, Vec<Note>) {
+    if !request.rules().clean_prompt {
         return (text.to_owned(), Vec::new());
     }
     let text = comments::strip(text);
-    let (text, networks) = networks::extract(&text);
-    let note = |network: &networks::ExtraNetwork| Note {
-        kind: NoteKind::Quirk,
-        span: network.span.clone(),
-        message: format!(
-            "<{}:…> is taken out of the text; load it into the model yourself",
-            network.kind
-        ),
+    let (without, networks) = networks::extract(&text);
+    let note = |network: &networks::ExtraNetwork| {
+        let message = match (request.is_negative(), network.kind.as_str()) {
+            (true, _) => "is text in a negative prompt: A1111 reads it in positive ones only",
+            (false, "lora" | "lyco") => return None,
+            (false, _) => "is taken out of the text; load it into the model yourself",
+        };
+        Some(Note {
+            kind: NoteKind::Quirk,
+            span: network.span.clone(),
+            message: format!("<{}:…> {message}", network.kind),
+        })
     };
-    let notes = networks.iter().map(note).collect();
-    (text, notes)
+    let notes = networks.iter().filter_map(note).collect();
+    (if request.is_negative() { text } else { without }, notes)
 }
 
 /// Emphasis "None" reads no brackets.

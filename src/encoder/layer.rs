@@ -25,10 +25,10 @@ impl Loader<'_> {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Norm {
-    weight: Tensor,
-    bias: Tensor,
+    pub(super) weight: Tensor,
+    pub(super) bias: Tensor,
 }
 
 impl Norm {
@@ -43,10 +43,10 @@ impl Norm {
     }
 }
 
-#[derive(Debug)]
-struct Linear {
-    weight: Tensor,
-    bias: Tensor,
+#[derive(Clone, Debug)]
+pub(super) struct Linear {
+    pub(super) weight: Tensor,
+    pub(super) bias: Tensor,
 }
 
 impl Linear {
@@ -72,14 +72,14 @@ impl Linear {
 }
 
 /// One pre-norm block: `x += attention(LN1(x)); x += mlp(LN2(x))`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Layer {
-    norm1: Norm,
-    query_key_value: Linear,
-    out: Linear,
-    norm2: Norm,
-    up: Linear,
-    down: Linear,
+    pub(super) norm1: Norm,
+    pub(super) query_key_value: Linear,
+    pub(super) out: Linear,
+    pub(super) norm2: Norm,
+    pub(super) up: Linear,
+    pub(super) down: Linear,
 }
 
 impl Layer {

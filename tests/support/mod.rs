@@ -5,4 +5,5 @@ pub(crate) mod close;
 pub(crate) mod embeddings;
 pub(crate) mod entries;
 pub(crate) mod golden;
+pub(crate) mod loras;
 pub(crate) mod spelling;

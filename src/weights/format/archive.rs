@@ -44,6 +44,8 @@ pub(crate) struct Archive {
     pub(crate) entries: BTreeMap<String, Entry>,
     /// What a person should know of how it was read.
     pub(crate) notes: Vec<String>,
+    /// What the headers keep beside the tensors; of several files, all together.
+    pub(crate) metadata: header::Metadata,
     parts: Vec<Part>,
 }
 
@@ -63,6 +65,7 @@ impl Archive {
             path: path.to_owned(),
             entries,
             notes,
+            metadata: header::Metadata::new(),
             parts,
         }
     }
@@ -72,7 +75,9 @@ impl Archive {
         let (mut file, length) = file::open(path)?;
         sniff::expect_safetensors(&mut file, length, path)?;
         let part = self.parts.len();
-        for tensor in header::read(&mut file, length, path)? {
+        let (tensors, metadata) = header::read(&mut file, length, path)?;
+        self.metadata.extend(metadata);
+        for tensor in tensors {
             let (name, dtype, shape) = (tensor.name, tensor.dtype, tensor.shape);
             let (start, n_bytes) = (tensor.start, tensor.n_bytes);
             let entry = Entry {
