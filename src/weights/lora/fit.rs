@@ -266,19 +266,24 @@ pub(crate) fn changed(
         tensor = lora.apply(encoder, name, tensor)?;
     }
     let tensor = tensor.to_dtype(base.dtype())?;
-    // 0 times anything finite is 0; NaN and infinity stay NaN.
-    let sum = (tensor.to_dtype(DType::F32)? * 0.0)?
-        .sum_all()?
-        .to_scalar::<f32>()?;
-    if sum.is_nan() {
-        let message = format!(
-            "the changed weights of {encoder} leave the range of {:?}",
-            base.dtype()
-        );
+    if !is_finite(&tensor)? {
+        let kept = base.dtype();
+        let message = format!("the changed weights of {encoder} leave the range of {kept:?}");
         let error = Error::new(ErrorKind::Lora, message).at_tensor(name);
-        return Err(error.hint("the strength is too large, or the LoRA is damaged"));
+        let error = error.hint("the strength is too large, or the LoRA is damaged");
+        let mut users = loras.iter().filter(|lora| lora.touches(encoder, name));
+        return Err(match users.next_back() {
+            Some(last) => error.at_path(last.lora.lora.path()),
+            None => error,
+        });
     }
     Ok(Some(tensor))
+}
+
+/// 0 times anything finite is 0; NaN and infinity become NaN.
+fn is_finite(tensor: &Tensor) -> Result<bool> {
+    let zeros = (tensor.to_dtype(DType::F32)? * 0.0)?;
+    Ok(!zeros.sum_all()?.to_scalar::<f32>()?.is_nan())
 }
 
 /// The strength of every encoder: the first, and where there is a second one its own.
