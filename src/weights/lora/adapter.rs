@@ -70,10 +70,10 @@ impl Adapters {
                 });
                 adapters.add(name, &below.collect(), notes);
             }
-        } else if let Some(text) = beside(path, notes) {
-            if let Some(map) = object(&text, FILE, notes) {
-                adapters.add("", &map, notes);
-            }
+        } else if let Some(text) = beside(path, notes)
+            && let Some(map) = object(&text, FILE, notes)
+        {
+            adapters.add("", &map, notes);
         }
         adapters
     }

@@ -25,8 +25,7 @@ impl Factor {
     /// A matrix. Convolutions of one point, `[out, in, 1, 1]`, are matrices; larger ones are not.
     pub(super) fn matrix(entry: &Entry) -> Result<Factor> {
         let shape = match entry.shape[..] {
-            [rows, columns] => [rows, columns],
-            [rows, columns, 1] | [rows, columns, 1, 1] => [rows, columns],
+            [rows, columns] | [rows, columns, 1] | [rows, columns, 1, 1] => [rows, columns],
             [_, _, _] | [_, _, _, _] => {
                 let message = "a convolution where a text encoder has matrices";
                 return Err(wrong_shape(entry, message));

@@ -16,7 +16,7 @@ pub(super) struct Origin {
     pub(super) because: String,
 }
 
-/// Parts of names that only other models' LoRAs have.
+/// Parts of names that only other models' `LoRA`s have.
 const FOREIGN: [(&str, &str); 8] = [
     ("lora_unet_double_blocks_", "Flux"),
     ("diffusion_model.double_blocks.", "Flux"),
@@ -56,21 +56,21 @@ pub(super) fn origin(lora: &Opened) -> Origin {
             because: format!("`{name}`"),
         };
     }
-    let (mut families, because) = by_names(lora);
+    let (families, because) = by_names(lora);
     let mut origin = Origin {
-        families: families.clone(),
+        families,
         foreign: None,
         because,
     };
     let signs = [by_width(lora), by_unet(lora), by_metadata(lora)];
     for (sign, because) in signs.into_iter().flatten() {
-        families.retain(|family| sign.contains(family));
-        if families.is_empty() || families.len() == origin.families.len() {
-            families = origin.families.clone();
-            continue; // a sign against surer ones, or one that says nothing new
+        let known = origin.families.iter().copied();
+        let narrowed: Vec<Family> = known.filter(|family| sign.contains(family)).collect();
+        // A sign against surer ones, and one that says nothing new, changes nothing.
+        if !narrowed.is_empty() && narrowed.len() < origin.families.len() {
+            origin.families = narrowed;
+            origin.because = because;
         }
-        origin.families = families.clone();
-        origin.because = because;
     }
     origin
 }

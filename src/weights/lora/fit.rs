@@ -66,19 +66,19 @@ impl Base {
             .towers
             .iter()
             .filter(|tower| encoders.contains(&tower.encoder));
-        let mut why = "this encoder is not loaded".to_owned();
+        let mut why = None;
         let mut found = Vec::new();
         for tower in towers {
             match tower.paths.find(spelt.path, spelt.scheme.separator) {
                 Some(target) => found.push(Place { tower, target }),
-                None => why = tower.paths.why_not(spelt.path, spelt.scheme.separator),
+                None => why = Some(tower.paths.why_not(spelt.path, spelt.scheme.separator)),
             }
         }
         if spelt.slot == Slot::Unsaid && found.len() > 1 {
             found.retain(|place| place.takes(roles));
-            why = "it fits to none of the encoders".to_owned();
         }
-        found.into_iter().next().ok_or(why)
+        let why = || why.unwrap_or_else(|| "it fits to none of the loaded encoders".to_owned());
+        found.into_iter().next().ok_or_else(why)
     }
 }
 

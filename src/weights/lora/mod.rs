@@ -255,7 +255,7 @@ fn sort(archive: &Archive, report: &mut LoraReport) -> Result<Modules> {
     Ok(modules)
 }
 
-/// `text_encoder:0:up`, the first LoRAs of all: their tensors are numbered, not named.
+/// `text_encoder:0:up`, the first `LoRA`s of all: their tensors are numbered, not named.
 fn refuse_old(archive: &Archive) -> Result<()> {
     let numbered = |name: &&String| {
         (name.starts_with("text_encoder:") || name.starts_with("unet:"))

@@ -1,7 +1,7 @@
 //! Diag-OFT (`LyCORIS`, `lycoris/modules/diag_oft.py`): rows are turned in blocks.
 //!
 //! For a block B of `[k, b, b]`: Q = B − Bᵀ, R = (I + Q)(I − Q)⁻¹, and the rows of the block become
-//! Rᵀ · W. ΔW = s · (rescale ⊙ RᵀW − W). With a constraint c = α · out above 0, Q is shortened to the
+//! Rᵀ · W. ΔW = s · (rescale ⊙ (Rᵀ · W) − W). With a constraint c = α · out above 0, Q is shortened to the
 //! norm c (over all blocks together). `ComfyUI` takes α itself for c, puts the strength in twice and
 //! leaves `rescale` out; where α is 0 and the strength 1, as usual, all agree.
 
