@@ -48,6 +48,7 @@ pub mod hub;
 pub mod kernels;
 pub mod profile;
 pub mod prompt;
+pub mod storage;
 pub mod tokens;
 pub mod weights;
 

@@ -12,6 +12,7 @@ mod hub;
 mod kernels;
 mod loras;
 mod prompt;
+mod storage;
 mod tidy;
 mod tokens;
 mod weights;

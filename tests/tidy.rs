@@ -27,6 +27,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "error",
         ],
     ),
+    ("storage", &["conditioning", "weights", "error"]),
     ("hub", &["weights", "error"]),
     (
         "conditioner",

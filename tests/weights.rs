@@ -12,6 +12,7 @@ mod parts;
 mod paths;
 mod tokenizers;
 mod values;
+mod writing;
 
 use std::path::Path;
 

@@ -1,33 +1,15 @@
 //! One prompt and its negative with everything that was asked for, checked.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use sd_conditioner::prompt::{Note, NoteKind};
-use sd_conditioner::tokens::Cleaner;
-use sd_conditioner::{Conditioner, Family, Guidance, Profile, Request, Result, SizeHints};
+use sd_conditioner::profile::Choices;
+use sd_conditioner::{Dialect, Embeddings, Family, Profile, Request, SizeHints};
 
-use crate::flags::{EncodeFlags, TokensFlags};
-use crate::values;
-
-/// Everything that can be asked for; `None` where it was not.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Wishes {
-    pub(crate) positive: Option<String>,
-    pub(crate) positive_2: Option<String>,
-    pub(crate) negative: Option<String>,
-    pub(crate) negative_2: Option<String>,
-    pub(crate) profile: Option<Profile>,
-    pub(crate) cleaner: Option<Cleaner>,
-    pub(crate) clip_skip: Option<i32>,
-    pub(crate) width: Option<u32>,
-    pub(crate) height: Option<u32>,
-    pub(crate) crop_left: Option<u32>,
-    pub(crate) crop_top: Option<u32>,
-    pub(crate) target_width: Option<u32>,
-    pub(crate) target_height: Option<u32>,
-    pub(crate) aesthetic_score: Option<f32>,
-    pub(crate) negative_aesthetic_score: Option<f32>,
-}
+use crate::embeddings::EmbeddingFile;
+use crate::names;
+use crate::schedules::Steps;
+use crate::wishes::Wishes;
 
 /// Wishes that make sense together.
 #[derive(Clone, Debug)]
@@ -35,155 +17,135 @@ pub(crate) struct Job {
     wishes: Wishes,
     positive: String,
     size: SizeHints,
+    steps: Option<Steps>,
+    embeddings: Option<Arc<Embeddings>>,
 }
 
-impl From<&EncodeFlags> for Wishes {
-    fn from(flags: &EncodeFlags) -> Wishes {
-        let (texts, sizes) = (&flags.texts, &flags.sizes);
-        Wishes {
-            positive: texts.positive.clone(),
-            positive_2: texts.positive_2.clone(),
-            negative: texts.negative.clone(),
-            negative_2: texts.negative_2.clone(),
-            profile: Some(flags.manner.profile),
-            cleaner: flags.manner.cleaner,
-            clip_skip: flags.clip_skip,
-            width: sizes.size.map(|size| size.width),
-            height: sizes.size.map(|size| size.height),
-            crop_left: sizes.crop.map(|point| point.left),
-            crop_top: sizes.crop.map(|point| point.top),
-            target_width: sizes.target_size.map(|size| size.width),
-            target_height: sizes.target_size.map(|size| size.height),
-            aesthetic_score: sizes.aesthetic_score,
-            negative_aesthetic_score: sizes.negative_aesthetic_score,
+/// Which of a job's prompts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Positive,
+    Negative,
+}
+
+impl Side {
+    /// Both, in the order in which they are shown.
+    pub(crate) const BOTH: [Side; 2] = [Side::Positive, Side::Negative];
+
+    /// For people and keys.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Side::Positive => "positive",
+            Side::Negative => "negative",
         }
     }
-}
 
-impl From<&TokensFlags> for Wishes {
-    fn from(flags: &TokensFlags) -> Wishes {
-        let texts = &flags.texts;
-        Wishes {
-            positive: texts.positive.clone(),
-            positive_2: texts.positive_2.clone(),
-            negative: texts.negative.clone(),
-            negative_2: texts.negative_2.clone(),
-            profile: Some(flags.manner.profile),
-            cleaner: flags.manner.cleaner,
-            ..Wishes::default()
+    /// What stands before the names of its tensors.
+    pub(crate) const fn prefix(self) -> &'static str {
+        match self {
+            Side::Positive => "",
+            Side::Negative => "negative_",
         }
-    }
-}
-
-impl Wishes {
-    /// Checks what belongs together.
-    pub(crate) fn job(mut self) -> Result<Job, String> {
-        let positive = self.positive.take().ok_or("`positive` is missing")?;
-        if self.negative_2.is_some() && self.negative.is_none() {
-            return Err("`negative_2` needs `negative` (which may be empty)".to_owned());
-        }
-        let size = self.size()?;
-        Ok(Job {
-            wishes: self,
-            positive,
-            size,
-        })
-    }
-
-    fn size(&self) -> Result<SizeHints, String> {
-        let original = both(["width", "height"], [self.width, self.height])?;
-        let target = both(
-            ["target_width", "target_height"],
-            [self.target_width, self.target_height],
-        )?;
-        self.negative_aesthetic_score
-            .map(values::finite)
-            .transpose()?;
-        let hints = original.map_or_else(SizeHints::default, |[width, height]| {
-            SizeHints::new(width, height)
-        });
-        Ok(SizeHints {
-            crop_left: values::offset(self.crop_left.unwrap_or(0))?,
-            crop_top: values::offset(self.crop_top.unwrap_or(0))?,
-            target_width: target.map(|[width, _]| width),
-            target_height: target.map(|[_, height]| height),
-            aesthetic_score: self.aesthetic_score.map(values::finite).transpose()?,
-            ..hints
-        })
-    }
-}
-
-/// Two sides of one picture: both or none.
-fn both(names: [&str; 2], sides: [Option<u32>; 2]) -> Result<Option<[u32; 2]>, String> {
-    let named = |index: usize, pixels: u32| {
-        values::side(pixels).map_err(|error| format!("`{}`: {error}", names[index]))
-    };
-    match sides {
-        [None, None] => Ok(None),
-        [Some(width), Some(height)] => Ok(Some([named(0, width)?, named(1, height)?])),
-        [Some(_), None] => Err(format!("`{}` needs `{}`", names[0], names[1])),
-        [None, Some(_)] => Err(format!("`{}` needs `{}`", names[1], names[0])),
     }
 }
 
 impl Job {
-    /// The profile that was asked for, or the library's own choice.
-    pub(crate) fn profile(&self) -> Profile {
-        self.wishes.profile.unwrap_or_default()
+    /// The parts of a job, checked by [`Wishes::job`].
+    pub(crate) fn new(
+        wishes: Wishes,
+        positive: String,
+        size: SizeHints,
+        steps: Option<Steps>,
+    ) -> Job {
+        Job {
+            wishes,
+            positive,
+            size,
+            steps,
+            embeddings: None,
+        }
     }
 
-    /// Encodes both prompts.
-    pub(crate) fn encode(&self, text: &Conditioner) -> Result<Guidance> {
-        let family = text.family();
-        text.encode_pair(self.positive(family), self.negative(family))
+    /// The same with embeddings that its prompts may name.
+    pub(crate) fn with_embeddings(self, embeddings: Option<Arc<Embeddings>>) -> Job {
+        Job { embeddings, ..self }
     }
 
-    /// True if both sides need the same number of windows, and not many.
-    fn can_share(&self, text: &Conditioner) -> bool {
-        let family = text.family();
-        let windows = |request| {
-            let chunks = text.chunks(request).ok()?;
-            Some(chunks.first()?.1.len().get())
-        };
-        let positive = windows(self.positive(family));
-        positive.is_some_and(|count| count <= WINDOWS_TOGETHER)
-            && positive == windows(self.negative(family))
+    /// The embedding files it gives itself; `None` where it wants no embeddings at all.
+    pub(crate) fn embedding_files(&self) -> Option<&[EmbeddingFile]> {
+        self.wishes.embeddings.as_deref()
     }
 
-    /// The positive request. A second text is for the family that has two encoders.
-    pub(crate) fn positive(&self, family: Family) -> Request<'_> {
-        let request = match &self.wishes.positive_2 {
-            Some(second) if two_texts(family) => Request::per_encoder(&self.positive, second),
-            Some(_) | None => Request::new(&self.positive),
-        };
-        self.in_manner(request).size(self.size)
+    /// The steps of prompt editing, if it is to be read.
+    pub(crate) fn steps(&self) -> Option<Steps> {
+        self.steps
     }
 
-    /// The negative request, absent where no text was given.
-    pub(crate) fn negative(&self, family: Family) -> Request<'_> {
+    /// The first text of a side; `None` where there is no negative.
+    pub(crate) fn text(&self, side: Side) -> Option<&str> {
+        match side {
+            Side::Positive => Some(&self.positive),
+            Side::Negative => self.wishes.negative.as_deref(),
+        }
+    }
+
+    /// A side's request. A second text is for the family that has two encoders.
+    pub(crate) fn request(&self, family: Family, side: Side) -> Request<'_> {
+        self.request_of(family, side, self.text(side))
+    }
+
+    /// The same with another first text.
+    pub(crate) fn request_of<'a>(
+        &'a self,
+        family: Family,
+        side: Side,
+        text: Option<&'a str>,
+    ) -> Request<'a> {
         let wishes = &self.wishes;
-        let request = match (&wishes.negative, &wishes.negative_2) {
+        let second = match side {
+            Side::Positive => wishes.positive_2.as_deref(),
+            Side::Negative => wishes.negative_2.as_deref(),
+        };
+        let request = match (text, second.filter(|_| two_texts(family))) {
             (None, _) => Request::absent(),
-            (Some(first), Some(second)) if two_texts(family) => Request::per_encoder(first, second),
-            (Some(first), _) => Request::new(first),
+            (Some(first), Some(second)) => Request::per_encoder(first, second),
+            (Some(first), None) => Request::new(first),
         };
-        let size = SizeHints {
-            aesthetic_score: wishes.negative_aesthetic_score,
-            ..self.size
-        };
-        self.in_manner(request).size(size).as_negative()
+        let request = self.in_manner(request);
+        match side {
+            Side::Positive => request.size(self.size),
+            Side::Negative => request.as_negative().size(SizeHints {
+                aesthetic_score: wishes.negative_aesthetic_score,
+                ..self.size
+            }),
+        }
     }
 
-    fn in_manner<'a>(&self, request: Request<'a>) -> Request<'a> {
-        let request = request.profile(self.profile());
-        let request = match self.wishes.cleaner {
-            Some(cleaner) => request.cleaner(cleaner),
+    fn in_manner<'a>(&'a self, request: Request<'a>) -> Request<'a> {
+        let request = self.wishes.manner.of(request);
+        let request = match &self.embeddings {
+            Some(embeddings) => request.embeddings(embeddings),
             None => request,
         };
         match self.wishes.clip_skip {
             Some(number) => request.clip_skip(number),
             None => request,
         }
+    }
+
+    /// The names of the profile and of what overrides it.
+    pub(crate) fn manner(&self) -> Vec<(&'static str, String)> {
+        self.wishes.manner.named()
+    }
+
+    /// Whose numbers.
+    pub(crate) fn profile(&self) -> Profile {
+        self.wishes.manner.profile()
+    }
+
+    /// The profile's choices with those that override them.
+    pub(crate) fn choices(&self) -> Choices {
+        self.wishes.manner.choices()
     }
 
     /// The texts with their names, in order: what was given, and nothing else.
@@ -204,21 +166,13 @@ impl Job {
     /// What a file's metadata say of the job.
     pub(crate) fn metadata(&self) -> BTreeMap<String, String> {
         let texts = self.texts().into_iter();
-        let mut metadata: BTreeMap<String, String> = texts
-            .map(|(name, text)| (name.to_owned(), text.to_owned()))
-            .collect();
-        let mut add = |name: &str, value: String| metadata.insert(name.to_owned(), value);
-        if self.wishes.negative.is_none() {
-            add("negative_absent", "true".to_owned());
-        }
-        add("profile", self.profile().name().to_owned());
-        if let Some(number) = self.wishes.clip_skip {
-            add("clip_skip", number.to_string());
-        }
-        if let Some(cleaner) = self.wishes.cleaner {
-            add("cleaner", values::cleaner_name(cleaner).to_owned());
-        }
-        metadata
+        let texts = texts.map(|(name, text)| (name, text.to_owned()));
+        let absent = self.wishes.negative.is_none();
+        let absent = absent.then(|| ("negative_absent", "true".to_owned()));
+        let skip = self.wishes.clip_skip;
+        let skip = skip.map(|number| ("clip_skip", number.to_string()));
+        let all = texts.chain(absent).chain(skip).chain(self.manner());
+        all.map(|(key, value)| (key.to_owned(), value)).collect()
     }
 
     /// What was asked for and has no meaning for this family.
@@ -243,56 +197,39 @@ impl Job {
             ("an aesthetic score", score, scored),
         ];
         let unused = given.into_iter().filter(|(_, given, used)| *given && !used);
-        unused
-            .map(|(what, ..)| format!("{what} was given, and {family} takes none: it is not used"))
-            .collect()
+        let unused = unused
+            .map(|(what, ..)| format!("{what} was given, and {family} takes none: it is not used"));
+        let unused = unused.chain(self.unused_with_steps());
+        unused.chain(self.unread_steps()).collect()
     }
-}
 
-/// Pairs whose sides have more windows than this are encoded alone, to bound the memory of a batch.
-const WINDOWS_TOGETHER: usize = 2;
+    fn unread_steps(&self) -> Option<String> {
+        let dialect = self.choices().dialect;
+        let unread = self.steps.is_some() && dialect != Dialect::A1111;
+        unread.then(|| {
+            let name = names::dialect_name(dialect);
+            format!("steps were given, and the dialect {name} has no prompt editing: there is one entry for all steps")
+        })
+    }
 
-/// Encodes several jobs; one answer for each, in order. Those whose sides have one length anyway
-/// share a forward, in which equal texts are encoded once; what fails does so alone.
-pub(crate) fn encode_all(text: &Conditioner, jobs: &[&Job]) -> Vec<Result<Guidance>> {
-    let shared: Vec<bool> = jobs.iter().map(|job| job.can_share(text)).collect();
-    let family = text.family();
-    let requests = jobs.iter().zip(&shared).filter(|(_, shared)| **shared);
-    let requests = requests.flat_map(|(job, _)| [job.positive(family), job.negative(family)]);
-    let requests: Vec<Request<'_>> = requests.collect();
-    // A batch that fails as a whole is taken apart below, so that each job fails for itself.
-    let sides = text.encode_batch(&requests).unwrap_or_default();
-    let mut sides = sides.into_iter();
-    let answers = jobs.iter().zip(shared).map(|(job, shared)| {
-        let pair = shared.then(|| sides.next().zip(sides.next())).flatten();
-        pair.map_or_else(
-            || job.encode(text),
-            |(positive, negative)| Guidance::new(positive, negative),
-        )
-    });
-    answers.collect()
+    fn unused_with_steps(&self) -> Option<String> {
+        let lengths = self.wishes.manner.equal_lengths.is_some() && self.steps.is_some();
+        lengths.then(|| {
+            "a way to one length was given, and with steps the entries keep their own lengths: it \
+             is not used"
+                .to_owned()
+        })
+    }
 }
 
 const fn two_texts(family: Family) -> bool {
     matches!(family, Family::Sdxl)
 }
 
-/// What was cut, guessed or reproduced, each thing once.
-pub(crate) fn notes(guidance: &Guidance) -> Vec<String> {
-    let positive = guidance.positive().notes();
-    let shared = |note: &Note| note.kind == NoteKind::Length && positive.contains(note);
-    let negative = guidance.negative().notes().iter();
-    let negative = negative.filter(|note| !shared(note));
-    let first = positive.iter().map(|note| ("positive", note));
-    first
-        .chain(negative.map(|note| ("negative", note)))
-        .map(|(side, note)| format!("{side}: {}", note.message))
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wishes::Wishes;
 
     fn wishes(change: impl FnOnce(&mut Wishes)) -> Wishes {
         let mut wishes = Wishes {
@@ -301,41 +238,6 @@ mod tests {
         };
         change(&mut wishes);
         wishes
-    }
-
-    #[test]
-    fn what_belongs_together() {
-        let cases = [
-            (wishes(|all| all.positive = None), "`positive` is missing"),
-            (wishes(|all| all.width = Some(8)), "needs `height`"),
-            (wishes(|all| all.height = Some(8)), "needs `width`"),
-            (
-                wishes(|all| all.target_width = Some(8)),
-                "needs `target_height`",
-            ),
-            (
-                wishes(|all| (all.width, all.height) = (Some(0), Some(8))),
-                "`width`: a side of 0 pixels",
-            ),
-            (wishes(|all| all.crop_left = Some(u32::MAX)), "the most"),
-            (
-                wishes(|all| all.aesthetic_score = Some(f32::NAN)),
-                "score of NaN",
-            ),
-            (
-                wishes(|all| all.negative_aesthetic_score = Some(f32::INFINITY)),
-                "score of inf",
-            ),
-            (
-                wishes(|all| all.negative_2 = Some(String::new())),
-                "needs `negative`",
-            ),
-        ];
-        for (wishes, want) in cases {
-            let error = wishes.clone().job().unwrap_err();
-            assert!(error.contains(want), "{wishes:?}: {error}");
-        }
-        assert!(wishes(|_| ()).job().is_ok());
     }
 
     #[test]

@@ -5,8 +5,10 @@ use std::result::Result;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use crate::job::Wishes;
-use crate::values;
+use crate::embeddings::EmbeddingFile;
+use crate::manner::Manner;
+use crate::names;
+use crate::wishes::Wishes;
 
 /// Bytes of an id; with the ending it fits every file system.
 const ID_AT_MOST: usize = 200;
@@ -25,6 +27,13 @@ pub(crate) struct Line {
     negative_2: Given<String>,
     profile: Given<String>,
     cleaner: Given<String>,
+    dialect: Given<String>,
+    emphasis: Given<String>,
+    split: Given<String>,
+    equal_lengths: Given<String>,
+    steps: Given<u32>,
+    hires_steps: Given<u32>,
+    embeddings: Given<Vec<EmbeddingFile>>,
     clip_skip: Given<i32>,
     width: Given<u32>,
     height: Given<u32>,
@@ -55,6 +64,14 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Given<T> {
 }
 
 impl<T: Clone> Given<T> {
+    /// Nothing where the one it belongs to is said to be nothing.
+    fn after<U>(self, other: &Given<U>) -> Given<T> {
+        match (other, self) {
+            (Given::Null, Given::Missing) => Given::Null,
+            (Given::Missing | Given::Null | Given::Value(_), given) => given,
+        }
+    }
+
     fn over(self, default: Option<&T>) -> Option<T> {
         match self {
             Given::Missing => default.cloned(),
@@ -98,27 +115,41 @@ impl Line {
 
     /// These wishes, and the command line's where the line says nothing.
     pub(crate) fn over(self, defaults: &Wishes) -> Result<Wishes, String> {
-        // No negative at all is no second one either.
-        let negative_2 = match (&self.negative, &self.negative_2) {
-            (Given::Null, Given::Missing) => Given::Null,
-            (Given::Missing | Given::Null | Given::Value(_), _) => self.negative_2,
+        // No negative at all is no second one either, and no steps are no hires steps.
+        let negative_2 = self.negative_2.after(&self.negative);
+        let hires_steps = self.hires_steps.after(&self.steps);
+        let own = &defaults.manner;
+        let manner = Manner {
+            profile: self
+                .profile
+                .choice("profile", names::profile, own.profile.as_ref())?,
+            cleaner: self
+                .cleaner
+                .choice("cleaner", names::cleaner, own.cleaner.as_ref())?,
+            dialect: self
+                .dialect
+                .choice("dialect", names::dialect, own.dialect.as_ref())?,
+            emphasis: self
+                .emphasis
+                .choice("emphasis", names::emphasis, own.emphasis.as_ref())?,
+            split: self
+                .split
+                .choice("split", names::split, own.split.as_ref())?,
+            equal_lengths: self.equal_lengths.choice(
+                "equal_lengths",
+                names::equal_lengths,
+                own.equal_lengths.as_ref(),
+            )?,
         };
-        let named = |key: &str, error: String| format!("`{key}`: {error}");
-        let profile = self
-            .profile
-            .checked(values::profile)
-            .map_err(|error| named("profile", error))?;
-        let cleaner = self
-            .cleaner
-            .checked(values::cleaner)
-            .map_err(|error| named("cleaner", error))?;
         Ok(Wishes {
             positive: self.positive.over(defaults.positive.as_ref()),
             positive_2: self.positive_2.over(defaults.positive_2.as_ref()),
             negative: self.negative.over(defaults.negative.as_ref()),
             negative_2: negative_2.over(defaults.negative_2.as_ref()),
-            profile: profile.over(defaults.profile.as_ref()),
-            cleaner: cleaner.over(defaults.cleaner.as_ref()),
+            manner,
+            steps: self.steps.over(defaults.steps.as_ref()),
+            hires_steps: hires_steps.over(defaults.hires_steps.as_ref()),
+            embeddings: self.embeddings.over(defaults.embeddings.as_ref()),
             clip_skip: self.clip_skip.over(defaults.clip_skip.as_ref()),
             width: self.width.over(defaults.width.as_ref()),
             height: self.height.over(defaults.height.as_ref()),
@@ -135,12 +166,21 @@ impl Line {
 }
 
 impl Given<String> {
-    fn checked<T>(self, check: impl Fn(&str) -> Result<T, String>) -> Result<Given<T>, String> {
-        Ok(match self {
+    /// What it is the name of.
+    fn choice<T: Clone>(
+        self,
+        key: &str,
+        named: impl Fn(&str) -> Result<T, String>,
+        default: Option<&T>,
+    ) -> Result<Option<T>, String> {
+        let given = match self {
             Given::Missing => Given::Missing,
             Given::Null => Given::Null,
-            Given::Value(text) => Given::Value(check(&text)?),
-        })
+            Given::Value(name) => {
+                Given::Value(named(&name).map_err(|error| format!("`{key}`: {error}"))?)
+            }
+        };
+        Ok(given.over(default))
     }
 }
 

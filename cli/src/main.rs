@@ -1,19 +1,31 @@
 //! The `sd-conditioner` command: prompts in, the tensors that a diffusion U-Net takes out.
 
+mod compare;
+mod convert;
+mod editing;
+mod embeddings;
 mod encode;
 mod flags;
+mod groups;
 mod inspect;
 mod job;
 mod line;
 mod list;
+mod manner;
+mod names;
+mod notes;
 mod output;
+mod paint;
 mod progress;
 mod pull;
 mod requests;
+mod schedules;
+mod together;
 mod tokens;
 mod ui;
 mod values;
 mod weights;
+mod wishes;
 
 use std::process::ExitCode;
 
@@ -27,8 +39,10 @@ fn main() -> ExitCode {
     let quiet = arguments.quiet;
     let done = match &arguments.command {
         Command::Encode(flags) => encode::run(flags, quiet),
-        Command::Tokens(flags) => tokens::run(flags),
+        Command::Tokens(flags) => tokens::run(flags, quiet),
+        Command::Compare(flags) => compare::run(flags, quiet),
         Command::Inspect(flags) => inspect::run(flags),
+        Command::Convert(flags) => convert::run(flags, quiet),
         Command::Pull(flags) => pull::run(flags, quiet),
         Command::List => list::run(),
     };

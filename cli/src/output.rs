@@ -8,30 +8,63 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use safetensors::View as _;
-use sd_conditioner::candle_core::{DType, Device, Tensor};
+use sd_conditioner::candle_core::{self, DType, Device, Tensor};
 use sd_conditioner::{Conditioning, Family, Guidance};
 use serde_json::{Map, Value, json};
 
+use crate::job::Side;
+use crate::schedules::PassConditionings;
+
 /// Header and tensors start at a multiple of this (the format's own rule).
 const ALIGNMENT: usize = 8;
+
+const TIME_IDS: &str = "time_ids";
 
 /// The tensors of a file by name, batch first, on the CPU.
 pub(crate) type Named = BTreeMap<String, Tensor>;
 
 /// The tensors that a U-Net of this family takes. `guidance` holds f32, so that nothing is rounded
 /// before the last step.
-pub(crate) fn tensors(guidance: &Guidance, dtype: DType) -> anyhow::Result<Named> {
+pub(crate) fn of_pair(guidance: &Guidance, dtype: DType) -> anyhow::Result<Named> {
     let mut named = Named::new();
-    for (prefix, side) in [
-        ("", guidance.positive()),
-        ("negative_", guidance.negative()),
+    for (side, made) in [
+        (Side::Positive, guidance.positive()),
+        (Side::Negative, guidance.negative()),
     ] {
-        for (name, tensor) in of_one(side)? {
-            let tensor = tensor.to_device(&Device::Cpu)?.to_dtype(dtype)?;
-            named.insert(format!("{prefix}{name}"), tensor.contiguous()?);
+        for (name, tensor) in of_one(made)? {
+            let name = format!("{}{name}", side.prefix());
+            named.insert(name, rounded(&tensor, dtype)?);
         }
     }
     Ok(named)
+}
+
+/// The same for every step range of every pass: `prompt_embeds.0`, `prompt_embeds.1`… The size
+/// numbers do not change with the step and have no number.
+pub(crate) fn of_passes(passes: &[PassConditionings], dtype: DType) -> anyhow::Result<Named> {
+    let mut named = Named::new();
+    for PassConditionings { pass, sides } in passes {
+        for (side, timeline) in sides {
+            for (index, entry) in timeline.entries().enumerate() {
+                for (name, tensor) in of_one(&entry.conditioning)? {
+                    let number = match name {
+                        TIME_IDS => String::new(),
+                        _ => format!(".{index}"),
+                    };
+                    let name = format!("{}{}{name}{number}", pass.prefix, side.prefix());
+                    named.insert(name, rounded(&tensor, dtype)?);
+                }
+            }
+        }
+    }
+    Ok(named)
+}
+
+fn rounded(tensor: &Tensor, dtype: DType) -> candle_core::Result<Tensor> {
+    tensor
+        .to_device(&Device::Cpu)?
+        .to_dtype(dtype)?
+        .contiguous()
 }
 
 fn of_one(side: &Conditioning) -> anyhow::Result<Vec<(&'static str, Tensor)>> {
@@ -43,7 +76,7 @@ fn of_one(side: &Conditioning) -> anyhow::Result<Vec<(&'static str, Tensor)>> {
             let vector = side.vector()?;
             let rest = [
                 ("pooled_prompt_embeds", side.pooled().cloned()),
-                ("time_ids", side.time_ids().cloned()),
+                (TIME_IDS, side.time_ids().cloned()),
                 ("vector", vector),
             ];
             for (name, tensor) in rest {
@@ -61,8 +94,16 @@ pub(crate) fn write(
     tensors: &Named,
     metadata: &BTreeMap<String, String>,
 ) -> anyhow::Result<()> {
+    write_whole(path, |file| fill(file, tensors, metadata))
+}
+
+/// The same for any file.
+pub(crate) fn write_whole(
+    path: &Path,
+    fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> anyhow::Result<()> {
     let temporary = beside(path)?;
-    let written = fill(&temporary, tensors, metadata).and_then(|()| fs::rename(&temporary, path));
+    let written = filled(&temporary, fill).and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
         // The first error is the one to tell.
         let _ = fs::remove_file(&temporary);
@@ -99,14 +140,26 @@ fn beside(path: &Path) -> anyhow::Result<PathBuf> {
     Ok(folder_of(path).join(name))
 }
 
-fn fill(path: &Path, tensors: &Named, metadata: &BTreeMap<String, String>) -> io::Result<()> {
+fn filled(
+    path: &Path,
+    fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> io::Result<()> {
     let mut file = BufWriter::new(File::create(path)?);
+    fill(&mut file)?;
+    file.into_inner()?.sync_all()
+}
+
+fn fill(
+    file: &mut BufWriter<File>,
+    tensors: &Named,
+    metadata: &BTreeMap<String, String>,
+) -> io::Result<()> {
     file.write_all(&header(tensors, metadata)?)?;
     for tensor in tensors.values() {
         let bytes: Cow<'_, [u8]> = tensor.data();
         file.write_all(&bytes)?;
     }
-    file.into_inner()?.sync_all()
+    Ok(())
 }
 
 /// Eight bytes of length, then JSON. Written here because the crate safetensors keeps metadata in

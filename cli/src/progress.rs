@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io::{IsTerminal as _, stderr};
+use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use sd_conditioner::hub::{self, Phase};
@@ -32,6 +33,13 @@ impl Progress {
     /// Tensors of an encoder.
     pub(crate) fn loading(&self, encoder: EncoderId, done: usize, total: usize) {
         let message = format!("loading {encoder}");
+        self.show(COUNTED, message, done as u64, Some(total as u64));
+    }
+
+    /// Tensors of a file that is written.
+    pub(crate) fn writing(&self, path: &Path, done: usize, total: usize) {
+        let name = path.file_name().unwrap_or(path.as_os_str());
+        let message = format!("writing {}", name.display());
         self.show(COUNTED, message, done as u64, Some(total as u64));
     }
 

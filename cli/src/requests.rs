@@ -7,13 +7,15 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow, bail};
-use sd_conditioner::Guidance;
 
+use crate::embeddings::Shelf;
 use crate::encode::Session;
-use crate::job::{Job, Wishes};
+use crate::job::Job;
 use crate::line::Line;
 use crate::progress::Progress;
+use crate::together::Made;
 use crate::ui::{self, Done};
+use crate::wishes::Wishes;
 
 /// No prompt is as long as this; a file without line breaks is not read into memory.
 const LINE_AT_MOST: u64 = 1 << 20;
@@ -51,7 +53,12 @@ pub(crate) fn open(path: &Path, folder: &Path) -> anyhow::Result<Source> {
 }
 
 /// Encodes line after line, some of them together; nothing waits for a line that is not there yet.
-pub(crate) fn run(source: Source, session: &Session, wishes: &Wishes, bar: &Progress) -> Done {
+pub(crate) fn run(
+    source: Source,
+    session: &Session,
+    (wishes, shelf): (&Wishes, Shelf),
+    bar: &Progress,
+) -> Done {
     let Source {
         name,
         mut lines,
@@ -60,6 +67,7 @@ pub(crate) fn run(source: Source, session: &Session, wishes: &Wishes, bar: &Prog
     let mut run = Run {
         session,
         wishes,
+        shelf,
         bar,
         name,
         folder,
@@ -85,6 +93,7 @@ pub(crate) fn run(source: Source, session: &Session, wishes: &Wishes, bar: &Prog
 struct Run<'a> {
     session: &'a Session,
     wishes: &'a Wishes,
+    shelf: Shelf,
     bar: &'a Progress,
     name: String,
     folder: PathBuf,
@@ -118,6 +127,7 @@ impl Run<'_> {
         }
         let wishes = line.over(self.wishes).map_err(|error| anyhow!(error))?;
         let job = wishes.job().map_err(|error| anyhow!(error))?;
+        let job = self.shelf.supply(job)?;
         let unused = self.session.unused(&job).into_iter();
         let warnings = unused
             .filter(|text| self.told.insert(text.clone()))
@@ -150,7 +160,7 @@ impl Run<'_> {
     fn write(
         &self,
         ready: Ready,
-        encoded: Option<sd_conditioner::Result<Guidance>>,
+        encoded: Option<sd_conditioner::Result<Made>>,
     ) -> (Vec<String>, anyhow::Result<()>) {
         let mut warnings = ready.warnings;
         let written = encoded

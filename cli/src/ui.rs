@@ -16,6 +16,16 @@ pub(crate) fn print(text: impl Display) -> io::Result<()> {
     out.flush()
 }
 
+/// A number without the digits that only rounding left: 1.1 × 1.1 is 1.21.
+pub(crate) fn short(number: f64) -> String {
+    if number.abs() < 1e6 {
+        let text = format!("{number:.6}");
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    } else {
+        number.to_string()
+    }
+}
+
 /// Something that a person should know; the work goes on.
 pub(crate) fn warn(text: impl Display) {
     tell("warning: ", &text.to_string());

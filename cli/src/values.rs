@@ -6,8 +6,6 @@ use std::str::FromStr;
 use anyhow::{Context as _, bail};
 use sd_conditioner::candle_core::utils::{cuda_is_available, metal_is_available};
 use sd_conditioner::candle_core::{DType, Device};
-use sd_conditioner::tokens::Cleaner;
-use sd_conditioner::{Family, Profile};
 
 /// Sizes are handed to the U-Net as f32, which counts every whole number up to here.
 const PIXELS_AT_MOST: u32 = 1 << 24;
@@ -111,6 +109,19 @@ impl Precision {
     }
 }
 
+/// The one of `all` that has this name.
+pub(crate) fn named<T: Copy, const N: usize>(
+    name: &str,
+    all: [T; N],
+    name_of: impl Fn(T) -> &'static str,
+) -> Result<T, String> {
+    let found = all.into_iter().find(|one| name_of(*one) == name);
+    found.ok_or_else(|| {
+        let names = all.map(name_of).join(", ");
+        format!("`{name}` is none of {names}")
+    })
+}
+
 /// Where to compute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -169,57 +180,6 @@ fn missing(place: Place, feature: &str) -> String {
     )
 }
 
-/// The name of a profile.
-pub(crate) fn profile(name: &str) -> Result<Profile, String> {
-    let names = Profile::ALL.map(Profile::name).join(", ");
-    Profile::named(name).ok_or_else(|| format!("expected one of {names}"))
-}
-
-/// A family, or `auto` to read it from the weights.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct FamilyChoice(pub(crate) Option<Family>);
-
-impl FamilyChoice {
-    /// What can be typed.
-    pub(crate) fn names() -> Vec<&'static str> {
-        let families = Family::ALL.into_iter().map(Family::name);
-        std::iter::once("auto").chain(families).collect()
-    }
-
-    /// The choice of this name.
-    pub(crate) fn named(name: &str) -> FamilyChoice {
-        let mut families = Family::ALL.into_iter();
-        FamilyChoice(families.find(|family| family.name() == name))
-    }
-}
-
-const CLEANERS: [(&str, Cleaner); 5] = [
-    ("openai", Cleaner::OpenAi),
-    ("open-clip", Cleaner::OpenClip),
-    ("hf-slow-ftfy", Cleaner::HfSlowFtfy),
-    ("hf-slow", Cleaner::HfSlow),
-    ("hf-fast", Cleaner::HfFast),
-];
-
-/// The names of the text clean-ups.
-pub(crate) fn cleaner_names() -> [&'static str; 5] {
-    CLEANERS.map(|(name, _)| name)
-}
-
-/// The text clean-up of this name.
-pub(crate) fn cleaner(name: &str) -> Result<Cleaner, String> {
-    let found = CLEANERS.into_iter().find(|(known, _)| *known == name);
-    found
-        .map(|(_, cleaner)| cleaner)
-        .ok_or_else(|| format!("expected one of {}", cleaner_names().join(", ")))
-}
-
-/// The name of a text clean-up.
-pub(crate) fn cleaner_name(cleaner: Cleaner) -> &'static str {
-    let found = CLEANERS.into_iter().find(|(_, known)| *known == cleaner);
-    found.map_or("other", |(name, _)| name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -268,13 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn names() {
-        assert_eq!(FamilyChoice::named("auto"), FamilyChoice(None));
-        assert_eq!(FamilyChoice::named("sd2"), FamilyChoice(Some(Family::Sd2)));
-        assert_eq!(profile("comfyui"), Ok(Profile::ComfyUi));
-        assert!(profile("ComfyUI").unwrap_err().contains("a1111"));
-        assert_eq!(cleaner("open-clip"), Ok(Cleaner::OpenClip));
-        assert!(cleaner("ftfy").unwrap_err().contains("hf-slow-ftfy"));
+    fn scores() {
         assert!(score("nan").is_err() && score("inf").is_err());
         assert_eq!(score("-2.5"), Ok(-2.5));
     }

@@ -7,17 +7,20 @@ use sd_conditioner::hub::{Hub, HubOptions};
 use sd_conditioner::weights::{Checkpoint, LoadReport, SyntheticSize};
 use sd_conditioner::{Builder, Conditioner, Family, Result};
 
-use crate::flags::{EncodeFlags, WeightFlags};
+use crate::groups::{ComputeFlags, SourceFlags, WeightFlags};
+use crate::names::FamilyChoice;
 use crate::progress::Progress;
 use crate::ui;
-use crate::values::FamilyChoice;
 
 /// Names listed of those that nobody read.
 const UNUSED_SHOWN: usize = 3;
 
 /// The encoders that the flags ask for. They hand out f32; the file is rounded at the very end.
-pub(crate) fn load(flags: &EncodeFlags, progress: &Progress) -> anyhow::Result<Conditioner> {
-    let compute = &flags.compute;
+pub(crate) fn load(
+    flags: &SourceFlags,
+    compute: &ComputeFlags,
+    progress: &Progress,
+) -> anyhow::Result<Conditioner> {
     let builder = Conditioner::builder()
         .device(compute.device.open()?)
         .dtype(compute.dtype.dtype())

@@ -10,7 +10,13 @@ use tempfile::tempdir;
 use crate::support::{encode, read, run};
 
 /// A tiny encoder as transformers would save it, below `root`.
-fn write(folder: &Path, name: &str, encoder: EncoderId, root: &str, extra: &[&str]) -> PathBuf {
+pub(crate) fn write(
+    folder: &Path,
+    name: &str,
+    encoder: EncoderId,
+    root: &str,
+    extra: &[&str],
+) -> PathBuf {
     let source = Synthetic::new(encoder, SyntheticSize::Tiny, 73);
     let load = |name: &String| source.load(name, DType::F32, &Device::Cpu).unwrap();
     let names = source.names();

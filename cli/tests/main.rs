@@ -3,9 +3,16 @@
 
 mod support;
 
+mod compare;
+mod convert;
+mod embeddings;
 mod encode;
+mod explain;
 mod files;
+mod manner;
 mod names;
+mod notes;
 mod requests;
+mod schedules;
 mod tokens;
 mod usage;

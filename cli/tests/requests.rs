@@ -9,7 +9,7 @@ use tempfile::tempdir;
 
 use crate::support::{Ran, command, encode, read, run, run_with_input};
 
-fn requests(folder: &Path, family: &str, lines: &str, more: &[&str]) -> Ran {
+pub(crate) fn requests(folder: &Path, family: &str, lines: &str, more: &[&str]) -> Ran {
     let file = folder.join("requests.jsonl");
     std::fs::write(&file, lines).unwrap();
     let out = folder.join("out");
@@ -23,7 +23,7 @@ fn requests(folder: &Path, family: &str, lines: &str, more: &[&str]) -> Ran {
     run(&[&start[..], &target[..], more].concat())
 }
 
-fn written(folder: &Path) -> Vec<String> {
+pub(crate) fn written(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder.join("out")).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<String> = names.collect();

@@ -5,7 +5,8 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use safetensors::SafeTensors;
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
 use sd_conditioner::candle_core::{DType, Tensor};
 
 /// What a run left.
@@ -131,4 +132,19 @@ impl Written {
 pub(crate) fn floats(tensor: &Tensor) -> Vec<f32> {
     let tensor = tensor.to_dtype(DType::F32).unwrap();
     tensor.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// A textual-inversion file with one vector of this width.
+pub(crate) fn embedding(path: &Path, width: usize) {
+    let values: Vec<f32> = (0_u8..=255)
+        .cycle()
+        .take(width)
+        .map(|step| f32::from(step) / 64.0 - 2.0)
+        .collect();
+    let bytes: Vec<u8> = values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect();
+    let view = TensorView::new(Dtype::F32, vec![1, width], &bytes).unwrap();
+    safetensors::serialize_to_file([("emb_params", view)], None, path).unwrap();
 }

@@ -8,13 +8,16 @@ mod finish;
 mod lengths;
 mod loras;
 mod plan;
+mod prepare;
 mod prompted;
+mod reading;
 mod readout;
 mod request;
 mod schedule;
 
 pub use builder::{Builder, Progress};
 pub use embeddings::Embeddings;
+pub use reading::{ReadText, Reading, readings_for};
 pub use request::Request;
 
 use std::ops::Range;

@@ -5,11 +5,12 @@ use crate::conditioning::emphasis::{self, Emphasis, Stage};
 use crate::encoder::Readout;
 use crate::profile::{Choices, EncoderLengths, PooledFrom};
 use crate::prompt::compel::Part;
-use crate::prompt::{Dialect, Note, NoteKind, Piece, Prompt, comments, networks};
+use crate::prompt::{Dialect, Note, NoteKind, Piece, Prompt};
 use crate::tokens::{Chunk, ChunkRule, Chunks, Lexicon, Split, Tokenizer};
 use crate::weights::EncoderId;
 
 use super::embeddings::EncoderLexicon;
+use super::prepare::Prepared;
 use super::{Request, prompted, schedule};
 
 /// What one encoder is to do for one request.
@@ -30,6 +31,7 @@ pub(super) struct Planned {
 /// One text and the other forms of it that its emphasis needs.
 #[derive(Clone, Debug)]
 pub(super) struct Text {
+    pub(super) pieces: Vec<Piece>,
     pub(super) chunks: Chunks,
     pub(super) stages: Vec<Stage>,
 }
@@ -85,15 +87,10 @@ impl Planned {
 pub(super) fn plan(towers: &[Tower], request: &Request<'_>, fill: usize) -> Vec<Planned> {
     let rules = request.rules();
     let each = towers.iter().enumerate().map(|(place, tower)| {
-        let (text, mut notes) = prepared(request.text_for(place), request);
-        notes.extend(prompted::notes(request));
-        notes.extend(schedule::unread(
-            &text,
-            rules.dialect,
-            request.is_negative(),
-        ));
-        let prompt = Prompt::parse(&text, dialect(rules));
-        notes.extend_from_slice(prompt.notes());
+        let prepared = Prepared::of(request.text_for(place), rules, request.is_negative());
+        let prompt = Prompt::parse(&prepared.text, dialect(rules));
+        let unread = schedule::unread(&prepared.text, rules.dialect, request.is_negative());
+        let notes = unread.into_iter().chain(prompt.notes().iter().cloned());
         let lexicon = EncoderLexicon {
             embeddings: request.embeddings_given(),
             encoder: tower.id,
@@ -105,36 +102,25 @@ pub(super) fn plan(towers: &[Tower], request: &Request<'_>, fill: usize) -> Vec<
             lexicon: &lexicon,
             fill,
         };
-        plan.plan(&prompt, notes)
+        let mut planned = plan.plan(&prompt, notes.collect());
+        to_source(&mut planned, &prepared);
+        planned.notes.splice(0..0, prompted::notes(request));
+        planned
     });
     let mut plans: Vec<Planned> = each.collect();
     match_encoders(&mut plans, rules.encoder_lengths, request.has_two_texts());
     plans
 }
 
-/// What a tool takes out of a prompt before it parses it. Networks are taken out of positive prompts
-/// only (`parse_extra_network_prompts` in AUTOMATIC1111's `modules/processing.py`). Notes are about
-/// the networks that are no `LoRA`s, and about those that stay.
-fn prepared(text: &str, request: &Request<'_>) -> (String, Vec<Note>) {
-    if !request.rules().clean_prompt {
-        return (text.to_owned(), Vec::new());
+/// Spans of the prepared text become spans of the text that was given.
+fn to_source(planned: &mut Planned, prepared: &Prepared) {
+    for note in &mut planned.notes {
+        note.span = prepared.to_source(note.span.clone());
     }
-    let text = comments::strip(text);
-    let (without, networks) = networks::extract(&text);
-    let note = |network: &networks::ExtraNetwork| {
-        let message = match (request.is_negative(), network.kind.as_str()) {
-            (true, _) => "is text in a negative prompt: A1111 reads it in positive ones only",
-            (false, "lora" | "lyco") => return None,
-            (false, _) => "is taken out of the text; load it into the model yourself",
-        };
-        Some(Note {
-            kind: NoteKind::Quirk,
-            span: network.span.clone(),
-            message: format!("<{}:…> {message}", network.kind),
-        })
-    };
-    let notes = networks.iter().filter_map(note).collect();
-    (if request.is_negative() { text } else { without }, notes)
+    for text in &mut planned.texts {
+        prepared.pieces_to_source(&mut text.pieces);
+    }
+    planned.notes.splice(0..0, prepared.notes.iter().cloned());
 }
 
 /// Emphasis "None" reads no brackets.
@@ -207,7 +193,11 @@ impl Planner<'_> {
             self.chunks(&rest)
         };
         let stages = emphasis::stages(self.rules.emphasis, &chunks, &mut without);
-        Text { chunks, stages }
+        Text {
+            pieces: pieces.to_vec(),
+            chunks,
+            stages,
+        }
     }
 
     fn chunks(&self, pieces: &[Piece]) -> Chunks {

@@ -7,13 +7,16 @@ use crate::conditioning::Conditioning;
 use crate::error::Result;
 use crate::prompt::compel;
 use crate::prompt::networks::{self, ExtraNetwork};
-use crate::prompt::{Dialect, Note, NoteKind, comments};
+use crate::prompt::{Dialect, Note, NoteKind};
 use crate::weights::{LoraFolder, LoraReport, WeightedLora};
 
+use super::prepare::Prepared;
 use super::{Conditioner, Embeddings, Inner, Part, Request, compose};
 
 /// A LoRA that a prompt asks for.
 struct Named {
+    /// How it was asked for.
+    written: String,
     name: String,
     /// `None` where what is written is no number, at which the tool fails.
     strength: Option<f64>,
@@ -185,13 +188,14 @@ fn found(request: &Request<'_>) -> Result<Vec<WeightedLora>> {
 fn named(request: &Request<'_>) -> Vec<Named> {
     let (text, rules) = (request.text_for(0), request.rules());
     if rules.clean_prompt {
-        let (_, networks) = networks::extract(&comments::strip(text));
-        return networks.iter().filter_map(of_network).collect();
+        let prepared = Prepared::of(text, rules, false);
+        return prepared.networks.iter().filter_map(of_network).collect();
     }
     if rules.dialect != Dialect::Compel {
         return Vec::new();
     }
     let of_compel = |lora: compel::Lora| Named {
+        written: "withLora(…)".to_owned(),
         name: lora.name,
         strength: Some(lora.weight),
         note_at: lora.span,
@@ -214,6 +218,7 @@ fn of_network(network: &ExtraNetwork) -> Option<Named> {
     let name = positional.next()?.to_owned();
     let written = network.named("te").or_else(|| positional.next());
     Some(Named {
+        written: format!("<{}:…>", network.kind),
         name,
         strength: written.map_or(Some(1.0), networks::number),
         note_at: network.span.clone(),
@@ -239,9 +244,9 @@ pub(super) fn notes(request: &Request<'_>) -> Vec<Note> {
 fn wrong(named: &Named, folder: Option<&LoraFolder>) -> Option<(NoteKind, String)> {
     let name = &named.name;
     let Some(folder) = folder else {
-        let message = format!(
-            "the LoRA {name:?} is taken out of the text; give a folder of LoRAs, or load it yourself"
-        );
+        let written = &named.written;
+        let message =
+            format!("{written} is taken out of the text; load it into the model yourself");
         return Some((NoteKind::Quirk, message));
     };
     if named.strength.is_none() {

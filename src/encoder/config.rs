@@ -46,7 +46,7 @@ impl ClipConfig {
             encoder,
             width,
             layers,
-            full_layers: full_layers(encoder, width, layers),
+            full_layers: encoder.full_layers(width, layers),
             heads: width / HEAD_WIDTH,
             mlp_width,
             vocabulary,
@@ -79,17 +79,6 @@ fn named(name: &str) -> Result<Activation> {
             let error = Error::new(ErrorKind::Unsupported, message);
             Err(error.hint("quick_gelu, gelu, gelu_new and gelu_pytorch_tanh are known"))
         }
-    }
-}
-
-/// Layers of the whole tower: SD 2 folders of diffusers leave ViT-H's last one out
-/// (`num_hidden_layers: 23` in their `text_encoder/config.json`), whatever its size.
-const fn full_layers(encoder: EncoderId, width: usize, layers: usize) -> usize {
-    match (encoder, width) {
-        (EncoderId::OpenClipH, 1024) => 24,
-        // The tiny stand-in of `weights::Synthetic`.
-        (EncoderId::OpenClipH, 192) => 4,
-        _ => layers,
     }
 }
 

@@ -12,15 +12,19 @@ mod opening;
 mod source;
 mod summary;
 mod synthetic;
+mod writing;
 
 pub use checkpoint::{Checkpoint, Container};
 pub use combine::{Encoders, combine};
 pub use embedding::{Embedding, EmbeddingFolder};
+pub(crate) use format::file::{open as open_file, read_whole};
+pub(crate) use format::writer::{Outline, bytes as write_whole, write as write_tensors};
 pub use layout::Layout;
 pub(crate) use lora::{Base as LoraBase, Fitted as FittedLora, changed as changed_by_loras};
 pub use lora::{Lora, LoraFolder, LoraReport, LoraSummary, Unmatched, WeightedLora};
 pub use summary::{EncoderSummary, Inspected, Summary};
 pub use synthetic::{Synthetic, SyntheticSize};
+pub use writing::{Arrangement, Conversion, ConversionReport, WriteProgress};
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -41,6 +45,9 @@ pub enum EncoderId {
 }
 
 impl EncoderId {
+    /// All three.
+    pub const ALL: [EncoderId; 3] = [EncoderId::ClipL, EncoderId::OpenClipH, EncoderId::OpenClipG];
+
     /// `clip_l`, `clip_h` or `clip_g`.
     pub const fn tag(self) -> &'static str {
         match self {
@@ -56,6 +63,25 @@ impl EncoderId {
             EncoderId::ClipL => 768,
             EncoderId::OpenClipH => 1024,
             EncoderId::OpenClipG => 1280,
+        }
+    }
+
+    /// Layers of the whole tower: SD 2 folders of diffusers leave ViT-H's last one out
+    /// (`num_hidden_layers: 23` in their `text_encoder/config.json`), whatever its size.
+    pub(crate) const fn full_layers(self, width: usize, layers: usize) -> usize {
+        match (self, width) {
+            (EncoderId::OpenClipH, 1024) => 24,
+            // The tiny stand-in of `Synthetic`.
+            (EncoderId::OpenClipH, 192) => 4,
+            _ => layers,
+        }
+    }
+
+    /// transformers' name of the activation that the published tower was trained with.
+    pub(crate) const fn usual_activation(self) -> &'static str {
+        match self {
+            EncoderId::ClipL => "quick_gelu",
+            EncoderId::OpenClipH | EncoderId::OpenClipG => "gelu",
         }
     }
 }

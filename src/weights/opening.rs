@@ -174,10 +174,7 @@ fn locate(component: Component, notes: &mut Vec<String>) -> Result<Located> {
 
 /// A note if the configuration names another activation than the encoder usually has.
 fn activation_note(config: &Config, encoder: EncoderId) -> Option<String> {
-    let usual = match encoder {
-        EncoderId::ClipL => "quick_gelu",
-        EncoderId::OpenClipH | EncoderId::OpenClipG => "gelu",
-    };
+    let usual = encoder.usual_activation();
     let named = config.hidden_act.as_deref()?;
     (named != usual).then(|| {
         format!("config.json gives {encoder} the activation `{named}`, which is used; usual is `{usual}`")

@@ -83,6 +83,6 @@ fn a_conditioner_is_shared_between_threads() {
     });
     for thread in threads.collect::<Vec<_>>() {
         let there = thread.join().unwrap();
-        assert_eq!(distance(there.context(), alone.context()).max_abs, 0.0);
+        assert_close("a thread", there.context(), alone.context(), 0.0);
     }
 }

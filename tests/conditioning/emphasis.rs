@@ -190,3 +190,26 @@ fn names_are_read_back() {
         assert_eq!(Emphasis::named(wrong), None, "{wrong}");
     }
 }
+
+/// Windows that make the shorter side as long as the other have no strengths.
+#[test]
+fn the_shorter_side_is_filled_whatever_the_method() {
+    for family in [Family::Sd1, Family::Sdxl] {
+        let text = tiny(family);
+        let in_manner = |text| Request::new(text).profile(Profile::SdCpp);
+        let long = long();
+        let pair = text.encode_pair(in_manner(long.as_str()), in_manner("(fog:1.2)"));
+        let pair = pair.unwrap();
+        let alone = text.encode(in_manner("(fog:1.2)").as_negative()).unwrap();
+        let empty = text.encode(in_manner("")).unwrap();
+        let (rows, negative) = (pair.positive().tokens(), pair.negative().context());
+        assert!(rows > 77 && negative.dim(1).unwrap() == rows);
+        let windows = (0..rows).step_by(77);
+        for (number, start) in windows.enumerate() {
+            let window = negative.narrow(1, start, 77).unwrap();
+            let want = if number == 0 { &alone } else { &empty };
+            let what = format!("{family}, window {number}");
+            assert_close(&what, &window, want.context(), 1e-6);
+        }
+    }
+}

@@ -161,7 +161,7 @@ fn what_is_not_there_is_noted() {
     assert!(
         without
             .iter()
-            .any(|note| note.message.contains("give a folder")),
+            .any(|note| note.message.contains("load it into the model")),
         "{without:?}"
     );
     let broken = Request::new("a <lora:broken:1>")

@@ -7,7 +7,8 @@ use super::{Emphasis, rows};
 use crate::error::Result;
 use crate::tokens::{CONTEXT, Chunks};
 
-/// `joined` is `[rows, channels of all encoders]`, `chunks` the first encoder's.
+/// `joined` is `[rows, channels of all encoders]`, `chunks` the first encoder's; rows behind them
+/// have no strengths.
 pub(crate) fn apply_joined(emphasis: Emphasis, chunks: &Chunks, joined: Tensor) -> Result<Tensor> {
     let by_window: fn(&Tensor, &[f64]) -> Result<Tensor> = match emphasis {
         Emphasis::SdCpp => sd_cpp,
@@ -23,6 +24,11 @@ pub(crate) fn apply_joined(emphasis: Emphasis, chunks: &Chunks, joined: Tensor) 
         let n_here = CONTEXT.min(n_rows - start);
         let window = joined.narrow(0, start, n_here)?;
         windows.push(by_window(&window, &chunk.strengths()[..n_here])?);
+    }
+    // Windows of the empty prompt that make both sides equally long stay as they are.
+    let own = n_rows.min(chunks.len().get() * CONTEXT);
+    if own < n_rows {
+        windows.push(joined.narrow(0, own, n_rows - own)?);
     }
     Ok(Tensor::cat(&windows, 0)?)
 }

@@ -1,6 +1,7 @@
 //! Opening files that may be anything.
 
 use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -19,4 +20,13 @@ pub(crate) fn open(path: &Path) -> Result<(File, u64)> {
     let file = File::open(path).map_err(io)?;
     let length = file.metadata().map_err(io)?.len();
     Ok((file, length))
+}
+
+/// Everything in a regular file.
+pub(crate) fn read_whole(path: &Path) -> Result<Vec<u8>> {
+    let (file, length) = open(path)?;
+    let mut bytes = Vec::new();
+    let read = file.take(length).read_to_end(&mut bytes);
+    read.map_err(|error| Error::io(path, error))?;
+    Ok(bytes)
 }

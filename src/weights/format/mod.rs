@@ -8,3 +8,4 @@ pub(crate) mod header;
 pub(crate) mod shards;
 pub(crate) mod sniff;
 pub(crate) mod vocabulary;
+pub(crate) mod writer;

@@ -1,0 +1,122 @@
+//! Notes on standard error: what, where, and the text that is meant; they never fail a command.
+
+use tempfile::tempdir;
+
+use crate::support::encode;
+
+/// Profile, positive, negative, the side and a part of what is told.
+const TOLD: &[[&str; 5]] = &[
+    [
+        "a1111",
+        "a (cat",
+        "",
+        "positive",
+        "(unbalanced at 2..3: `(`)",
+    ],
+    [
+        "a1111",
+        "a",
+        "fog (cat",
+        "negative",
+        "(unbalanced at 4..5: `(`)",
+    ],
+    [
+        "a1111",
+        NETWORK,
+        "",
+        "positive",
+        "(quirk at 6..16: `<lora:x:1>`)",
+    ],
+    ["a1111", NETWORK, "", "positive", "(strength at "],
+    ["a1111", "(a:1.2.3)", "", "positive", "(reference_error at "],
+    [
+        "a1111",
+        "a [b:c:0.5]",
+        "",
+        "positive",
+        "(quirk at 0..11: `a [b:c:0.5]`)",
+    ],
+    [
+        "comfyui",
+        "a embedding:none",
+        "",
+        "positive",
+        "(unknown_embedding at ",
+    ],
+];
+
+const NETWORK: &str = "a # b\n<lora:x:1> (猫:9)";
+
+#[test]
+fn notes_say_kind_position_and_text() {
+    let folder = tempdir().unwrap();
+    let out = folder.path().join("a");
+    for [profile, positive, negative, side, want] in TOLD {
+        let texts = ["--positive", positive, "--negative", negative];
+        let ran = encode(
+            "sdxl",
+            &[&texts[..], &["--profile", profile]].concat(),
+            &out,
+        )
+        .expect(0);
+        let start = format!("warning: {side}: ");
+        let told = |line: &&str| line.starts_with(&start) && line.contains(want);
+        let found = ran.stderr.lines().filter(told).count();
+        assert_eq!(found, 1, "{positive:?}: {want}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn two_texts_keep_their_notes_apart() {
+    let folder = tempdir().unwrap();
+    let out = folder.path().join("a");
+    let more = [
+        "--positive",
+        "a b c",
+        "--positive-2",
+        "dog (",
+        "--profile",
+        "a1111",
+    ];
+    let ran = encode("sdxl", &more, &out).expect(0);
+    assert!(ran.stderr.contains("at 4..5: `(`"), "{}", ran.stderr);
+}
+
+#[test]
+fn lengths_that_cannot_be_one_are_told_once() {
+    let folder = tempdir().unwrap();
+    let out = folder.path().join("a");
+    let long = "cat ".repeat(400);
+    let more = [
+        "--positive",
+        &long,
+        "--negative",
+        "a",
+        "--profile",
+        "comfyui",
+    ];
+    let ran = encode("sd1", &more, &out).expect(0);
+    assert_eq!(ran.stderr.matches("(length)").count(), 1, "{}", ran.stderr);
+}
+
+#[test]
+fn notes_of_schedules_name_the_text_of_the_step() {
+    let folder = tempdir().unwrap();
+    let out = folder.path().join("a");
+    let more = ["--profile", "a1111", "--steps", "4", "--positive"];
+    let with = |prompt| {
+        let ran = encode("sd1", &[&more[..], &[prompt]].concat(), &out).expect(0);
+        ran.stderr
+    };
+    let told = with("a [cat:(dog:0.5]");
+    assert!(
+        told.contains("grammar refuses") || told.contains("unbalanced"),
+        "{told}"
+    );
+    let told = with("a <lora:x:1> [cat:(dog:9):0.5]");
+    assert!(told.contains("(quirk at 2..12: `<lora:x:1>`"), "{told}");
+    assert!(
+        told.contains("(strength at ") && told.contains(" in `a  (dog:9)`)"),
+        "{told}"
+    );
+}

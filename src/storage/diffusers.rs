@@ -1,0 +1,154 @@
+//! The names of diffusers' pipeline arguments, in a safetensors file.
+//!
+//! | tensor | shape |
+//! |---|---|
+//! | `prompt_embeds`, `negative_prompt_embeds` | `[1, 77·n, channels]` |
+//! | `pooled_prompt_embeds`, `negative_pooled_prompt_embeds` | `[1, 1280]`, SDXL and its refiner |
+//! | `time_ids`, `negative_time_ids` | `[1, 6]` or `[1, 5]` |
+//! | `vector`, `negative_vector` | `[1, 2816]` or `[1, 2560]`: pooled and embedded sizes |
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use safetensors::SafeTensors;
+
+use super::{batched, family_of, missing, one_prompt};
+use crate::conditioning::Conditioning;
+use crate::error::{Error, ErrorKind, Result};
+use crate::weights::{Family, Outline, read_whole, write_tensors};
+
+/// A prompt and its negative, as files hold them: the negative may be missing, or have another
+/// length.
+#[derive(Clone, Debug)]
+pub struct Saved {
+    /// The prompt's.
+    pub positive: Conditioning,
+    /// The negative prompt's.
+    pub negative: Option<Conditioning>,
+    /// What the file says of itself.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// Tensors by the names in the table above. `vector` is left out where there are no size numbers.
+pub fn tensors(conditioning: &Conditioning, prefix: &str) -> Result<Vec<(String, Tensor)>> {
+    let mut tensors = vec![("prompt_embeds", conditioning.context().clone())];
+    match conditioning.family() {
+        // ComfyUI hands on a pooled vector for these too, and their U-Nets do not take it.
+        Family::Sd1 | Family::Sd2 => {}
+        Family::Sdxl | Family::Refiner => {
+            let vector = conditioning.vector()?;
+            let rest = [
+                ("pooled_prompt_embeds", conditioning.pooled().cloned()),
+                ("time_ids", conditioning.time_ids().cloned()),
+                ("vector", vector),
+            ];
+            tensors.extend(
+                rest.into_iter()
+                    .filter_map(|(name, one)| Some((name, one?))),
+            );
+        }
+    }
+    let named = tensors
+        .into_iter()
+        .map(|(name, tensor)| (format!("{prefix}{name}"), tensor));
+    Ok(named.collect())
+}
+
+/// Writes both in `dtype` with `metadata`, to which the family is added. Equal input gives equal
+/// bytes.
+pub fn save(path: &Path, saved: &Saved, dtype: DType) -> Result<()> {
+    one_prompt(&saved.positive)?;
+    let mut named: BTreeMap<String, Tensor> = tensors(&saved.positive, "")?.into_iter().collect();
+    if let Some(negative) = &saved.negative {
+        one_prompt(negative)?;
+        named.extend(tensors(negative, "negative_")?);
+    }
+    let mut metadata = saved.metadata.clone();
+    let family = saved.positive.family().name().to_owned();
+    metadata.insert("family".to_owned(), family);
+    let cast = |(name, tensor): (String, Tensor)| -> Result<(String, Tensor)> {
+        Ok((name, tensor.to_device(&Device::Cpu)?.to_dtype(dtype)?))
+    };
+    let named: Vec<_> = named.into_iter().map(cast).collect::<Result<_>>()?;
+    let outline = |(name, tensor): &(String, Tensor)| Outline {
+        name: name.clone(),
+        dtype: tensor.dtype().into(),
+        shape: tensor.dims().to_vec(),
+    };
+    let outlines: Vec<Outline> = named.iter().map(outline).collect();
+    write_tensors(path, &metadata, &outlines, |index| {
+        Ok(named[index].1.clone())
+    })
+}
+
+/// Reads what [`save`] wrote, or any file with `prompt_embeds`, in the stored type.
+///
+/// The family is what the metadata name; without them it follows from the channels.
+pub fn load(path: &Path) -> Result<Saved> {
+    let bytes = read_whole(path)?;
+    let broken = |error: safetensors::SafeTensorError| {
+        let message = format!("this is no safetensors file: {error}");
+        Error::new(ErrorKind::FileFormat, message)
+            .because(error)
+            .at_path(path)
+    };
+    let file = SafeTensors::deserialize(&bytes).map_err(broken)?;
+    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(broken)?;
+    let metadata: HashMap<String, String> = header.metadata().clone().unwrap_or_default();
+    let metadata: BTreeMap<String, String> = metadata.into_iter().collect();
+    let named = metadata.get("family").map(String::as_str);
+    let read = |prefix| side(&file, prefix, named).map_err(|error| error.at_path(path));
+    let positive = read("")?.ok_or_else(|| missing("prompt_embeds", path))?;
+    let negative = read("negative_")?;
+    Ok(Saved {
+        positive,
+        negative,
+        metadata,
+    })
+}
+
+/// One prompt's tensors, or `None` where the file has no hidden states of it.
+fn side(
+    file: &SafeTensors<'_>,
+    prefix: &str,
+    family: Option<&str>,
+) -> Result<Option<Conditioning>> {
+    let name = format!("{prefix}prompt_embeds");
+    let Some(context) = tensor(file, &name, 3)? else {
+        return Ok(None);
+    };
+    let channels = context.dim(2)?;
+    let family = match family {
+        Some(named) => Family::ALL
+            .into_iter()
+            .find(|family| family.name() == named),
+        None => family_of(channels),
+    };
+    let Some(family) = family else {
+        let message = format!("hidden states of {channels} channels are no known family's");
+        return Err(Error::new(ErrorKind::TensorShape, message).at_tensor(name));
+    };
+    let pooled = tensor(file, &format!("{prefix}pooled_prompt_embeds"), 2)?;
+    let time_ids = tensor(file, &format!("{prefix}time_ids"), 2)?;
+    let time_ids = time_ids.map(|ids| ids.to_dtype(DType::F32)).transpose()?;
+    Conditioning::new(family, context, pooled, time_ids).map(Some)
+}
+
+fn tensor(file: &SafeTensors<'_>, name: &str, dimensions: usize) -> Result<Option<Tensor>> {
+    let Ok(view) = file.tensor(name) else {
+        return Ok(None);
+    };
+    let dtype = match view.dtype() {
+        safetensors::Dtype::F16 => DType::F16,
+        safetensors::Dtype::BF16 => DType::BF16,
+        safetensors::Dtype::F32 => DType::F32,
+        other => {
+            let message = format!("values of type {other}; f32, f16 and bf16 are read");
+            return Err(Error::new(ErrorKind::TensorValue, message).at_tensor(name));
+        }
+    };
+    let tensor = Tensor::from_raw_buffer(view.data(), dtype, view.shape(), &Device::Cpu)?;
+    let tensor = batched(tensor, dimensions).map_err(|error| error.at_tensor(name))?;
+    Ok(Some(tensor))
+}

@@ -1,0 +1,96 @@
+//! kohya's sd-scripts: text-encoder outputs of one SDXL caption, cached beside its picture as
+//! `NAME_te_outputs.npz` (`library/strategy_sdxl.py`).
+//!
+//! | array | shape |
+//! |---|---|
+//! | `hidden_state1` | `[75·n + 2, 768]`, ViT-L |
+//! | `hidden_state2` | `[75·n + 2, 1280]`, ViT-bigG |
+//! | `pool2` | `[1280]` |
+
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Tensor};
+
+use super::{missing, npz, one_prompt};
+use crate::conditioning::Conditioning;
+use crate::error::{Error, ErrorKind, Result};
+use crate::weights::Family;
+
+const FIRST: &str = "hidden_state1";
+const SECOND: &str = "hidden_state2";
+const POOLED: &str = "pool2";
+
+/// Rows of a window, with its start and its end.
+const WINDOW: usize = 77;
+
+/// Where sd-scripts look for the outputs of a picture's caption: `dog.png` → `dog_te_outputs.npz`.
+pub fn file_for(picture: &Path) -> PathBuf {
+    let mut name = picture.file_stem().unwrap_or_default().to_owned();
+    name.push("_te_outputs.npz");
+    picture.with_file_name(name)
+}
+
+/// Writes a conditioning of SDXL in `f32` or `f16`. Of several windows the starts and ends between
+/// them are left out, as sd-scripts do: 77·n rows become 75·n + 2. Size numbers are not written:
+/// sd-scripts take them from the picture.
+///
+/// # Errors
+///
+/// Another family than SDXL, no pooled vector, rows that are no windows, a type that numpy lacks
+/// (`bf16`), or the file system.
+pub fn save(path: &Path, conditioning: &Conditioning, dtype: DType) -> Result<()> {
+    let refused = |message: &str| Err(Error::new(ErrorKind::Mismatch, message).at_path(path));
+    if conditioning.family() != Family::Sdxl {
+        return refused("sd-scripts cache text-encoder outputs of SDXL only");
+    }
+    one_prompt(conditioning)?;
+    let Some(pooled) = conditioning.pooled() else {
+        return refused("a conditioning of SDXL without its pooled vector");
+    };
+    let context = conditioning.context().squeeze(0)?.to_dtype(dtype)?;
+    let pooled = pooled.squeeze(0)?.to_dtype(dtype)?;
+    // bigG's pooled vector is as wide as its hidden states.
+    let (channels, second) = (context.dim(1)?, pooled.dim(0)?);
+    if channels <= second || context.dim(0)? % WINDOW != 0 {
+        return refused("hidden states that are not windows of ViT-L and ViT-bigG");
+    }
+    let rows = inner_rows(&context)?;
+    let first = rows.narrow(1, 0, channels - second)?;
+    let second = rows.narrow(1, channels - second, second)?;
+    npz::write(path, &[(FIRST, first), (SECOND, second), (POOLED, pooled)])
+}
+
+/// The first row, the 75 inner rows of each window, the last row.
+fn inner_rows(context: &Tensor) -> Result<Tensor> {
+    let rows = context.dim(0)?;
+    if rows == WINDOW {
+        return Ok(context.clone());
+    }
+    let mut kept = vec![context.narrow(0, 0, 1)?];
+    for window in 0..rows / WINDOW {
+        kept.push(context.narrow(0, window * WINDOW + 1, WINDOW - 2)?);
+    }
+    kept.push(context.narrow(0, rows - 1, 1)?);
+    Ok(Tensor::cat(&kept, 0)?)
+}
+
+/// Reads what [`save`] or sd-scripts wrote, without size numbers: `[1, rows, 768 + 1280]` and
+/// `[1, 1280]`, in the stored type.
+pub fn load(path: &Path) -> Result<Conditioning> {
+    let mut arrays = npz::read(path, &[FIRST, SECOND, POOLED])?;
+    let mut take = |name: &str| arrays.remove(name).ok_or_else(|| missing(name, path));
+    let (first, second, pooled) = (take(FIRST)?, take(SECOND)?, take(POOLED)?);
+    let rows = |tensor: &Tensor| tensor.dims().first().copied();
+    let shapes = [first.dims().len(), second.dims().len(), pooled.dims().len()];
+    if shapes != [2, 2, 1] || rows(&first) != rows(&second) {
+        let message = format!(
+            "shapes {:?}, {:?} and {:?}; expected [rows, 768], [rows, 1280] and [1280]",
+            first.dims(),
+            second.dims(),
+            pooled.dims()
+        );
+        return Err(Error::new(ErrorKind::TensorShape, message).at_path(path));
+    }
+    let context = Tensor::cat(&[&first, &second.to_dtype(first.dtype())?], 1)?.unsqueeze(0)?;
+    Conditioning::new(Family::Sdxl, context, Some(pooled.unsqueeze(0)?), None)
+}

@@ -1,0 +1,62 @@
+//! CONDITIONING ↔ FILES. Writes what a U-Net takes under the names that other programs read, and
+//! reads it back; a file is written whole or not at all.
+//!
+//! | module | file | holds |
+//! |---|---|---|
+//! | [`diffusers`] | `.safetensors` | a pair, under the names of diffusers' arguments |
+//! | [`kohya`] | `_te_outputs.npz` | one SDXL prompt, as kohya's sd-scripts cache it |
+
+pub mod diffusers;
+pub mod kohya;
+mod npy;
+mod npz;
+
+use std::path::Path;
+
+use candle_core::Tensor;
+
+use crate::conditioning::Conditioning;
+use crate::error::{Error, ErrorKind, Result};
+use crate::weights::Family;
+
+/// `[rows, channels]` as `[1, rows, channels]`; a batch of one stays.
+fn batched(tensor: Tensor, dimensions: usize) -> Result<Tensor> {
+    let dims = tensor.dims().to_vec();
+    if dims.len() + 1 == dimensions {
+        return Ok(tensor.unsqueeze(0)?);
+    }
+    if dims.len() == dimensions && dims.first() == Some(&1) {
+        return Ok(tensor);
+    }
+    let message = format!("shape {dims:?} is not that of one prompt");
+    Err(Error::new(ErrorKind::TensorShape, message))
+}
+
+/// The family that takes hidden states of so many channels (the table in
+/// [`Conditioning::context`]).
+fn family_of(channels: usize) -> Option<Family> {
+    match channels {
+        768 => Some(Family::Sd1),
+        1024 => Some(Family::Sd2),
+        2048 => Some(Family::Sdxl),
+        1280 => Some(Family::Refiner),
+        _ => None,
+    }
+}
+
+/// Refuses a batch of several prompts.
+fn one_prompt(conditioning: &Conditioning) -> Result<()> {
+    match conditioning.context().dims() {
+        [1, ..] => Ok(()),
+        dims => {
+            let message = format!("a batch of shape {dims:?}; a file takes one prompt");
+            Err(Error::new(ErrorKind::Mismatch, message))
+        }
+    }
+}
+
+fn missing(name: &str, path: &Path) -> Error {
+    Error::new(ErrorKind::MissingTensor, "the file has no such tensor")
+        .at_tensor(name)
+        .at_path(path)
+}
