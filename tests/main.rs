@@ -10,6 +10,7 @@ mod support;
 mod conditioning;
 mod hub;
 mod kernels;
+mod loras;
 mod prompt;
 mod storage;
 mod tidy;

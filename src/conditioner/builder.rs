@@ -240,6 +240,10 @@ impl Builder {
             dtype: self.dtype,
             output: self.output.unwrap_or(self.dtype),
             device: self.device,
+            worn: Vec::new(),
+            loras: Vec::new(),
+            base: None,
+            kept: std::sync::Mutex::default(),
         };
         Conditioner {
             inner: Arc::new(inner),

@@ -1,5 +1,7 @@
 //! One pre-norm block, and how its tensors are loaded.
 
+use std::sync::Arc;
+
 use candle_core::quantized::QTensor;
 use candle_core::{DType, Device, Tensor};
 
@@ -44,11 +46,11 @@ pub enum Quantized {
 }
 
 /// A matrix, or some that are stacked on the rows.
-#[derive(Debug)]
-enum Weight {
+#[derive(Clone, Debug)]
+pub(super) enum Weight {
     Dense(Tensor),
     /// At least one.
-    Quantized(Vec<QTensor>),
+    Quantized(Arc<[QTensor]>),
 }
 
 impl Weight {
@@ -57,14 +59,14 @@ impl Weight {
         let kept: Vec<Option<QTensor>> = kept.collect::<Result<_>>()?;
         let kept: Option<Vec<QTensor>> = kept.into_iter().collect();
         if let Some(kept) = kept {
-            return Ok(Weight::Quantized(kept));
+            return Ok(Weight::Quantized(kept.into()));
         }
         let parts = names.iter().map(|name| load.matrix(name));
         stack(parts.collect::<Result<_>>()?).map(Weight::Dense)
     }
 
     /// The matrix as a product needs it.
-    fn dense(&self) -> Result<Tensor> {
+    pub(super) fn dense(&self) -> Result<Tensor> {
         match self {
             Weight::Dense(tensor) => Ok(tensor.clone()),
             Weight::Quantized(parts) => {
@@ -100,10 +102,10 @@ impl Loader<'_> {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Norm {
-    weight: Tensor,
-    bias: Tensor,
+    pub(super) weight: Tensor,
+    pub(super) bias: Tensor,
 }
 
 impl Norm {
@@ -118,10 +120,10 @@ impl Norm {
     }
 }
 
-#[derive(Debug)]
-struct Linear {
-    weight: Weight,
-    bias: Tensor,
+#[derive(Clone, Debug)]
+pub(super) struct Linear {
+    pub(super) weight: Weight,
+    pub(super) bias: Tensor,
 }
 
 impl Linear {
@@ -148,14 +150,14 @@ impl Linear {
 }
 
 /// One pre-norm block: `x += attention(LN1(x)); x += mlp(LN2(x))`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Layer {
-    norm1: Norm,
-    query_key_value: Linear,
-    out: Linear,
-    norm2: Norm,
-    up: Linear,
-    down: Linear,
+    pub(super) norm1: Norm,
+    pub(super) query_key_value: Linear,
+    pub(super) out: Linear,
+    pub(super) norm2: Norm,
+    pub(super) up: Linear,
+    pub(super) down: Linear,
 }
 
 impl Layer {

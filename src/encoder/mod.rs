@@ -1,6 +1,7 @@
 //! CHUNKS → HIDDEN STATES + POOLED. One causal transformer for ViT-L, ViT-H and ViT-bigG, and the
 //! table that says which of its states a diffusion model reads.
 
+mod changes;
 mod config;
 mod layer;
 mod model;

@@ -14,15 +14,15 @@ use super::layer::{Layer, Loader, Norm};
 use super::window::{self, Window};
 use super::{ClipConfig, Pooled, Readout};
 
-/// One loaded text encoder.
-#[derive(Debug)]
+/// One loaded text encoder. A clone shares its tensors.
+#[derive(Clone, Debug)]
 pub struct ClipText {
-    config: ClipConfig,
-    token_embedding: Tensor,
-    position_embedding: Tensor,
-    layers: Vec<Layer>,
-    final_norm: Norm,
-    projection: Option<Tensor>,
+    pub(super) config: ClipConfig,
+    pub(super) token_embedding: Tensor,
+    pub(super) position_embedding: Tensor,
+    pub(super) layers: Vec<Layer>,
+    pub(super) final_norm: Norm,
+    pub(super) projection: Option<Tensor>,
     kernels: Arc<dyn Kernels>,
 }
 

@@ -182,9 +182,9 @@ impl Checkpoint {
     }
 }
 
-/// Matrices of an encoder of which a fingerprint takes a sample, and how much of each.
-const SAMPLES: usize = 16;
-const SAMPLE_BYTES: u64 = 4096;
+/// Matrices of an encoder (or a LoRA) of which a fingerprint takes a sample, and how much of each.
+pub(super) const SAMPLES: usize = 16;
+pub(super) const SAMPLE_BYTES: u64 = 4096;
 
 impl Located {
     /// Adds to a fingerprint what is known of the tensors, and a sample of their values.
@@ -212,7 +212,7 @@ impl Located {
 }
 
 /// Up to `count` of all, at even distances, first and last included.
-fn spread<T: Copy>(all: &[T], count: usize) -> impl Iterator<Item = T> {
+pub(super) fn spread<T: Copy>(all: &[T], count: usize) -> impl Iterator<Item = T> {
     let count = count.min(all.len());
     let steps = count.saturating_sub(1).max(1);
     (0..count).map(move |step| all[step * (all.len() - 1) / steps])

@@ -11,6 +11,7 @@ use std::path::Path;
 use candle_core::Tensor;
 
 use super::EncoderId;
+use super::format::archive::Archive;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The most vectors that a file may have: the places of a window between start and end.
@@ -66,7 +67,20 @@ impl Embedding {
         read::open(path).map_err(|error| error.at_path(path))
     }
 
-    /// The file's name without its extension: what A1111 and `ComfyUI` call it by.
+    /// Every embedding inside a LoRA, by its name there.
+    pub(super) fn bundled(archive: &Archive) -> Result<Vec<Embedding>> {
+        read::bundled(archive)
+    }
+
+    /// Their names, sorted; reads nothing.
+    pub(super) fn bundled_names(archive: &Archive) -> Vec<String> {
+        read::in_lora(archive)
+            .into_keys()
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// The file's name without its extension (or, inside a LoRA, the name there): what A1111 and `ComfyUI` call it by.
     pub fn name(&self) -> &str {
         &self.name
     }

@@ -1,5 +1,6 @@
 //! One file → its vectors. Which variant it is, is decided by the keys.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 
@@ -42,6 +43,15 @@ const BUNDLED: [(&str, &[EncoderId]); 3] = [
     (".clip_g", &[OpenClipG]),
 ];
 
+/// The same, and the key of A1111's embeddings.
+const IN_LORA: [(&str, &[EncoderId]); 5] = [
+    BUNDLED[0],
+    BUNDLED[1],
+    BUNDLED[2],
+    (".clip_h", &[OpenClipH]),
+    (".emb_params", ANY),
+];
+
 /// Channels that no text encoder reaches; a bound for what is read.
 const WIDEST: usize = 1 << 14;
 
@@ -67,6 +77,42 @@ pub(super) fn open(path: &Path) -> Result<Embedding> {
     }
     embedding.n_vectors = count(&embedding.held)?;
     Ok(embedding)
+}
+
+/// Tensors, and the encoders that each may be for.
+type Tagged<'a> = Vec<(&'a Entry, &'static [EncoderId])>;
+
+/// The embeddings of a LoRA file, each apart: all tensors of one name make one. Endings that no
+/// reader takes in (`OneTrainer`'s vectors for the output side, `…_out`) are left.
+pub(super) fn in_lora(archive: &Archive) -> BTreeMap<&str, Tagged<'_>> {
+    let mut by_name: BTreeMap<&str, Tagged<'_>> = BTreeMap::new();
+    for (rest, entry) in archive.below(BUNDLE) {
+        for (suffix, encoders) in IN_LORA {
+            if let Some(name) = rest.strip_suffix(suffix).filter(|name| !name.is_empty()) {
+                by_name.entry(name).or_default().push((entry, encoders));
+            }
+        }
+    }
+    by_name
+}
+
+/// The same, read.
+pub(super) fn bundled(archive: &Archive) -> Result<Vec<Embedding>> {
+    let reader = Reader { archive };
+    let each = in_lora(archive).into_iter().map(|(name, tensors)| {
+        let mut held = Vec::new();
+        for (entry, encoders) in tensors {
+            reader.hold(&mut held, encoders, &[entry])?;
+        }
+        Ok(Embedding {
+            name: name.to_owned(),
+            placeholder: None,
+            n_vectors: count(&held)?,
+            held,
+            notes: Vec::new(),
+        })
+    });
+    each.collect()
 }
 
 fn stem(path: &Path) -> String {

@@ -66,6 +66,8 @@ pub(crate) struct Archive {
     pub(crate) notes: Vec<String>,
     /// What its files are.
     pub(crate) kind: Kind,
+    /// What the headers keep beside the tensors; of several files, all together.
+    pub(crate) metadata: header::Metadata,
     parts: Vec<Part>,
 }
 
@@ -86,6 +88,7 @@ impl Archive {
             entries,
             notes,
             kind: Kind::Safetensors,
+            metadata: header::Metadata::new(),
             parts,
         }
     }
@@ -95,7 +98,10 @@ impl Archive {
         let (mut file, length) = file::open(path)?;
         self.kind = sniff::kind(&mut file, length, path)?;
         let read = match self.kind {
-            Kind::Safetensors => header::read(&mut file, length, path).map(|all| (all, Vec::new())),
+            Kind::Safetensors => header::read(&mut file, length, path).map(|(all, metadata)| {
+                self.metadata.extend(metadata);
+                (all, Vec::new())
+            }),
             Kind::TorchZip => pickle::read_zip(&mut file, length),
             Kind::TorchLegacy => pickle::read_legacy(&mut file, length),
             Kind::Gguf => gguf::read(&mut file, length),
