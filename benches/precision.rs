@@ -76,7 +76,14 @@ fn run(encoder: EncoderId, dtype: DType, device: &Device) -> Result<States, Erro
     let source = Synthetic::new(encoder, SyntheticSize::Full, SEED);
     let config = ClipConfig::detect(encoder, &source)?;
     let kernels = kernels::choose(device)?;
-    let clip = ClipText::load(&source, &config, dtype, kernels, device, &mut |_, _| ())?;
+    let clip = ClipText::load(
+        &source,
+        &config,
+        dtype.into(),
+        kernels,
+        device,
+        &mut |_, _| (),
+    )?;
     let (family, pooled) = match encoder {
         EncoderId::ClipL => (Family::Sd1, Pooled::Normed),
         EncoderId::OpenClipH => (Family::Sd2, Pooled::Projected),

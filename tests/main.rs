@@ -12,6 +12,7 @@ mod conditioning;
 mod graph;
 mod hub;
 mod kernels;
+mod loras;
 mod prompt;
 mod storage;
 mod tidy;

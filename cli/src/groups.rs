@@ -141,6 +141,9 @@ pub(crate) struct ComputeFlags {
     /// How the encoders' matrices are kept
     #[arg(long, value_enum, default_value = "f32")]
     pub(crate) dtype: Precision,
+    /// Keep quantized matrices of GGUF files as they are: less memory, the same numbers
+    #[arg(long)]
+    pub(crate) keep_quantized: bool,
     /// Where to compute: cpu, cuda, cuda:N or metal
     #[arg(long, default_value_t)]
     pub(crate) device: Place,

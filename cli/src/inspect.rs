@@ -105,6 +105,8 @@ fn encoder(summary: &EncoderSummary) -> Encoder<'_> {
 const fn container(container: Container) -> &'static str {
     match container {
         Container::Safetensors => "safetensors",
+        Container::PyTorch => "pytorch",
+        Container::Gguf => "gguf",
         Container::Folder => "folder",
         _ => "other",
     }

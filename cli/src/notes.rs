@@ -18,6 +18,7 @@ pub(crate) const fn kind(kind: NoteKind) -> &'static str {
         NoteKind::Cut => "cut",
         NoteKind::Unbalanced => "unbalanced",
         NoteKind::UnknownEmbedding => "unknown_embedding",
+        NoteKind::UnknownLora => "unknown_lora",
         NoteKind::Strength => "strength",
         NoteKind::ReferenceError => "reference_error",
         NoteKind::Quirk => "quirk",

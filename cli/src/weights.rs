@@ -25,6 +25,11 @@ pub(crate) fn load(
         .device(compute.device.open()?)
         .dtype(compute.dtype.dtype())
         .output_dtype(sd_conditioner::candle_core::DType::F32);
+    let builder = if compute.keep_quantized {
+        builder.keep_quantized()
+    } else {
+        builder
+    };
     let loaded = match (flags.random_weights, flags.family()) {
         (Some(seed), Some(family)) => random(builder, family, flags.tiny, seed, progress),
         (Some(_), None) => bail!("--random-weights needs a --family other than auto"),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device};
 
-use crate::encoder::{ClipConfig, ClipText};
+use crate::encoder::{ClipConfig, ClipText, Kept, Quantized};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hub::{self, Hub};
 use crate::kernels::{self, Kernels, Reference};
@@ -40,6 +40,7 @@ pub struct Builder {
     output: Option<DType>,
     family: Option<Family>,
     variant: Option<String>,
+    quantized: Quantized,
     reference: bool,
 }
 
@@ -51,6 +52,7 @@ impl Default for Builder {
             output: None,
             family: None,
             variant: None,
+            quantized: Quantized::Expand,
             reference: false,
         }
     }
@@ -84,6 +86,14 @@ impl Builder {
     /// Which variant of a diffusers folder to read (`fp16`).
     pub fn variant(mut self, variant: impl Into<String>) -> Self {
         self.variant = Some(variant.into());
+        self
+    }
+
+    /// Keeps the matrices that a file has quantized (GGUF) as they are, and expands each for its
+    /// product: a fraction of the memory, more time, the same numbers as without it in f32. Files
+    /// without quantized matrices load as always.
+    pub fn keep_quantized(mut self) -> Self {
+        self.quantized = Quantized::Keep;
         self
     }
 
@@ -189,9 +199,9 @@ impl Builder {
         }
         let kernels = self.kernels()?;
         let part = |(config, source): &(ClipConfig, &dyn TensorSource)| {
-            let (dtype, device) = (self.dtype, &self.device);
+            let (kept, device) = (self.kept(), &self.device);
             let kernels = kernels.clone();
-            let clip = ClipText::load(*source, config, dtype, kernels, device, &mut |_, _| ())?;
+            let clip = ClipText::load(*source, config, kept, kernels, device, &mut |_, _| ())?;
             Ok(Part {
                 id: config.encoder,
                 clip,
@@ -199,6 +209,13 @@ impl Builder {
         };
         let parts = encoders.iter().map(part).collect::<Result<_>>()?;
         Ok(self.wrapped(family, parts, LoadReport::default(), "sources".to_owned()))
+    }
+
+    fn kept(&self) -> Kept {
+        Kept {
+            dtype: self.dtype,
+            quantized: self.quantized,
+        }
     }
 
     fn kernels(&self) -> Result<Arc<dyn Kernels>> {
@@ -223,6 +240,10 @@ impl Builder {
             dtype: self.dtype,
             output: self.output.unwrap_or(self.dtype),
             device: self.device,
+            worn: Vec::new(),
+            loras: Vec::new(),
+            base: None,
+            kept: std::sync::Mutex::default(),
         };
         Conditioner {
             inner: Arc::new(inner),
@@ -264,7 +285,7 @@ impl Builder {
         ClipText::load(
             watched.source,
             &config,
-            self.dtype,
+            self.kept(),
             kernels,
             &self.device,
             &mut tell,

@@ -7,7 +7,7 @@ use candle_core::Tensor;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::tokens::{FIRST_ADDED_ID, Known, Lexicon, TokenId};
-use crate::weights::{Embedding, EmbeddingFolder, EncoderId};
+use crate::weights::{Embedding, EmbeddingFolder, EncoderId, Lora};
 
 /// Embeddings that prompts may name. Cheap to clone, `Send + Sync`.
 ///
@@ -38,6 +38,18 @@ impl Embeddings {
             return Err(Error::new(ErrorKind::Request, message).at_path(path.as_ref()));
         }
         self.given.push((token, embedding));
+        Ok(self)
+    }
+
+    /// The same with the embeddings inside a LoRA file, each by the name that it has there. A name
+    /// that is taken already keeps its embedding, as in A1111.
+    pub fn with_lora(mut self, lora: &Lora) -> Result<Embeddings> {
+        for embedding in lora.embeddings()? {
+            let name = embedding.name().to_owned();
+            if self.given.iter().all(|(other, _)| *other != name) {
+                self.given.push((name, Arc::new(embedding)));
+            }
+        }
         Ok(self)
     }
 

@@ -6,8 +6,10 @@ mod compose;
 mod embeddings;
 mod finish;
 mod lengths;
+mod loras;
 mod plan;
 mod prepare;
+mod prompted;
 mod reading;
 mod readout;
 mod request;
@@ -20,7 +22,7 @@ pub use request::Request;
 
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use candle_core::{DType, Device};
 
@@ -31,7 +33,7 @@ use crate::encoder::ClipText;
 use crate::error::Result;
 use crate::hub::{Hub, HubOptions};
 use crate::tokens::Chunks;
-use crate::weights::{EncoderId, Family, LoadReport};
+use crate::weights::{EncoderId, Family, LoadReport, LoraReport, WeightedLora};
 
 /// Loaded text encoders of one family. Cheap to clone, `Send + Sync`.
 ///
@@ -60,9 +62,16 @@ struct Inner {
     dtype: DType,
     output: DType,
     device: Device,
+    /// Its `LoRA`s, and what became of each.
+    worn: Vec<WeightedLora>,
+    loras: Vec<LoraReport>,
+    /// The encoders without `LoRA`s, where this has some.
+    base: Option<Arc<Inner>>,
+    /// What the last prompt that named some made of it.
+    kept: Mutex<Option<prompted::Kept>>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Part {
     id: EncoderId,
     clip: ClipText,
@@ -99,25 +108,37 @@ impl Conditioner {
         all.pop().ok_or_else(compose::incomplete)
     }
 
-    /// Encodes a prompt and its negative, brought to one length.
+    /// Encodes a prompt and its negative, brought to one length. `LoRA`s that the prompt names are
+    /// on for both.
     pub fn encode_pair<'a>(
         &self,
         positive: impl Into<Request<'a>>,
         negative: impl Into<Request<'a>>,
     ) -> Result<Guidance> {
         let pair = [positive.into(), negative.into().as_negative()];
-        let mut plans = self.plan_all(&pair)?;
+        let prompted = self.prompted(&pair[0])?;
+        let (text, pair) = (
+            prompted.text(),
+            pair.each_ref().map(|one| prompted.dressed(one)),
+        );
+        let mut plans = text.plan_all(&pair)?;
         let note = lengths::pad_to_each_other(&pair, &mut plans, |request, fill| {
-            self.plan(request, fill)
+            text.plan(request, fill)
         })?;
-        let both = self.run(&pair, &plans, &[0..1, 1..2])?;
+        let both = text.run(&pair, &plans, &[0..1, 1..2])?;
         let both = <[Conditioning; 2]>::try_from(both).map_err(|_| compose::incomplete())?;
         lengths::join(&pair[0], both, note.as_ref())
     }
 
     /// Encodes many prompts: one forward for each encoder over the distinct windows. Each result is
-    /// what [`encode`](Self::encode) would give.
+    /// what [`encode`](Self::encode) would give. Prompts that name other `LoRA`s have a forward of
+    /// their own.
     pub fn encode_batch(&self, requests: &[Request<'_>]) -> Result<Vec<Conditioning>> {
+        self.encode_grouped(requests)
+    }
+
+    /// With the encoders as they are.
+    fn encode_worn(&self, requests: &[Request<'_>]) -> Result<Vec<Conditioning>> {
         let plans = self.plan_all(requests)?;
         let alone: Vec<Range<usize>> = (0..requests.len()).map(|one| one..one + 1).collect();
         self.run(requests, &plans, &alone)
@@ -125,8 +146,14 @@ impl Conditioner {
 
     /// Encodes prompts as one call of the tool, as A1111 does with the texts of a schedule: all get
     /// the length of the longest, and the means that its emphasis restores are those of all texts.
+    /// The `LoRA`s are those that the first one names.
     pub fn encode_together(&self, requests: &[Request<'_>]) -> Result<Vec<Conditioning>> {
-        let mut calls = self.encode_calls(&[requests.to_vec()])?;
+        let Some(first) = requests.first() else {
+            return Ok(Vec::new());
+        };
+        let prompted = self.prompted(first)?;
+        let requests = requests.iter().map(|request| prompted.dressed(request));
+        let mut calls = prompted.text().encode_calls(&[requests.collect()])?;
         calls.pop().ok_or_else(compose::incomplete)
     }
 

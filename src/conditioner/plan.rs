@@ -11,7 +11,7 @@ use crate::weights::EncoderId;
 
 use super::embeddings::EncoderLexicon;
 use super::prepare::Prepared;
-use super::{Request, schedule};
+use super::{Request, prompted, schedule};
 
 /// What one encoder is to do for one request.
 #[derive(Clone, Debug)]
@@ -87,7 +87,7 @@ impl Planned {
 pub(super) fn plan(towers: &[Tower], request: &Request<'_>, fill: usize) -> Vec<Planned> {
     let rules = request.rules();
     let each = towers.iter().enumerate().map(|(place, tower)| {
-        let prepared = Prepared::of(request.text_for(place), rules);
+        let prepared = Prepared::of(request.text_for(place), rules, request.is_negative());
         let prompt = Prompt::parse(&prepared.text, dialect(rules));
         let unread = schedule::unread(&prepared.text, rules.dialect, request.is_negative());
         let notes = unread.into_iter().chain(prompt.notes().iter().cloned());
@@ -104,6 +104,7 @@ pub(super) fn plan(towers: &[Tower], request: &Request<'_>, fill: usize) -> Vec<
         };
         let mut planned = plan.plan(&prompt, notes.collect());
         to_source(&mut planned, &prepared);
+        planned.notes.splice(0..0, prompted::notes(request));
         planned
     });
     let mut plans: Vec<Planned> = each.collect();

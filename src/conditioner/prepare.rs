@@ -3,45 +3,57 @@
 use std::ops::Range;
 
 use crate::profile::Choices;
-use crate::prompt::{Note, NoteKind, Piece, comments, networks};
+use crate::prompt::networks::{self, ExtraNetwork};
+use crate::prompt::{Note, NoteKind, Piece, comments};
 
 /// A text that is ready to be parsed.
 pub(super) struct Prepared {
     pub(super) text: String,
-    /// What was taken out.
+    /// The networks that were taken out, with their places in the source.
+    pub(super) networks: Vec<ExtraNetwork>,
+    /// About those that are no `LoRA`s, and about those that stayed.
     pub(super) notes: Vec<Note>,
     /// For each byte of the text, its place in the source; `None` where nothing was taken out.
     places: Option<Vec<usize>>,
 }
 
 impl Prepared {
-    /// Takes out comments and networks, where the tool does.
-    pub(super) fn of(source: &str, rules: &Choices) -> Prepared {
+    /// Takes out comments and networks, where the tool does. Networks are taken out of positive
+    /// prompts only (`parse_extra_network_prompts` in AUTOMATIC1111's `modules/processing.py`).
+    pub(super) fn of(source: &str, rules: &Choices, is_negative: bool) -> Prepared {
         let untouched = !source.contains(['#', '<']);
         if !rules.clean_prompt || untouched {
             return Prepared {
                 text: source.to_owned(),
+                networks: Vec::new(),
                 notes: Vec::new(),
                 places: None,
             };
         }
         let stripped = comments::strip(source);
         let places = kept_places(source, &stripped);
-        let (text, networks) = networks::extract(&stripped);
-        let is_kept = |at: &usize| !networks.iter().any(|network| network.span.contains(at));
+        let (without, mut networks) = networks::extract(&stripped);
+        let is_kept =
+            |at: &usize| is_negative || !networks.iter().any(|network| network.span.contains(at));
         let left = (0..stripped.len()).filter(is_kept);
-        let note = |network: &networks::ExtraNetwork| Note {
-            kind: NoteKind::Quirk,
-            span: moved(&places, network.span.clone()),
-            message: format!(
-                "<{}:…> is taken out of the text; load it into the model yourself",
-                network.kind
-            ),
+        let left = left.map(|at| places[at]).collect();
+        for network in &mut networks {
+            network.span = moved(&places, network.span.clone());
+        }
+        let notes = networks
+            .iter()
+            .filter_map(|network| note(network, is_negative));
+        let notes = notes.collect();
+        let (text, networks) = if is_negative {
+            (stripped, Vec::new())
+        } else {
+            (without, networks)
         };
         Prepared {
             text,
-            notes: networks.iter().map(note).collect(),
-            places: Some(left.map(|at| places[at]).collect()),
+            networks,
+            notes,
+            places: Some(left),
         }
     }
 
@@ -61,6 +73,20 @@ impl Prepared {
             *span = self.to_source(span.clone());
         }
     }
+}
+
+/// `LoRA`s that are taken out are told of where they are looked up.
+fn note(network: &ExtraNetwork, is_negative: bool) -> Option<Note> {
+    let message = match (is_negative, network.kind.as_str()) {
+        (true, _) => "is text in a negative prompt: A1111 reads it in positive ones only",
+        (false, "lora" | "lyco") => return None,
+        (false, _) => "is taken out of the text; load it into the model yourself",
+    };
+    Some(Note {
+        kind: NoteKind::Quirk,
+        span: network.span.clone(),
+        message: format!("<{}:…> {message}", network.kind),
+    })
 }
 
 fn moved(places: &[usize], span: Range<usize>) -> Range<usize> {
@@ -115,20 +141,26 @@ mod tests {
             "a cat #",
         ];
         for source in sources {
-            let prepared = Prepared::of(source, &Profile::A1111.choices());
-            for (at, sign) in prepared.text.char_indices() {
-                let found = &source[prepared.to_source(at..at + sign.len_utf8())];
-                let comment = sign == '\n' && found == "#";
-                assert!(comment || found == sign.to_string(), "{source:?} at {at}");
+            for is_negative in [false, true] {
+                let prepared = Prepared::of(source, &Profile::A1111.choices(), is_negative);
+                for (at, sign) in prepared.text.char_indices() {
+                    let found = &source[prepared.to_source(at..at + sign.len_utf8())];
+                    let comment = sign == '\n' && found == "#";
+                    assert!(comment || found == sign.to_string(), "{source:?} at {at}");
+                }
             }
         }
     }
 
     #[test]
     fn networks_are_noted_where_they_were_typed() {
-        let prepared = Prepared::of("#x\na <lora:film:0.8>", &Profile::A1111.choices());
+        let source = "#x\na <lora:film:0.8>";
+        let prepared = Prepared::of(source, &Profile::A1111.choices(), false);
         assert_eq!(prepared.text, "\na ");
-        assert_eq!(prepared.notes[0].span, 5..20);
+        assert_eq!(prepared.networks[0].span, 5..20);
         assert_eq!(prepared.to_source(3..3), 5..5);
+        let prepared = Prepared::of(source, &Profile::A1111.choices(), true);
+        assert_eq!(prepared.text, "\na <lora:film:0.8>");
+        assert_eq!(prepared.notes[0].span, 5..20);
     }
 }

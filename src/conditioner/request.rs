@@ -5,6 +5,7 @@ use crate::encoder::{ClipSkip, Pooled};
 use crate::profile::{Choices, EqualLengths, Profile, SkipNumbering, SkipScope};
 use crate::prompt::Dialect;
 use crate::tokens::{Cleaner, Split};
+use crate::weights::LoraFolder;
 
 use super::embeddings::Embeddings;
 
@@ -30,6 +31,7 @@ pub struct Request<'a> {
     negative: bool,
     pooled: Option<Pooled>,
     embeddings: Option<&'a Embeddings>,
+    loras: Option<&'a LoraFolder>,
 }
 
 impl<'a> From<&'a str> for Request<'a> {
@@ -73,6 +75,7 @@ impl<'a> Request<'a> {
             negative: false,
             pooled: None,
             embeddings: None,
+            loras: None,
         }
     }
 
@@ -104,6 +107,15 @@ impl<'a> Request<'a> {
     /// Embeddings that the text may name, in the profile's own syntax.
     pub fn embeddings(mut self, embeddings: &'a Embeddings) -> Self {
         self.embeddings = Some(embeddings);
+        self
+    }
+
+    /// A folder for the `LoRA`s that the text names: `<lora:film:0.8>` where the profile takes such
+    /// out of the text (A1111 and Forge), `withLora(film, 0.8)` in compel's grammar. They are put on
+    /// for this request; names that the folder does not have become notes. A negative prompt names
+    /// none: A1111 leaves `<lora:…>` in it as text.
+    pub fn loras(mut self, folder: &'a LoraFolder) -> Self {
+        self.loras = Some(folder);
         self
     }
 
@@ -190,6 +202,10 @@ impl<'a> Request<'a> {
 
     pub(super) fn embeddings_given(&self) -> Option<&'a Embeddings> {
         self.embeddings
+    }
+
+    pub(super) fn lora_folder(&self) -> Option<&'a LoraFolder> {
+        self.loras
     }
 
     /// The same settings for other text.

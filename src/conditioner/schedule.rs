@@ -35,6 +35,12 @@ impl Conditioner {
     /// # Ok::<(), sd_conditioner::Error>(())
     /// ```
     pub fn encode_schedule(&self, request: &Request<'_>, pass: Pass) -> Result<Timeline> {
+        let prompted = self.prompted(request)?;
+        prompted.text().schedule(&prompted.dressed(request), pass)
+    }
+
+    /// With the encoders as they are.
+    fn schedule(&self, request: &Request<'_>, pass: Pass) -> Result<Timeline> {
         let (text, second) = request.texts();
         let prepared = prepared(request, text.unwrap_or_default());
         let parts = composed(request, &prepared);
@@ -72,13 +78,16 @@ fn distinct(part: &Planned) -> Vec<usize> {
     places
 }
 
-/// Comments and networks are taken out before schedules are read.
+/// Comments, and networks of positive prompts, are taken out before schedules are read.
 fn prepared(request: &Request<'_>, text: &str) -> String {
-    if request.rules().clean_prompt {
-        networks::extract(&comments::strip(text)).0
-    } else {
-        text.to_owned()
+    if !request.rules().clean_prompt {
+        return text.to_owned();
     }
+    let text = comments::strip(text);
+    if request.is_negative() {
+        return text;
+    }
+    networks::extract(&text).0
 }
 
 /// A note if a prompt has a schedule or an `AND`, which only [`Conditioner::encode_schedule`] reads.

@@ -1,5 +1,8 @@
 //! One pre-norm block, and how its tensors are loaded.
 
+use std::sync::Arc;
+
+use candle_core::quantized::QTensor;
 use candle_core::{DType, Device, Tensor};
 
 use crate::error::Result;
@@ -11,13 +14,87 @@ use super::ClipConfig;
 /// Reads tensors of one encoder in their two storage forms.
 pub(super) struct Loader<'a> {
     pub(super) source: &'a dyn TensorSource,
-    pub(super) dtype: DType,
+    pub(super) kept: Kept,
     pub(super) device: &'a Device,
+}
+
+/// How an encoder's matrices are kept in memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Kept {
+    /// The type of those that are not quantized.
+    pub dtype: DType,
+    /// What becomes of those that are.
+    pub quantized: Quantized,
+}
+
+impl From<DType> for Kept {
+    /// All expanded to one type.
+    fn from(dtype: DType) -> Kept {
+        let quantized = Quantized::Expand;
+        Kept { dtype, quantized }
+    }
+}
+
+/// What becomes of matrices that a file has quantized.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quantized {
+    /// They are expanded once, when they are loaded.
+    Expand,
+    /// They stay as they are and are expanded anew for each product: less memory, more time, the
+    /// same numbers where the encoder is kept in f32.
+    Keep,
+}
+
+/// A matrix, or some that are stacked on the rows.
+#[derive(Clone, Debug)]
+pub(super) enum Weight {
+    Dense(Tensor),
+    /// At least one.
+    Quantized(Arc<[QTensor]>),
+}
+
+impl Weight {
+    fn load(load: &Loader<'_>, names: &[String]) -> Result<Weight> {
+        let kept = names.iter().map(|name| load.quantized(name));
+        let kept: Vec<Option<QTensor>> = kept.collect::<Result<_>>()?;
+        let kept: Option<Vec<QTensor>> = kept.into_iter().collect();
+        if let Some(kept) = kept {
+            return Ok(Weight::Quantized(kept.into()));
+        }
+        let parts = names.iter().map(|name| load.matrix(name));
+        stack(parts.collect::<Result<_>>()?).map(Weight::Dense)
+    }
+
+    /// The matrix as a product needs it.
+    pub(super) fn dense(&self) -> Result<Tensor> {
+        match self {
+            Weight::Dense(tensor) => Ok(tensor.clone()),
+            Weight::Quantized(parts) => {
+                let parts = parts.iter().map(|part| part.dequantize(&part.device()));
+                stack(parts.collect::<candle_core::Result<_>>()?)
+            }
+        }
+    }
+}
+
+fn stack(parts: Vec<Tensor>) -> Result<Tensor> {
+    match <[Tensor; 1]>::try_from(parts) {
+        Ok([only]) => Ok(only),
+        Err(parts) => Ok(Tensor::cat(&parts, 0)?),
+    }
 }
 
 impl Loader<'_> {
     pub(super) fn matrix(&self, name: &str) -> Result<Tensor> {
-        self.source.load(name, self.dtype, self.device)
+        self.source.load(name, self.kept.dtype, self.device)
+    }
+
+    /// A matrix that stays quantized, if that is wanted and the file has it so.
+    fn quantized(&self, name: &str) -> Result<Option<QTensor>> {
+        match self.kept.quantized {
+            Quantized::Expand => Ok(None),
+            Quantized::Keep => self.source.load_quantized(name, self.device),
+        }
     }
 
     pub(super) fn vector(&self, name: &str) -> Result<Tensor> {
@@ -25,10 +102,10 @@ impl Loader<'_> {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Norm {
-    weight: Tensor,
-    bias: Tensor,
+    pub(super) weight: Tensor,
+    pub(super) bias: Tensor,
 }
 
 impl Norm {
@@ -43,43 +120,44 @@ impl Norm {
     }
 }
 
-#[derive(Debug)]
-struct Linear {
-    weight: Tensor,
-    bias: Tensor,
+#[derive(Clone, Debug)]
+pub(super) struct Linear {
+    pub(super) weight: Weight,
+    pub(super) bias: Tensor,
 }
 
 impl Linear {
     fn load(load: &Loader<'_>, name: &str) -> Result<Linear> {
-        let weight = load.matrix(&format!("{name}.weight"))?;
+        let weight = Weight::load(load, &[format!("{name}.weight")])?;
         let bias = load.vector(&format!("{name}.bias"))?;
         Ok(Linear { weight, bias })
     }
 
     /// Query, key and value stacked on the rows, so that one product makes all three.
-    fn load_stacked(load: &Loader<'_>, names: [String; 3]) -> Result<Linear> {
-        let parts = names.map(|name| Linear::load(load, &name));
-        let [query, key, value] = parts;
-        let (query, key, value) = (query?, key?, value?);
-        let weight = Tensor::cat(&[&query.weight, &key.weight, &value.weight], 0)?;
-        let bias = Tensor::cat(&[&query.bias, &key.bias, &value.bias], 0)?;
+    fn load_stacked(load: &Loader<'_>, names: &[String; 3]) -> Result<Linear> {
+        let weights = names.each_ref().map(|name| format!("{name}.weight"));
+        let weight = Weight::load(load, &weights)?;
+        let biases = names
+            .iter()
+            .map(|name| load.vector(&format!("{name}.bias")));
+        let bias = stack(biases.collect::<Result<_>>()?)?;
         Ok(Linear { weight, bias })
     }
 
     fn forward(&self, x: &Tensor, kernels: &dyn Kernels) -> Result<Tensor> {
-        kernels.linear(x, &self.weight, Some(&self.bias))
+        kernels.linear(x, &self.weight.dense()?, Some(&self.bias))
     }
 }
 
 /// One pre-norm block: `x += attention(LN1(x)); x += mlp(LN2(x))`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Layer {
-    norm1: Norm,
-    query_key_value: Linear,
-    out: Linear,
-    norm2: Norm,
-    up: Linear,
-    down: Linear,
+    pub(super) norm1: Norm,
+    pub(super) query_key_value: Linear,
+    pub(super) out: Linear,
+    pub(super) norm2: Norm,
+    pub(super) up: Linear,
+    pub(super) down: Linear,
 }
 
 impl Layer {
@@ -87,7 +165,7 @@ impl Layer {
         let name = |part: &str| format!("layers.{layer}.{part}");
         Ok(Layer {
             norm1: Norm::load(load, &name("ln1"))?,
-            query_key_value: Linear::load_stacked(load, [name("q"), name("k"), name("v")])?,
+            query_key_value: Linear::load_stacked(load, &[name("q"), name("k"), name("v")])?,
             out: Linear::load(load, &name("out"))?,
             norm2: Norm::load(load, &name("ln2"))?,
             up: Linear::load(load, &name("fc1"))?,

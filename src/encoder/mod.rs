@@ -1,6 +1,7 @@
 //! CHUNKS → HIDDEN STATES + POOLED. One causal transformer for ViT-L, ViT-H and ViT-bigG, and the
 //! table that says which of its states a diffusion model reads.
 
+mod changes;
 mod config;
 mod layer;
 mod model;
@@ -8,6 +9,7 @@ mod readout;
 mod window;
 
 pub use config::ClipConfig;
+pub use layer::{Kept, Quantized};
 pub use model::{ClipText, Encoded};
 pub use readout::{ClipSkip, Pooled, Readout};
 pub use window::Window;

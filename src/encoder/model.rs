@@ -9,19 +9,20 @@ use crate::kernels::Kernels;
 use crate::tokens::CONTEXT;
 use crate::weights::TensorSource;
 
+use super::Kept;
 use super::layer::{Layer, Loader, Norm};
 use super::window::{self, Window};
 use super::{ClipConfig, Pooled, Readout};
 
-/// One loaded text encoder.
-#[derive(Debug)]
+/// One loaded text encoder. A clone shares its tensors.
+#[derive(Clone, Debug)]
 pub struct ClipText {
-    config: ClipConfig,
-    token_embedding: Tensor,
-    position_embedding: Tensor,
-    layers: Vec<Layer>,
-    final_norm: Norm,
-    projection: Option<Tensor>,
+    pub(super) config: ClipConfig,
+    pub(super) token_embedding: Tensor,
+    pub(super) position_embedding: Tensor,
+    pub(super) layers: Vec<Layer>,
+    pub(super) final_norm: Norm,
+    pub(super) projection: Option<Tensor>,
     kernels: Arc<dyn Kernels>,
 }
 
@@ -48,19 +49,20 @@ impl Encoded {
 }
 
 impl ClipText {
-    /// Loads all layers of `source`. Matrices are kept in `dtype`; vectors (biases, norms,
-    /// positions) in f32, which costs nothing and loses nothing. `progress` hears of each layer.
+    /// Loads all layers of `source`. Matrices are kept as `kept` says, embeddings always expanded;
+    /// vectors (biases, norms, positions) in f32, which costs nothing and loses nothing. `progress`
+    /// hears of each layer.
     pub fn load(
         source: &dyn TensorSource,
         config: &ClipConfig,
-        dtype: DType,
+        kept: Kept,
         kernels: Arc<dyn Kernels>,
         device: &Device,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<ClipText> {
         let load = Loader {
             source,
-            dtype,
+            kept,
             device,
         };
         let layers = (0..config.layers).map(|layer| {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::broken;
-use super::needs::{Clip, ClipSource, LoraUse, Need, Subfolder};
+use super::needs::{Clip, ClipSource, LoraUse};
 use super::recipe::{Change, Custom, Encode, MaskRecipe, MaskStep, Recipe, Recipes, Step};
 use super::value::{Kind, Value};
 use crate::conditioning::{ConditioningList, MaskArea};
@@ -117,14 +117,12 @@ impl Call<'_> {
         if clip.loras.len() >= MOST_LORAS {
             return Err(broken(format!("more than {MOST_LORAS} LoRAs on one CLIP")));
         }
-        self.recipes.note_need(Need {
-            subfolder: Subfolder::Loras,
-            name: name.to_owned(),
-        });
-        clip.loras.push(LoraUse {
+        let lora = LoraUse {
             name: name.to_owned(),
             strength,
-        });
+        };
+        self.recipes.note_need(lora.need());
+        clip.loras.push(lora);
         Ok(clip)
     }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::cache::Key;
 use super::library::Library;
-use super::needs::{Clip, Need};
+use super::needs::{Clip, LoraUse, Need};
 use super::plan::Plan;
 use super::recipe::{Change, Encode, MOST_WINDOWS, MaskStep, Step, Texts};
 use super::run::{Loaded, Session, Summary};
@@ -273,14 +273,39 @@ impl<'a, L: Library> Run<'a, L> {
             return Ok(bare);
         }
         let mut needs = clip.source.needs();
-        needs.extend(clip.loras.iter().map(|lora| Need {
-            subfolder: super::Subfolder::Loras,
-            name: lora.name.clone(),
-        }));
+        needs.extend(clip.loras.iter().map(LoraUse::need));
         let name = format!("{:?} {:?}", clip.source, clip.loras);
-        self.loaded(&name, &needs, |session| {
+        let is_new = !self.handles.contains_key(&name);
+        let text = self.loaded(&name, &needs, |session| {
             session.library.with_loras(&bare, &clip.loras)
-        })
+        })?;
+        if is_new {
+            self.tell_of_loras(clip, &text);
+        }
+        Ok(text)
+    }
+
+    /// What a person should know of LoRAs, with the node that has each.
+    fn tell_of_loras(&mut self, clip: &Clip, text: &Conditioner) {
+        for (lora, report) in clip.loras.iter().zip(text.lora_reports()) {
+            let node = self.plan.recipes().named_by(&lora.need());
+            let node = node.unwrap_or_default().to_owned();
+            let mut tell = |message: String| self.summary.notes.push((node.clone(), message));
+            if report.is_without_effect() {
+                tell(format!("{} changes no text encoder", lora.name));
+            }
+            if let Some(first) = report.unmatched.first() {
+                let (count, module) = (report.unmatched.len(), &first.module);
+                let reason = &first.reason;
+                tell(format!(
+                    "{}: {count} text modules have no place, the first is {module}: {reason}",
+                    lora.name
+                ));
+            }
+            for note in &report.notes {
+                tell(format!("{}: {note}", lora.name));
+            }
+        }
     }
 
     fn loaded(

@@ -9,7 +9,7 @@ use candle_core::{DType, Device};
 use super::needs::{ClipSource, LoraUse, Need, Subfolder};
 use crate::conditioner::{Builder, Conditioner, Embeddings};
 use crate::error::{Error, ErrorKind, Result};
-use crate::weights::{Checkpoint, Family};
+use crate::weights::{Checkpoint, Family, Lora};
 
 /// Names listed of those that are there.
 const MOST_LISTED: usize = 8;
@@ -22,11 +22,11 @@ pub trait Library: Debug {
     /// Text encoders, without LoRAs.
     fn load(&self, source: &ClipSource) -> Result<Conditioner>;
 
-    /// The same encoders with LoRAs.
+    /// The same encoders with LoRAs, in this order. An error unless a library says otherwise.
     fn with_loras(&self, text: &Conditioner, loras: &[LoraUse]) -> Result<Conditioner> {
         let _ = text;
         let names: Vec<&str> = loras.iter().map(|lora| lora.name.as_str()).collect();
-        let message = format!("LoRA files are not read yet: {}", names.join(", "));
+        let message = format!("this library has no LoRAs: {}", names.join(", "));
         Err(Error::new(ErrorKind::Unsupported, message))
     }
 
@@ -178,6 +178,15 @@ impl Library for Folder {
             }
         };
         builder.load(&parts)
+    }
+
+    /// LoRAs must be for the encoders' family.
+    fn with_loras(&self, text: &Conditioner, loras: &[LoraUse]) -> Result<Conditioner> {
+        let weighted = loras.iter().map(|lora| {
+            let path = self.resolve(&lora.need())?;
+            Ok(Lora::open(&path)?.at(lora.strength))
+        });
+        text.with_loras(&weighted.collect::<Result<Vec<_>>>()?)
     }
 
     fn embeddings(&self) -> Result<Option<Embeddings>> {

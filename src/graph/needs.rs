@@ -88,6 +88,16 @@ pub struct LoraUse {
     pub strength: f64,
 }
 
+impl LoraUse {
+    /// Its file.
+    pub fn need(&self) -> Need {
+        Need {
+            subfolder: Subfolder::Loras,
+            name: self.name.clone(),
+        }
+    }
+}
+
 /// Text encoders as a graph hands them on: which, with which LoRAs, read after which layer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Clip {

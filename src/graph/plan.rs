@@ -7,7 +7,7 @@ use super::broken;
 use super::call::Call;
 use super::class::NodeClass;
 use super::library::Library;
-use super::needs::{Need, Subfolder};
+use super::needs::{LoraUse, Need, Subfolder};
 use super::recipe::{Encode, Recipe, Recipes, Step};
 use super::run::Session;
 use super::value::{Kind, Value};
@@ -317,10 +317,7 @@ fn uses(wanted: &[(Socket, Recipe)], steps: &[Step]) -> Vec<usize> {
 impl Encode {
     fn needs(&self) -> Vec<Need> {
         let mut needs = self.clip.source.needs();
-        needs.extend(self.clip.loras.iter().map(|lora| Need {
-            subfolder: Subfolder::Loras,
-            name: lora.name.clone(),
-        }));
+        needs.extend(self.clip.loras.iter().map(LoraUse::need));
         let texts = self.texts.by_encoder().into_iter();
         let names = texts.flat_map(|(_, text)| embedding_names(text));
         needs.extend(names.map(|name| Need {

@@ -125,6 +125,8 @@ pub enum NoteKind {
     Unbalanced,
     /// An embedding that is not known.
     UnknownEmbedding,
+    /// A LoRA that is not known.
+    UnknownLora,
     /// A strength that is not finite or far outside the usual range.
     Strength,
     /// The reference tool would have raised an error here.

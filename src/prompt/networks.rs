@@ -40,6 +40,11 @@ impl ExtraNetwork {
     }
 }
 
+/// A number as Python's `float` reads it.
+pub(crate) fn number(text: &str) -> Option<f64> {
+    python::float(text)
+}
+
 /// Cuts the extra networks out of `text`; what is left keeps its white space.
 ///
 /// ```

@@ -49,6 +49,10 @@ pub struct Checkpoint {
 pub enum Container {
     /// One safetensors file.
     Safetensors,
+    /// One file that `torch.save` wrote: `.ckpt`, `.bin`, `.pt`.
+    PyTorch,
+    /// One GGUF file.
+    Gguf,
     /// A folder with configurations, as diffusers has it.
     Folder,
 }
@@ -178,9 +182,9 @@ impl Checkpoint {
     }
 }
 
-/// Matrices of an encoder of which a fingerprint takes a sample, and how much of each.
-const SAMPLES: usize = 16;
-const SAMPLE_BYTES: u64 = 4096;
+/// Matrices of an encoder (or a LoRA) of which a fingerprint takes a sample, and how much of each.
+pub(super) const SAMPLES: usize = 16;
+pub(super) const SAMPLE_BYTES: u64 = 4096;
 
 impl Located {
     /// Adds to a fingerprint what is known of the tensors, and a sample of their values.
@@ -190,9 +194,9 @@ impl Located {
         let entry = |name: &String| archive.entries.get(name);
         let used: Vec<&Entry> = tower.used.iter().filter_map(entry).collect();
         for one in &used {
-            let (name, dtype, shape) = (&one.file_name, one.dtype, &one.shape);
+            let (name, stored, shape) = (&one.file_name, one.stored, &one.shape);
             hash.update(format!(
-                "{name} {dtype} {shape:?} {} {}\n",
+                "{name} {stored} {shape:?} {} {}\n",
                 one.part, one.start
             ));
         }
@@ -208,7 +212,7 @@ impl Located {
 }
 
 /// Up to `count` of all, at even distances, first and last included.
-fn spread<T: Copy>(all: &[T], count: usize) -> impl Iterator<Item = T> {
+pub(super) fn spread<T: Copy>(all: &[T], count: usize) -> impl Iterator<Item = T> {
     let count = count.min(all.len());
     let steps = count.saturating_sub(1).max(1);
     (0..count).map(move |step| all[step * (all.len() - 1) / steps])

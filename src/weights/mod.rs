@@ -6,6 +6,8 @@ mod combine;
 mod embedding;
 mod format;
 mod layout;
+mod listing;
+mod lora;
 mod opening;
 mod source;
 mod summary;
@@ -18,13 +20,16 @@ pub use embedding::{Embedding, EmbeddingFolder};
 pub(crate) use format::file::{open as open_file, read_whole};
 pub(crate) use format::writer::{Outline, bytes as write_whole, write as write_tensors};
 pub use layout::Layout;
-pub use summary::{EncoderSummary, Summary};
+pub(crate) use lora::{Base as LoraBase, Fitted as FittedLora, changed as changed_by_loras};
+pub use lora::{Lora, LoraFolder, LoraReport, LoraSummary, Unmatched, WeightedLora};
+pub use summary::{EncoderSummary, Inspected, Summary};
 pub use synthetic::{Synthetic, SyntheticSize};
 pub use writing::{Arrangement, Conversion, ConversionReport, WriteProgress};
 
 use std::collections::BTreeMap;
 use std::fmt;
 
+use candle_core::quantized::QTensor;
 use candle_core::{DType, Device, Tensor};
 
 use crate::error::Result;
@@ -164,6 +169,13 @@ pub trait TensorSource: fmt::Debug + Send + Sync {
 
     /// Reads one tensor, converted to `dtype` on `device`.
     fn load(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor>;
+
+    /// Reads one matrix as it is quantized, without expanding it. `None` where the file has it in
+    /// another way; then [`load`](Self::load) gives it.
+    fn load_quantized(&self, name: &str, device: &Device) -> Result<Option<QTensor>> {
+        let _ = (name, device);
+        Ok(None)
+    }
 
     /// The activation that a configuration beside the tensors names (`quick_gelu`, `gelu`,
     /// `gelu_new`…): no tensor tells it. `None` where there is no configuration; then it follows

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::checkpoint::{Checkpoint, Container, Located};
 use super::format::archive::Archive;
 use super::format::folder::{self, Component, Config};
+use super::format::sniff::Kind;
 use super::layout::family::{self, Decision};
 use super::layout::{Layout, Style, Tower, detect, fingerprint};
 use super::{EncoderId, Family};
@@ -40,7 +41,11 @@ fn open_file(path: &Path) -> Result<Checkpoint> {
         config: None,
     };
     let encoders: Vec<_> = towers.into_iter().map(located).collect();
-    let container = Container::Safetensors;
+    let container = match archive.kind {
+        Kind::Safetensors => Container::Safetensors,
+        Kind::TorchZip | Kind::TorchLegacy => Container::PyTorch,
+        Kind::Gguf => Container::Gguf,
+    };
     let path = path.to_owned();
     Ok(Checkpoint {
         path,

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use candle_core::quantized::QTensor;
 use candle_core::{DType, Device, Tensor};
 
 use super::checkpoint::Located;
 use super::format::archive::{Archive, Entry};
 use super::format::decode::{self, Flaw};
+use super::format::stored::Stored;
 use super::layout::names::Part;
 use super::layout::tower::Recipe;
 use super::{EncoderId, TensorInfo, TensorSource};
@@ -51,7 +53,7 @@ impl TowerSource {
         }
         let tensor = decode::tensor(
             &bytes,
-            entry.dtype,
+            entry.stored,
             &stored,
             scale.as_deref(),
             dtype,
@@ -64,12 +66,18 @@ impl TowerSource {
         }
     }
 
+    /// Says which tensor of which file is meant.
+    fn place(&self, error: Error, recipe: &Recipe) -> Error {
+        let path = self.archive.path_of(&recipe.entry);
+        error.at_tensor(&recipe.entry.file_name).at_path(path)
+    }
+
     /// The scales of the rows that the recipe takes.
     fn scale(&self, recipe: &Recipe) -> Result<Option<Vec<f32>>> {
         let Some(entry) = &recipe.scale else {
             return Ok(None);
         };
-        let mut scales = decode::numbers(&self.archive.read_all(entry)?, entry.dtype)?;
+        let mut scales = decode::numbers(&self.archive.read_all(entry)?, entry.stored)?;
         if let Some(bad) = scales
             .iter()
             .find(|scale| !scale.is_finite() || **scale <= 0.0)
@@ -101,7 +109,7 @@ impl TensorSource for TowerSource {
         let recipe = self.recipes.get(name)?;
         Some(TensorInfo {
             shape: recipe.shape.clone(),
-            stored: recipe.entry.dtype.to_string(),
+            stored: recipe.entry.stored.to_string(),
         })
     }
 
@@ -111,10 +119,26 @@ impl TensorSource for TowerSource {
             let error = Error::new(ErrorKind::MissingTensor, message).at_tensor(name);
             return Err(error.at_path(&self.archive.path));
         };
-        self.build(recipe, dtype, device).map_err(|error| {
-            let path = self.archive.path_of(&recipe.entry);
-            error.at_tensor(&recipe.entry.file_name).at_path(path)
-        })
+        self.build(recipe, dtype, device)
+            .map_err(|error| self.place(error, recipe))
+    }
+
+    fn load_quantized(&self, name: &str, device: &Device) -> Result<Option<QTensor>> {
+        let Some(recipe) = self.recipes.get(name).filter(|recipe| !recipe.transposed) else {
+            return Ok(None);
+        };
+        let Stored::Blocks(blocks) = recipe.entry.stored else {
+            return Ok(None);
+        };
+        let read = || {
+            let entry = &recipe.entry;
+            let range = third(recipe.part, entry.n_bytes);
+            let bytes = self.archive.read(entry, range)?;
+            check(&bytes, entry)?;
+            blocks.tensor(&bytes, &recipe.shape, device)
+        };
+        let found = read().map_err(|error| self.place(error, recipe))?;
+        Ok(Some(found))
     }
 
     fn hidden_act(&self) -> Option<&str> {
@@ -138,7 +162,11 @@ where
 /// NaN and infinity in any tensor, and zeros throughout a matrix (a bias may be zero), cannot be
 /// trained weights.
 fn check(bytes: &[u8], entry: &Entry) -> Result<()> {
-    let message = match decode::flaw(bytes, entry.dtype) {
+    let flaw = match entry.stored {
+        Stored::Blocks(blocks) => decode::flaw_of(&blocks.values(bytes)?),
+        stored => decode::flaw(bytes, stored),
+    };
+    let message = match flaw {
         Some(Flaw::NotFinite(index)) => format!("value {index} is NaN or infinite"),
         Some(Flaw::AllZero) if entry.shape.len() == 2 => "all values are zero".to_owned(),
         Some(Flaw::AllZero) | None => return Ok(()),

@@ -1,14 +1,15 @@
 //! What is in a checkpoint, in words and numbers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::checkpoint::{Checkpoint, Container, Located};
 use super::format::archive::{Archive, Entry};
 use super::format::decode;
 use super::layout::{Layout, ignored};
-use super::{EncoderId, Family, LoadReport};
+use super::{EncoderId, Family, LoadReport, Lora, LoraSummary};
+use crate::error::{ErrorKind, Result};
 
 /// Everything that `inspect` shows of a checkpoint.
 #[derive(Clone, Debug)]
@@ -31,6 +32,38 @@ pub struct Summary {
     pub report: LoadReport,
     /// See [`Checkpoint::fingerprint`].
     pub fingerprint: String,
+}
+
+/// What a file turned out to be.
+#[non_exhaustive]
+#[derive(Clone, Debug)]
+pub enum Inspected {
+    /// A checkpoint, or an encoder of one.
+    Checkpoint(Box<Summary>),
+    /// A LoRA.
+    Lora(Box<LoraSummary>),
+}
+
+impl Inspected {
+    /// Looks into a file or a folder. Where it is neither a checkpoint nor a LoRA, the error says
+    /// what it is, if that is known.
+    ///
+    /// ```
+    /// use sd_conditioner::weights::Inspected;
+    /// assert!(Inspected::open("no-such-file".as_ref(), None).is_err());
+    /// ```
+    pub fn open(path: &Path, variant: Option<&str>) -> Result<Inspected> {
+        let error = match Checkpoint::open_variant(path, variant) {
+            Ok(checkpoint) => return Ok(Inspected::Checkpoint(Box::new(checkpoint.summary()))),
+            Err(error) => error,
+        };
+        // What is no LoRA either is told by the checkpoint's error, which knows more kinds of file.
+        match Lora::open(path) {
+            Ok(lora) => Ok(Inspected::Lora(Box::new(lora.summary()))),
+            Err(other) if other.kind() == ErrorKind::Unsupported => Err(other),
+            Err(_) => Err(error),
+        }
+    }
 }
 
 /// One text encoder of a checkpoint.
@@ -86,7 +119,7 @@ fn encoder_summary(located: &Located) -> EncoderSummary {
     let Located { archive, tower, .. } = located;
     let mut stored = BTreeMap::new();
     for entry in used(located) {
-        *stored.entry(entry.dtype.to_string()).or_default() += 1;
+        *stored.entry(entry.stored.to_string()).or_default() += 1;
     }
     let problems = tower.problems.iter();
     EncoderSummary {
@@ -165,7 +198,7 @@ fn sort(report: &mut LoadReport, archive: &Archive, located: &[&Located]) {
 fn damaged_positions(archive: &Archive, entry: &Entry) -> Option<String> {
     const LARGEST: u64 = 1 << 16;
     let ids = archive.read(entry, 0..entry.n_bytes.min(LARGEST)).ok();
-    let ids = ids.and_then(|bytes| decode::numbers(&bytes, entry.dtype).ok());
+    let ids = ids.and_then(|bytes| decode::numbers(&bytes, entry.stored).ok());
     let whole = ids.is_some_and(|ids| {
         ids.iter()
             .zip(0_u16..)

@@ -7,6 +7,7 @@ use sd_conditioner::conditioning::Emphasis;
 use sd_conditioner::encoder::Pooled;
 use sd_conditioner::profile::split_named;
 use sd_conditioner::tokens::Split;
+use sd_conditioner::weights::{Lora, WeightedLora};
 use sd_conditioner::{Family, Profile, Request, SizeHints};
 use serde_json::Value;
 
@@ -43,16 +44,6 @@ impl Side {
             Side::Two(first, second) => Request::per_encoder(first, second),
         }
     }
-}
-
-/// Why a case cannot be run yet; `None` if it can.
-pub(crate) fn not_yet(case: &Case) -> Option<&'static str> {
-    if case.option("lora").is_some() {
-        return Some("LoRA");
-    }
-    case.id
-        .ends_with("-pickled")
-        .then_some("pickled embeddings")
 }
 
 fn profile(case: &Case) -> Profile {
@@ -130,6 +121,15 @@ pub(crate) fn embeddings(case: &Case, folder: &Path) -> Embeddings {
         }
         Some(_) => Embeddings::folder(folder).unwrap(),
     }
+}
+
+/// The LoRA that the options name, at its strength, from a folder that has all of them.
+pub(crate) fn lora(case: &Case, folder: &Path) -> Option<WeightedLora> {
+    let options = case.option("lora")?;
+    let naming = options["naming"].as_str().unwrap();
+    let path = folder.join(format!("{}.{naming}.safetensors", case.family));
+    let strength = options["scale"].as_f64().unwrap();
+    Some(Lora::open(&path).unwrap().at(strength))
 }
 
 fn number(value: &Value, name: &str) -> Option<u32> {

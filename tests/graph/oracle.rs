@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use sd_conditioner::ConditioningList;
 use sd_conditioner::candle_core::{Device, Tensor, safetensors};
 use sd_conditioner::conditioning::Entry;
 use sd_conditioner::graph::{Session, Socket, Workflow, entries_json};
-use sd_conditioner::{ConditioningList, ErrorKind};
 use serde_json::Value;
 
 use super::support::{folder, golden, read};
@@ -13,12 +13,6 @@ use crate::support::close::{bits, distance};
 
 /// The largest relative error, as for the other results of this program.
 const BAR: f64 = 2e-5;
-
-/// Workflows with LoRAs.
-const NOT_YET: [&str; 2] = [
-    "02_sd1_lora_clip_skip.json",
-    "12_sdxl_dual_clip_lora_ui.json",
-];
 
 fn load(file: &str) -> Workflow {
     Workflow::from_bytes(&std::fs::read(golden().join(file)).unwrap()).unwrap()
@@ -76,9 +70,6 @@ fn every_workflow_gives_the_results_of_the_reference() {
     let mut compared = 0;
     for case in manifest["workflows"].as_array().unwrap() {
         let file = case["file"].as_str().unwrap();
-        if NOT_YET.contains(&file) {
-            continue;
-        }
         let lists = run(&load(file));
         let samplers = case["ksamplers"].as_object().unwrap();
         assert_eq!(lists.len(), 2 * samplers.len(), "{file}");
@@ -102,7 +93,7 @@ fn every_workflow_gives_the_results_of_the_reference() {
         "{compared} entries, largest relative error {:.1e}",
         goldens.worst
     );
-    assert_eq!(compared, 31);
+    assert_eq!(compared, 35);
 }
 
 #[test]
@@ -111,7 +102,7 @@ fn the_editors_format_gives_what_the_api_format_gives() {
     let mut compared = 0;
     for case in manifest["workflows"].as_array().unwrap() {
         let file = case["file"].as_str().unwrap();
-        let Some(api) = case.get("api").filter(|_| !NOT_YET.contains(&file)) else {
+        let Some(api) = case.get("api") else {
             continue;
         };
         let one = run(&load(file));
@@ -127,37 +118,5 @@ fn the_editors_format_gives_what_the_api_format_gives() {
             compared += 1;
         }
     }
-    assert_eq!(compared, 4);
-}
-
-#[test]
-fn loras_are_told_apart_from_other_mistakes() {
-    let models = tempfile::tempdir().unwrap();
-    for folder in ["checkpoints", "text_encoders"] {
-        let from = super::support::models().join(folder);
-        std::os::unix::fs::symlink(from, models.path().join(folder)).unwrap();
-    }
-    std::fs::create_dir(models.path().join("loras")).unwrap();
-    for (file, node, name) in [
-        (NOT_YET[0], "2", "ink_sketch"),
-        (NOT_YET[1], "3", "xl_linocut"),
-    ] {
-        let workflow = load(file);
-        let plan = workflow.plan(&workflow.conditionings()).unwrap();
-        assert_eq!(plan.loras(), [format!("{name}.safetensors")]);
-        let library = sd_conditioner::graph::Folder::new(models.path());
-        let missing = plan.run(&library).unwrap_err();
-        assert_eq!(
-            (missing.kind(), missing.node()),
-            (ErrorKind::Io, Some(node))
-        );
-        let lora = models.path().join(format!("loras/{name}.safetensors"));
-        std::fs::write(lora, "").unwrap();
-        let error = plan.run(&library).unwrap_err();
-        assert_eq!(
-            (error.kind(), error.node()),
-            (ErrorKind::Unsupported, Some(node))
-        );
-        assert!(error.message().contains("LoRA"), "{error}");
-    }
+    assert_eq!(compared, 6);
 }

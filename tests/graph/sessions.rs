@@ -357,3 +357,45 @@ fn classes_of_a_callers_own_make_what_they_want() {
     };
     assert!(!is_zero(0) && is_zero(1));
 }
+
+/// `a cat` with a LoRA, at a strength.
+fn with_lora(name: &str, strength: f64) -> Value {
+    let lora = json!({"model": ["1", 0], "clip": ["1", 1], "lora_name": name,
+        "strength_model": 1.0, "strength_clip": strength});
+    let mut all = with(json!({"3": node("LoraLoader", lora)}), "2");
+    all["2"]["inputs"]["clip"] = json!(["3", 1]);
+    all
+}
+
+#[test]
+fn loras_are_part_of_what_encodings_are_known_by() {
+    let mut session = Session::new(folder());
+    let plain = simple("a cat");
+    assert_eq!(again(&mut session, &plain), (1, 1, 0));
+    let weak = with_lora("ink_sketch.safetensors", 0.3);
+    assert_eq!(again(&mut session, &weak), (1, 1, 0));
+    let strong = with_lora("ink_sketch.safetensors", 0.9);
+    assert_eq!(again(&mut session, &strong), (1, 1, 0));
+    assert_eq!(again(&mut session, &weak), (1, 0, 1));
+    assert_eq!(again(&mut session, &plain), (0, 0, 1));
+    assert_eq!(again(&mut session, &with_lora("nothing", 0.0)), (0, 0, 1));
+    let context = |json: &Value| bits(positive(json).entries()[0].conditioning().context());
+    assert!(context(&plain) != context(&weak) && context(&weak) != context(&strong));
+}
+
+#[test]
+fn loras_that_cannot_be_used_are_named_with_their_node() {
+    use sd_conditioner::ErrorKind;
+    let run = |name: &str| plan(&with_lora(name, 1.0)).run(folder());
+    let missing = run("other.safetensors").unwrap_err();
+    assert_eq!((missing.kind(), missing.node()), (ErrorKind::Io, Some("3")));
+    assert!(
+        missing
+            .to_string()
+            .contains("there is ink_sketch.safetensors"),
+        "{missing}"
+    );
+    let other = run("xl_linocut.safetensors").unwrap_err();
+    assert_eq!(other.node(), Some("3"), "{other}");
+    assert!(other.path().is_some(), "{other}");
+}

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use crate::support::checkpoints::{Layout, write};
 use crate::support::embeddings::{self, SEED};
 use crate::support::entries::Stored;
+use crate::support::loras;
 
 pub(super) fn golden() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/graph")
@@ -27,7 +28,7 @@ pub(super) fn family(name: &str) -> Family {
     all.find(|family| family.name() == name).unwrap()
 }
 
-/// The models folder that `files.json` describes, LoRAs left out; made once.
+/// The models folder that `files.json` describes; made once.
 pub(super) fn models() -> &'static Path {
     static MADE: OnceLock<TempDir> = OnceLock::new();
     let made = MADE.get_or_init(|| {
@@ -36,34 +37,33 @@ pub(super) fn models() -> &'static Path {
             let path = folder.path().join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             let workshop = tempfile::tempdir().unwrap();
-            if let Some(made) = make(workshop.path(), origin) {
-                fs::copy(made, path).unwrap();
-            }
+            fs::copy(make(workshop.path(), origin), path).unwrap();
         }
         folder
     });
     made.path()
 }
 
-fn make(workshop: &Path, origin: &Value) -> Option<PathBuf> {
-    if origin.get("naming").is_some() {
-        return None; // LoRAs
-    }
+fn make(workshop: &Path, origin: &Value) -> PathBuf {
     let file = origin["file"].as_str();
     let Some(family_name) = origin["family"].as_str() else {
         embeddings::write(workshop, Stored::F32);
-        return Some(workshop.join(file.unwrap()));
+        return workshop.join(file.unwrap());
     };
+    if let Some(naming) = origin["naming"].as_str() {
+        loras::write(workshop, SEED, Stored::F32);
+        return workshop.join(format!("{family_name}.{naming}.safetensors"));
+    }
     let layout = match origin["layout"].as_str().unwrap() {
         "single-file" => Layout::SingleFile,
         "standalone" => Layout::Standalone,
         other => panic!("layout {other}"),
     };
     let made = write(workshop, family(family_name), layout, Stored::F32, SEED);
-    Some(match file {
+    match file {
         Some(file) => workshop.join(file),
         None => made[0].clone(),
-    })
+    }
 }
 
 pub(super) fn folder() -> Folder {

@@ -5,6 +5,7 @@ use std::path::Path;
 use sd_conditioner::weights::Synthetic;
 
 use super::entries::{Entry, Stored, save};
+use super::pickles::{Object, dict, save_zip, text, view};
 
 /// The seed of every reference output.
 pub(crate) const SEED: u64 = 73;
@@ -39,6 +40,27 @@ pub(crate) fn entry(stem: &str, key: &str, shape: [usize; 2], stored: Stored) ->
     Entry::new(key, stored, &shape, move || values(&stem, &name, shape))
 }
 
+/// The pickled one, in A1111's form: two vectors of L.
+pub(crate) const PICKLED: &str = "synth-old-two";
+
+/// What A1111 saves of some vectors.
+pub(crate) fn a1111(vectors: Object) -> Object {
+    dict([
+        ("string_to_token", dict([("*", Object::Int(265))])),
+        ("string_to_param", dict([("*", vectors)])),
+        ("name", text(PICKLED)),
+        ("step", Object::Int(499)),
+        ("sd_checkpoint", Object::None),
+        ("sd_checkpoint_name", Object::None),
+    ])
+}
+
+/// The pickled one's content.
+pub(crate) fn pickled(stored: Stored) -> Object {
+    let entry = entry(PICKLED, "*", [2, WIDTHS[0]], stored);
+    a1111(Object::Tensor(view(0, &entry)))
+}
+
 /// Writes all of them into a folder.
 pub(crate) fn write(folder: &Path, stored: Stored) {
     for (stem, tensors) in FILES {
@@ -48,4 +70,5 @@ pub(crate) fn write(folder: &Path, stored: Stored) {
             .collect();
         save(&folder.join(format!("{stem}.safetensors")), &entries);
     }
+    save_zip(&folder.join(format!("{PICKLED}.pt")), &pickled(stored));
 }

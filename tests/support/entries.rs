@@ -149,11 +149,24 @@ impl Entry {
 
 /// Length and text of the header: widest type first, then by name, padded to 8 bytes.
 pub(crate) fn header(entries: &[Entry]) -> (Vec<Entry>, Vec<u8>) {
+    header_with(entries, &[])
+}
+
+/// The same with strings beside the tensors.
+pub(crate) fn header_with(entries: &[Entry], metadata: &[(&str, &str)]) -> (Vec<Entry>, Vec<u8>) {
     let mut order = entries.to_vec();
     order.sort_by(|one, two| {
         (two.stored.n_bytes(), &one.name).cmp(&(one.stored.n_bytes(), &two.name))
     });
     let mut fields = Vec::new();
+    if !metadata.is_empty() {
+        let pairs = metadata
+            .iter()
+            .copied()
+            .collect::<std::collections::BTreeMap<_, _>>();
+        let pairs = serde_json::to_string(&pairs).expect("strings");
+        fields.push(format!(r#""__metadata__":{pairs}"#));
+    }
     let mut end = 0;
     for entry in &order {
         let (start, stored, shape) = (end, entry.stored.tag(), &entry.shape);
@@ -174,7 +187,12 @@ pub(crate) fn header(entries: &[Entry]) -> (Vec<Entry>, Vec<u8>) {
 
 /// Writes a whole file.
 pub(crate) fn save(path: &Path, entries: &[Entry]) -> PathBuf {
-    let (order, header) = header(entries);
+    save_with(path, entries, &[])
+}
+
+/// Writes a whole file with strings beside the tensors.
+pub(crate) fn save_with(path: &Path, entries: &[Entry], metadata: &[(&str, &str)]) -> PathBuf {
+    let (order, header) = header_with(entries, metadata);
     let folder = path.parent().expect("a file in a folder");
     std::fs::create_dir_all(folder).expect("a writable folder");
     let mut file = BufWriter::new(File::create(path).expect("a writable file"));

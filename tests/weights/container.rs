@@ -60,7 +60,7 @@ fn not_weights_at_all() {
 #[test]
 fn pickles_and_other_archives() {
     let not_here = ErrorKind::Unsupported;
-    let zip = |name: &str| {
+    let fake = |name: &str| {
         [
             b"PK\x03\x04\x14\0\0\0".as_slice(),
             &[0; 18],
@@ -69,20 +69,14 @@ fn pickles_and_other_archives() {
         ]
         .concat()
     };
-    check(&zip("archive/data.pkl"), not_here, &["PyTorch", "pickle"]);
     check(
-        &zip("archive/data.pkl archive/constants.pkl"),
-        not_here,
-        &["TorchScript"],
+        &fake("archive/data.pkl"),
+        ErrorKind::FileFormat,
+        &["PyTorch", "damaged", "incomplete download"],
     );
-    check(&zip("arr_0.npy"), ErrorKind::FileFormat, &["npz"]);
-    check(&zip("model.onnx"), ErrorKind::FileFormat, &["ONNX"]);
-    check(&zip("holiday.txt"), ErrorKind::FileFormat, &["plain zip"]);
-    check(
-        b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e.",
-        not_here,
-        &["1.6"],
-    );
+    check(&fake("arr_0.npy"), ErrorKind::FileFormat, &["npz"]);
+    check(&fake("model.onnx"), ErrorKind::FileFormat, &["ONNX"]);
+    check(&fake("holiday.txt"), ErrorKind::FileFormat, &["plain zip"]);
     check(
         b"\x80\x04\x95\0\0\0\0\0\0\0\0}\x94.",
         not_here,
@@ -91,11 +85,6 @@ fn pickles_and_other_archives() {
     let mut tar = vec![b'a'; 600];
     tar[257..262].copy_from_slice(b"ustar");
     check(&tar, not_here, &["tar"]);
-    check(
-        b"GGUF\x03\0\0\0\0\0\0\0\0\0\0\0",
-        not_here,
-        &["GGUF", "gguf"],
-    );
 }
 
 #[test]

@@ -33,6 +33,7 @@ fn the_references_folder() {
     let want = [
         "synth-concept",
         "synth-h-two",
+        "synth-old-two",
         "synth-one",
         "synth-three",
         "synth-xl-two",

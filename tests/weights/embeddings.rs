@@ -330,11 +330,11 @@ fn files_that_are_not_safetensors() {
     check(
         "x.pt",
         b"PK\x03\x04 archive/data.pkl PK\x05\x06",
-        not_here,
-        &["x.pt", "pickle"],
+        broken,
+        &["x.pt", "damaged"],
     );
     let legacy = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e.";
-    check("x.bin", legacy, not_here, &["pickle", ".safetensors"]);
+    check("x.bin", legacy, broken, &["the pickle at byte 16"]);
     check(
         "x.png",
         b"\x89PNG\r\n\x1a\n00000000",

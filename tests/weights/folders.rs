@@ -268,16 +268,7 @@ fn folders_without_usable_weights() {
         save_text(&folder.path().join(file), "x");
         check_refused(load(folder.path()), kind, words);
     };
-    check(
-        "pytorch_model.bin",
-        ErrorKind::Unsupported,
-        &["pickle", "not available"],
-    );
-    check(
-        "pytorch_model.fp16.bin",
-        ErrorKind::Unsupported,
-        &["pickle"],
-    );
+    check("pytorch_model.bin", ErrorKind::FileFormat, &["1 bytes"]);
     check("flax_model.msgpack", ErrorKind::Unsupported, &["Flax"]);
     check("model.onnx", ErrorKind::Unsupported, &["ONNX"]);
     check("readme.md", ErrorKind::Io, &["neither", "readme.md"]);

@@ -1,5 +1,7 @@
 //! One synthetic checkpoint in every layout.
 
+use std::path::{Path, PathBuf};
+
 use candle_core::{DType, Device, Tensor};
 use sd_conditioner::ErrorKind;
 use sd_conditioner::Family::{self, Refiner, Sd1, Sd2, Sdxl};
@@ -11,14 +13,45 @@ use crate::support::checkpoints::{
     self, Layout, Projection, diffusers_source, huggingface, source, write,
 };
 use crate::support::entries::{Entry, Stored, save};
+use crate::support::pickles::{Object, repickle, save_legacy, save_zip};
 
 const SEED: u64 = 73;
 
-/// Writes, opens, and compares every canonical tensor of every encoder bit for bit.
+/// Writes, opens, and compares every canonical tensor of every encoder bit for bit; then the same
+/// with each file as a pickle of either form.
 #[track_caller]
 fn check(family: Family, layout: Layout, stored: Stored, ids: &[&str], found: Option<Family>) {
     let folder = tempfile::tempdir().expect("a folder");
-    let paths = write(folder.path(), family, layout, stored, SEED);
+    let mut paths = write(folder.path(), family, layout, stored, SEED);
+    verify(&paths, family, layout, stored, ids, found);
+    let forms: [fn(&Path, &Object) -> PathBuf; 2] = [save_zip, save_legacy];
+    for (index, path) in paths.iter_mut().enumerate() {
+        let save = forms[(index + ids[0].len()) % 2];
+        if path.is_dir() {
+            for slot in ["text_encoder", "text_encoder_2"].map(|slot| path.join(slot)) {
+                if slot.is_dir() {
+                    let to = slot.join("pytorch_model.bin");
+                    repickle(&slot.join("model.safetensors"), &to, save);
+                }
+            }
+        } else {
+            *path = repickle(path, &path.with_extension("ckpt"), save);
+            let container = Checkpoint::open(path).expect("a pickle").container();
+            assert_eq!(container, Container::PyTorch);
+        }
+    }
+    verify(&paths, family, layout, stored, ids, found);
+}
+
+#[track_caller]
+fn verify(
+    paths: &[PathBuf],
+    family: Family,
+    layout: Layout,
+    stored: Stored,
+    ids: &[&str],
+    found: Option<Family>,
+) {
     let mut encoders = Vec::new();
     for (path, id) in paths.iter().zip(ids) {
         let checkpoint = Checkpoint::open(path).expect("a known layout");

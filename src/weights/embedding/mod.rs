@@ -11,6 +11,7 @@ use std::path::Path;
 use candle_core::Tensor;
 
 use super::EncoderId;
+use super::format::archive::Archive;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The most vectors that a file may have: the places of a window between start and end.
@@ -22,12 +23,15 @@ const MOST_VECTORS: usize = 75;
 /// |---|---|---|
 /// | `emb_params` | A1111's and kohya's safetensors | the encoder of that width |
 /// | one key, the placeholder (`<cat-toy>`) | diffusers | the encoder of that width |
+/// | `string_to_param` with one key | A1111's and kohya's `.pt` | the encoder of that width |
+/// | none: a tensor alone | pickles | the encoder of that width |
+/// | none: a list of dictionaries | pickles | the encoder of that width; those of one width are joined |
 /// | `clip_l`, `clip_g` (or `clip_h`) | A1111 and `ComfyUI`, SDXL | ViT-L's, bigG's |
 /// | `text_encoders_0`, `text_encoders_1` | diffusers' advanced trainer | the first encoder's, bigG's |
 /// | `bundle_emb.<name>.string_to_param.*`, `bundle_emb.<name>.clip_l` | embeddings inside a LoRA | as above; several are joined, as `ComfyUI` does |
 ///
-/// Pickles (`.pt`, `.bin`) and pictures with an embedding in them are refused; nothing of a pickle
-/// is ever run.
+/// Every one may be safetensors or a pickle (`.pt`, `.bin`, `.pti`); nothing of a pickle is ever run.
+/// Pictures with an embedding in them are refused.
 ///
 /// ```no_run
 /// # fn main() -> sd_conditioner::Result<()> {
@@ -63,7 +67,20 @@ impl Embedding {
         read::open(path).map_err(|error| error.at_path(path))
     }
 
-    /// The file's name without its extension: what A1111 and `ComfyUI` call it by.
+    /// Every embedding inside a LoRA, by its name there.
+    pub(super) fn bundled(archive: &Archive) -> Result<Vec<Embedding>> {
+        read::bundled(archive)
+    }
+
+    /// Their names, sorted; reads nothing.
+    pub(super) fn bundled_names(archive: &Archive) -> Vec<String> {
+        read::in_lora(archive)
+            .into_keys()
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// The file's name without its extension (or, inside a LoRA, the name there): what A1111 and `ComfyUI` call it by.
     pub fn name(&self) -> &str {
         &self.name
     }

@@ -1,5 +1,6 @@
-//! One safetensors file → its vectors. Which variant it is, is decided by the keys.
+//! One file → its vectors. Which variant it is, is decided by the keys.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 
@@ -30,12 +31,25 @@ const TAGGED: [(&str, &[EncoderId]); 5] = [
 /// The key of A1111's and kohya's safetensors.
 const PLAIN: &str = "emb_params";
 
+/// What stands before the key of A1111's pickles, and before the number of its token in them.
+const PARAMETERS: &str = "string_to_param.";
+const TOKENS: &str = "string_to_token.";
+
 /// What stands before the name of an embedding inside a LoRA, and what may follow it.
 const BUNDLE: &str = "bundle_emb.";
 const BUNDLED: [(&str, &[EncoderId]); 3] = [
     (".string_to_param.*", ANY),
     (".clip_l", &[ClipL]),
     (".clip_g", &[OpenClipG]),
+];
+
+/// The same, and the key of A1111's embeddings.
+const IN_LORA: [(&str, &[EncoderId]); 5] = [
+    BUNDLED[0],
+    BUNDLED[1],
+    BUNDLED[2],
+    (".clip_h", &[OpenClipH]),
+    (".emb_params", ANY),
 ];
 
 /// Channels that no text encoder reaches; a bound for what is read.
@@ -63,6 +77,42 @@ pub(super) fn open(path: &Path) -> Result<Embedding> {
     }
     embedding.n_vectors = count(&embedding.held)?;
     Ok(embedding)
+}
+
+/// Tensors, and the encoders that each may be for.
+type Tagged<'a> = Vec<(&'a Entry, &'static [EncoderId])>;
+
+/// The embeddings of a LoRA file, each apart: all tensors of one name make one. Endings that no
+/// reader takes in (`OneTrainer`'s vectors for the output side, `…_out`) are left.
+pub(super) fn in_lora(archive: &Archive) -> BTreeMap<&str, Tagged<'_>> {
+    let mut by_name: BTreeMap<&str, Tagged<'_>> = BTreeMap::new();
+    for (rest, entry) in archive.below(BUNDLE) {
+        for (suffix, encoders) in IN_LORA {
+            if let Some(name) = rest.strip_suffix(suffix).filter(|name| !name.is_empty()) {
+                by_name.entry(name).or_default().push((entry, encoders));
+            }
+        }
+    }
+    by_name
+}
+
+/// The same, read.
+pub(super) fn bundled(archive: &Archive) -> Result<Vec<Embedding>> {
+    let reader = Reader { archive };
+    let each = in_lora(archive).into_iter().map(|(name, tensors)| {
+        let mut held = Vec::new();
+        for (entry, encoders) in tensors {
+            reader.hold(&mut held, encoders, &[entry])?;
+        }
+        Ok(Embedding {
+            name: name.to_owned(),
+            placeholder: None,
+            n_vectors: count(&held)?,
+            held,
+            notes: Vec::new(),
+        })
+    });
+    each.collect()
 }
 
 fn stem(path: &Path) -> String {
@@ -114,9 +164,17 @@ impl Reader<'_> {
             self.hold(&mut embedding.held, ANY, &[entry])?;
             return Ok(1);
         }
+        let n_parameters = self.parameters(&mut embedding.held)?;
+        if n_parameters > 0 {
+            return Ok(n_parameters);
+        }
         let n_bundled = self.bundled(embedding)?;
         if n_bundled > 0 {
             return Ok(n_bundled);
+        }
+        let n_listed = self.listed(&mut embedding.held)?;
+        if n_listed > 0 {
+            return Ok(n_listed);
         }
         let entry = self.only()?;
         embedding.placeholder = Some(entry.file_name.clone());
@@ -139,6 +197,52 @@ impl Reader<'_> {
             self.hold(held, encoders, &[entry])?;
         }
         Ok(seen.len())
+    }
+
+    /// `string_to_param` of A1111's pickles, which has one key. Beside it may be the number of its
+    /// token as a tensor, which counts as read.
+    fn parameters(&self, held: &mut Vec<Held>) -> Result<usize> {
+        let found: Vec<_> = self.archive.below(PARAMETERS).collect();
+        match found.as_slice() {
+            [] => Ok(0),
+            [(_, entry)] => {
+                self.hold(held, ANY, &[entry])?;
+                Ok(1 + self.archive.below(TOKENS).count())
+            }
+            several => {
+                let message = format!(
+                    "{} placeholders in one file; one is expected",
+                    several.len()
+                );
+                Err(refuse(message).hint("save each placeholder as a file of its own"))
+            }
+        }
+    }
+
+    /// A list of dictionaries: for each width, all rows below each other (`load_embed` in `ComfyUI`'s
+    /// `sd1_clip.py`).
+    fn listed(&self, held: &mut Vec<Held>) -> Result<usize> {
+        let entries = self.archive.entries.iter();
+        let mut found: Vec<&Entry> = entries.map(|(_, entry)| entry).collect();
+        let all = self
+            .archive
+            .entries
+            .keys()
+            .all(|name| name.starts_with('['));
+        let rows = found.iter().all(|entry| matches!(entry.shape.len(), 1 | 2));
+        if !all || !rows {
+            return Ok(0);
+        }
+        found.sort_by_key(|entry| entry.start);
+        let count = found.len();
+        while let Some(width) = found.first().and_then(|entry| entry.shape.last().copied()) {
+            let (now, later): (Vec<_>, Vec<_>) = found
+                .into_iter()
+                .partition(|entry| entry.shape.last() == Some(&width));
+            self.hold(held, ANY, &now)?;
+            found = later;
+        }
+        Ok(count)
     }
 
     /// Embeddings inside a LoRA: those of one kind are joined in the order in which they lie in the
@@ -259,16 +363,16 @@ impl Reader<'_> {
             );
             return Err(refuse(message).hint("is this an embedding?"));
         }
-        if !decode::is_weight(entry.dtype) {
-            let message = format!("type {} cannot hold vectors", entry.dtype);
+        if !entry.stored.is_weight() {
+            let message = format!("type {} cannot hold vectors", entry.stored);
             return Err(refuse(message).hint("floating point of 16 or 32 bits is usual"));
         }
         let bytes = self.archive.read_all(entry)?;
-        if let Some(Flaw::NotFinite(index)) = decode::flaw(&bytes, entry.dtype) {
+        if let Some(Flaw::NotFinite(index)) = decode::flaw(&bytes, entry.stored) {
             let message = format!("value {index} is NaN or infinite");
             return Err(refuse(message).hint("its training diverged, or the file is damaged"));
         }
         let shape = [rows, width];
-        decode::tensor(&bytes, entry.dtype, &shape, None, DType::F32, &Device::Cpu)
+        decode::tensor(&bytes, entry.stored, &shape, None, DType::F32, &Device::Cpu)
     }
 }

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use safetensors::Dtype;
-
-use super::{file, header, sniff};
+use super::header::Announced;
+use super::sniff::{self, Kind};
+use super::stored::{Form, Stored};
+use super::{file, gguf, header, pickle, strided};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Prefixes that wrappers put before every name: `DataParallel`, `torch.compile`, and trainers.
@@ -20,10 +21,12 @@ const WRAPPERS: [&str; 4] = ["model.module.", "module.model.", "module.", "_orig
 pub(crate) struct Entry {
     /// As the file spells it, wrappers included.
     pub(crate) file_name: String,
-    pub(crate) dtype: Dtype,
+    pub(crate) stored: Stored,
     pub(crate) shape: Vec<usize>,
     pub(crate) start: u64,
+    /// What all values take, row by row.
     pub(crate) n_bytes: u64,
+    pub(crate) form: Form,
     pub(crate) part: usize,
 }
 
@@ -35,6 +38,23 @@ struct Part {
     length: u64,
 }
 
+impl Part {
+    fn read(&self, start: u64, bytes: &mut [u8]) -> io::Result<()> {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        file.seek(SeekFrom::Start(start))?;
+        file.read_exact(bytes)
+    }
+
+    /// Values of a strided tensor row by row, from byte `from` of them on.
+    fn gather(&self, entry: &Entry, strides: &[u64], from: u64, to: &mut [u8]) -> io::Result<()> {
+        let walk = strided::Walk::new(&entry.shape, strides, entry.stored.value_bytes());
+        let mut span = vec![0; walk.n_bytes()];
+        self.read(entry.start, &mut span)?;
+        walk.copy(&span, from, to);
+        Ok(())
+    }
+}
+
 /// Tensors by name.
 #[derive(Debug)]
 pub(crate) struct Archive {
@@ -44,6 +64,10 @@ pub(crate) struct Archive {
     pub(crate) entries: BTreeMap<String, Entry>,
     /// What a person should know of how it was read.
     pub(crate) notes: Vec<String>,
+    /// What its files are.
+    pub(crate) kind: Kind,
+    /// What the headers keep beside the tensors; of several files, all together.
+    pub(crate) metadata: header::Metadata,
     parts: Vec<Part>,
 }
 
@@ -63,6 +87,8 @@ impl Archive {
             path: path.to_owned(),
             entries,
             notes,
+            kind: Kind::Safetensors,
+            metadata: header::Metadata::new(),
             parts,
         }
     }
@@ -70,24 +96,20 @@ impl Archive {
     /// Reads the header of one more file.
     pub(super) fn add(&mut self, path: &Path) -> Result<()> {
         let (mut file, length) = file::open(path)?;
-        sniff::expect_safetensors(&mut file, length, path)?;
-        let part = self.parts.len();
-        for tensor in header::read(&mut file, length, path)? {
-            let (name, dtype, shape) = (tensor.name, tensor.dtype, tensor.shape);
-            let (start, n_bytes) = (tensor.start, tensor.n_bytes);
-            let entry = Entry {
-                file_name: name.clone(),
-                dtype,
-                shape,
-                start,
-                n_bytes,
-                part,
-            };
-            if self.entries.insert(name.clone(), entry).is_some() {
-                let message = "this tensor is in two files of the set";
-                let error = Error::new(ErrorKind::FileFormat, message);
-                return Err(error.at_path(path).at_tensor(name));
-            }
+        self.kind = sniff::kind(&mut file, length, path)?;
+        let read = match self.kind {
+            Kind::Safetensors => header::read(&mut file, length, path).map(|(all, metadata)| {
+                self.metadata.extend(metadata);
+                (all, Vec::new())
+            }),
+            Kind::TorchZip => pickle::read_zip(&mut file, length),
+            Kind::TorchLegacy => pickle::read_legacy(&mut file, length),
+            Kind::Gguf => gguf::read(&mut file, length),
+        };
+        let (announced, notes) = read.map_err(|error| error.at_path(path))?;
+        self.notes.extend(notes);
+        for tensor in announced {
+            self.insert(tensor, path)?;
         }
         self.parts.push(Part {
             path: path.to_owned(),
@@ -95,6 +117,32 @@ impl Archive {
             length,
         });
         Ok(())
+    }
+
+    fn insert(&mut self, tensor: Announced, path: &Path) -> Result<()> {
+        let Announced {
+            name,
+            stored,
+            shape,
+            start,
+            n_bytes,
+            form,
+        } = tensor;
+        let entry = Entry {
+            file_name: name.clone(),
+            stored,
+            shape,
+            start,
+            n_bytes,
+            form,
+            part: self.parts.len(),
+        };
+        if self.entries.insert(name.clone(), entry).is_none() {
+            return Ok(());
+        }
+        let message = "this tensor is in two files of the set";
+        let error = Error::new(ErrorKind::FileFormat, message);
+        Err(error.at_path(path).at_tensor(name))
     }
 
     /// Takes a wrapper's prefix off if every name has it.
@@ -150,12 +198,13 @@ impl Archive {
             let message = format!("bytes {range:?} of a tensor with {}", entry.n_bytes);
             return Err(Error::new(ErrorKind::FileFormat, message).at_path(&part.path));
         };
-        let io = |error| Error::io(&part.path, error).at_tensor(&entry.file_name);
-        let mut file = part.file.lock().unwrap_or_else(PoisonError::into_inner);
-        file.seek(SeekFrom::Start(entry.start + range.start))
-            .map_err(io)?;
         let mut bytes = vec![0; count];
-        file.read_exact(&mut bytes).map_err(io)?;
+        let start = entry.start + range.start;
+        let read = match &entry.form {
+            Form::Dense => part.read(start, &mut bytes),
+            Form::Strided(strides) => part.gather(entry, strides, range.start, &mut bytes),
+        };
+        read.map_err(|error| Error::io(&part.path, error).at_tensor(&entry.file_name))?;
         Ok(bytes)
     }
 

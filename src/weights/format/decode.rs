@@ -4,46 +4,37 @@ use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16};
 use safetensors::Dtype;
 
+use super::stored::Stored;
 use crate::error::{Error, ErrorKind, Result};
-
-/// True for the types that hold weights: floating point of 8 bits (in two forms) to 64.
-pub(crate) const fn is_weight(dtype: Dtype) -> bool {
-    matches!(dtype, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16) || is_fp8(dtype)
-}
-
-/// True for the two 8-bit types that text encoders are stored in.
-pub(crate) const fn is_fp8(dtype: Dtype) -> bool {
-    matches!(dtype, Dtype::F8_E4M3 | Dtype::F8_E5M2)
-}
 
 /// A tensor of `shape` from its bytes, converted to `want` on `device`. Types of 8 bits are
 /// expanded, and multiplied by `scale` (one value, or one for each row).
 pub(crate) fn tensor(
     bytes: &[u8],
-    dtype: Dtype,
+    stored: Stored,
     shape: &[usize],
     scale: Option<&[f32]>,
     want: DType,
     device: &Device,
 ) -> Result<Tensor> {
-    let ours = match dtype {
-        Dtype::F64 => DType::F64,
-        Dtype::F32 => DType::F32,
-        Dtype::F16 => DType::F16,
-        Dtype::BF16 => DType::BF16,
+    let ours = match stored {
+        Stored::Plain(Dtype::F64) => DType::F64,
+        Stored::Plain(Dtype::F32) => DType::F32,
+        Stored::Plain(Dtype::F16) => DType::F16,
+        Stored::Plain(Dtype::BF16) => DType::BF16,
         _ => {
-            let mut values = numbers(bytes, dtype)?;
+            let mut values = numbers(bytes, stored)?;
             multiply(&mut values, scale);
             return Ok(Tensor::from_vec(values, shape, &Device::Cpu)?
                 .to_dtype(want)?
                 .to_device(device)?);
         }
     };
-    let stored = Tensor::from_raw_buffer(bytes, ours, shape, &Device::Cpu)?;
-    if dtype.bitsize() > want.size_in_bytes() * 8 || ours == DType::F64 {
-        return Ok(stored.to_dtype(want)?.to_device(device)?);
+    let tensor = Tensor::from_raw_buffer(bytes, ours, shape, &Device::Cpu)?;
+    if ours.size_in_bytes() > want.size_in_bytes() || ours == DType::F64 {
+        return Ok(tensor.to_dtype(want)?.to_device(device)?);
     }
-    Ok(stored.to_device(device)?.to_dtype(want)?)
+    Ok(tensor.to_device(device)?.to_dtype(want)?)
 }
 
 /// Rows times scales.
@@ -64,7 +55,7 @@ fn multiply(values: &mut [f32], scale: Option<&[f32]>) {
     clippy::cast_possible_truncation,
     reason = "f64 weights are rounded to f32 on purpose"
 )]
-pub(crate) fn numbers(bytes: &[u8], dtype: Dtype) -> Result<Vec<f32>> {
+pub(crate) fn numbers(bytes: &[u8], stored: Stored) -> Result<Vec<f32>> {
     fn each<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32) -> Vec<f32> {
         bytes
             .as_chunks::<N>()
@@ -73,6 +64,11 @@ pub(crate) fn numbers(bytes: &[u8], dtype: Dtype) -> Result<Vec<f32>> {
             .map(|chunk| value(*chunk))
             .collect()
     }
+    let dtype = match stored {
+        Stored::Plain(dtype) => dtype,
+        Stored::Blocks(blocks) => return blocks.values(bytes),
+        Stored::Unknown(_) => return Err(no_weights(stored)),
+    };
     Ok(match dtype {
         Dtype::F64 => each(bytes, |chunk| f64::from_le_bytes(chunk) as f32),
         Dtype::F32 => each(bytes, f32::from_le_bytes),
@@ -82,11 +78,13 @@ pub(crate) fn numbers(bytes: &[u8], dtype: Dtype) -> Result<Vec<f32>> {
         Dtype::I32 => each(bytes, |chunk| i32::from_le_bytes(chunk) as f32),
         Dtype::F8_E4M3 => table(bytes, e4m3),
         Dtype::F8_E5M2 => table(bytes, e5m2),
-        other => {
-            let message = format!("values of type {other} cannot be weights");
-            return Err(Error::new(ErrorKind::TensorValue, message));
-        }
+        _ => return Err(no_weights(stored)),
     })
+}
+
+fn no_weights(stored: Stored) -> Error {
+    let message = format!("values of type {stored} cannot be weights");
+    Error::new(ErrorKind::TensorValue, message)
 }
 
 fn table(bytes: &[u8], value: fn(u8) -> f32) -> Vec<f32> {
@@ -123,8 +121,12 @@ pub(crate) enum Flaw {
     AllZero,
 }
 
-/// Looks at bit patterns only: one pass over the bytes, without conversion.
-pub(crate) fn flaw(bytes: &[u8], dtype: Dtype) -> Option<Flaw> {
+/// Looks at bit patterns only: one pass over the bytes, without conversion. Blocks must be expanded
+/// first.
+pub(crate) fn flaw(bytes: &[u8], stored: Stored) -> Option<Flaw> {
+    let Stored::Plain(dtype) = stored else {
+        return None;
+    };
     // Exponent bits that mark NaN and infinity, and the sign bit, of the value's high bytes.
     let (finite, nonzero) = match dtype {
         Dtype::F64 => scan(
@@ -151,7 +153,17 @@ pub(crate) fn flaw(bytes: &[u8], dtype: Dtype) -> Option<Flaw> {
         Dtype::F8_E5M2 => scan(bytes, |[byte]| u64::from(byte << 1), 0xf8),
         _ => return None,
     };
-    match (finite, nonzero) {
+    verdict(finite, nonzero)
+}
+
+/// The same for values that were expanded.
+pub(crate) fn flaw_of(values: &[f32]) -> Option<Flaw> {
+    let bad = values.iter().position(|value| !value.is_finite());
+    verdict(bad, values.iter().any(|value| value.abs() > 0.0))
+}
+
+fn verdict(bad: Option<usize>, nonzero: bool) -> Option<Flaw> {
+    match (bad, nonzero) {
         (Some(index), _) => Some(Flaw::NotFinite(index)),
         (None, false) => Some(Flaw::AllZero),
         (None, true) => None,
@@ -238,24 +250,30 @@ mod tests {
                 .flat_map(|value| value.to_le_bytes())
                 .collect::<Vec<_>>()
         };
-        assert_eq!(flaw(&f32s(&[1.0, f32::MAX]), Dtype::F32), None);
-        assert_eq!(flaw(&f32s(&[0.0, -0.0]), Dtype::F32), Some(Flaw::AllZero));
         assert_eq!(
-            flaw(&f32s(&[1.0, f32::INFINITY]), Dtype::F32),
+            flaw(&f32s(&[1.0, f32::MAX]), Stored::Plain(Dtype::F32)),
+            None
+        );
+        assert_eq!(
+            flaw(&f32s(&[0.0, -0.0]), Stored::Plain(Dtype::F32)),
+            Some(Flaw::AllZero)
+        );
+        assert_eq!(
+            flaw(&f32s(&[1.0, f32::INFINITY]), Stored::Plain(Dtype::F32)),
             Some(Flaw::NotFinite(1))
         );
         assert_eq!(
-            flaw(&[0x00, 0x7c, 0, 0], Dtype::F16),
+            flaw(&[0x00, 0x7c, 0, 0], Stored::Plain(Dtype::F16)),
             Some(Flaw::NotFinite(0))
         );
-        assert_eq!(flaw(&[0x7f, 0x7f], Dtype::BF16), None);
+        assert_eq!(flaw(&[0x7f, 0x7f], Stored::Plain(Dtype::BF16)), None);
         assert_eq!(
-            flaw(&[0x38, 0x7f], Dtype::F8_E4M3),
+            flaw(&[0x38, 0x7f], Stored::Plain(Dtype::F8_E4M3)),
             Some(Flaw::NotFinite(1))
         );
-        assert_eq!(flaw(&[0x78, 0x7e], Dtype::F8_E4M3), None);
+        assert_eq!(flaw(&[0x78, 0x7e], Stored::Plain(Dtype::F8_E4M3)), None);
         assert_eq!(
-            flaw(&[0x3c, 0x7c], Dtype::F8_E5M2),
+            flaw(&[0x3c, 0x7c], Stored::Plain(Dtype::F8_E5M2)),
             Some(Flaw::NotFinite(1))
         );
     }

@@ -178,8 +178,9 @@ fn component(folder: &Path, variant: Option<&str>, notes: &mut Vec<String>) -> R
 }
 
 /// Opens the weights of a folder. Order: the variant that was asked for; otherwise
-/// `model.safetensors`, its shards, `model.fp16.safetensors`, its shards. Full precision comes
-/// first because a file that is here costs no download.
+/// `model.safetensors`, its shards, `model.fp16.safetensors`, its shards, and only then the pickles
+/// `pytorch_model.bin`, `pytorch_model.fp16.bin`. Full precision comes first because a file that is
+/// here costs no download.
 fn weights(folder: &Path, variant: Option<&str>, notes: &mut Vec<String>) -> Result<Archive> {
     if let Some(variant) = variant.filter(|variant| variant.contains(['/', '\\', '.', '\0'])) {
         let message = format!("`{variant}` cannot be the name of a variant");
@@ -189,7 +190,11 @@ fn weights(folder: &Path, variant: Option<&str>, notes: &mut Vec<String>) -> Res
         Some(variant) => vec![variant],
         None => vec!["", "fp16"],
     };
-    let all: Vec<_> = variants.iter().flat_map(|variant| names(variant)).collect();
+    let kinds = [("model", "safetensors"), ("pytorch_model", "bin")];
+    let all = kinds
+        .iter()
+        .flat_map(|kind| variants.iter().flat_map(|variant| names(variant, *kind)));
+    let all: Vec<_> = all.collect();
     let there = all.iter().filter(|(name, _)| folder.join(name).exists());
     let there: Vec<_> = there.collect();
     let Some((name, sharded)) = there.first() else {
@@ -210,15 +215,15 @@ fn weights(folder: &Path, variant: Option<&str>, notes: &mut Vec<String>) -> Res
 }
 
 /// File names of a variant as diffusers makes them, with true for an index.
-fn names(variant: &str) -> [(String, bool); 2] {
+fn names(variant: &str, (stem, extension): (&str, &str)) -> [(String, bool); 2] {
     let dotted = if variant.is_empty() {
         String::new()
     } else {
         format!(".{variant}")
     };
     [
-        (format!("model{dotted}.safetensors"), false),
-        (format!("model.safetensors.index{dotted}.json"), true),
+        (format!("{stem}{dotted}.{extension}"), false),
+        (format!("{stem}.{extension}.index{dotted}.json"), true),
     ]
 }
 
@@ -237,12 +242,6 @@ fn absent(folder: &Path, variant: Option<&str>) -> Error {
             files.join(", ")
         );
         return error(ErrorKind::Io, message);
-    }
-    if has(|file| file.starts_with("pytorch_model")) {
-        let message = "only pytorch_model.bin here, which needs the feature `pickle`, not available \
-                       in this version";
-        return error(ErrorKind::Unsupported, message.to_owned())
-            .hint("download model.safetensors");
     }
     if has(|file| {
         file.starts_with("flax_model")

@@ -11,21 +11,31 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::sniff::MAX_HEADER;
+use super::stored::{Form, Stored};
 use crate::error::{Error, ErrorKind, Result};
 
-/// One tensor as the header announces it, with its place in the file.
+/// One tensor as a file announces it, with its place in the file.
 #[derive(Clone, Debug)]
 pub(crate) struct Announced {
     pub(crate) name: String,
-    pub(crate) dtype: Dtype,
+    pub(crate) stored: Stored,
     pub(crate) shape: Vec<usize>,
     /// Bytes from the start of the file.
     pub(crate) start: u64,
+    /// What all values take, row by row.
     pub(crate) n_bytes: u64,
+    pub(crate) form: Form,
 }
 
+/// The strings that a header keeps beside its tensors.
+pub(crate) type Metadata = BTreeMap<String, String>;
+
 /// Reads and checks the header; of the data nothing is read.
-pub(crate) fn read(file: &mut File, length: u64, path: &Path) -> Result<Vec<Announced>> {
+pub(crate) fn read(
+    file: &mut File,
+    length: u64,
+    path: &Path,
+) -> Result<(Vec<Announced>, Metadata)> {
     let io = |error| Error::io(path, error);
     let mut size = [0; 8];
     file.seek(SeekFrom::Start(0)).map_err(io)?;
@@ -41,12 +51,14 @@ pub(crate) fn read(file: &mut File, length: u64, path: &Path) -> Result<Vec<Anno
             .because(error)
             .at_path(path)
     })?;
-    let header: Header = serde_json::from_str(text).map_err(|error| {
+    let mut header: Header = serde_json::from_str(text).map_err(|error| {
         broken(format!("the header cannot be read: {error}"))
             .because(error)
             .at_path(path)
     })?;
-    place(header, 8 + size, length).map_err(|error| error.at_path(path))
+    let metadata = std::mem::take(&mut header.metadata);
+    let tensors = place(header, 8 + size, length).map_err(|error| error.at_path(path))?;
+    Ok((tensors, metadata))
 }
 
 /// Checks that the tensors fill the data exactly, and turns offsets into places in the file.
@@ -77,10 +89,11 @@ fn place(header: Header, data: u64, length: u64) -> Result<Vec<Announced>> {
         };
         announced.push(Announced {
             name,
-            dtype: tensor.dtype,
+            stored: tensor.dtype.into(),
             shape,
             start,
             n_bytes: stop - end,
+            form: Form::Dense,
         });
         end = stop;
     }
@@ -133,6 +146,7 @@ fn truncated(expected: u64, found: u64, what: &str) -> Error {
 /// A header's JSON: an object of tensors, in file order, names unique.
 struct Header {
     tensors: Vec<(String, Tensor)>,
+    metadata: Metadata,
 }
 
 #[derive(Deserialize)]
@@ -158,12 +172,11 @@ impl<'de> Visitor<'de> for HeaderVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
-        let mut tensors = BTreeMap::new();
+        let (mut tensors, mut metadata) = (BTreeMap::new(), Metadata::new());
         while let Some(name) = map.next_key::<String>()? {
             let named = |error: A::Error| A::Error::custom(format!("`{name}`: {error}"));
             if name == "__metadata__" {
-                map.next_value::<BTreeMap<String, String>>()
-                    .map_err(named)?;
+                metadata = map.next_value().map_err(named)?;
                 continue;
             }
             let tensor = map.next_value::<Tensor>().map_err(named)?;
@@ -174,6 +187,7 @@ impl<'de> Visitor<'de> for HeaderVisitor {
         }
         Ok(Header {
             tensors: tensors.into_iter().collect(),
+            metadata,
         })
     }
 }

@@ -1,11 +1,24 @@
 //! BYTES → NAMED TENSORS. What a file is, where its tensors lie, and the values at one place of it.
 
 pub(crate) mod archive;
+pub(crate) mod blocks;
 pub(crate) mod decode;
 pub(crate) mod file;
 pub(crate) mod folder;
+#[cfg(feature = "gguf")]
+pub(crate) mod gguf;
+#[cfg(not(feature = "gguf"))]
+#[path = "no_gguf.rs"]
+pub(crate) mod gguf;
 pub(crate) mod header;
+#[cfg(feature = "pickle")]
+pub(crate) mod pickle;
+#[cfg(not(feature = "pickle"))]
+#[path = "no_pickle.rs"]
+pub(crate) mod pickle;
 pub(crate) mod shards;
 pub(crate) mod sniff;
+pub(crate) mod stored;
+mod strided;
 pub(crate) mod vocabulary;
 pub(crate) mod writer;

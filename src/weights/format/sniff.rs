@@ -16,29 +16,59 @@ pub(crate) const MAX_HEADER: u64 = 100_000_000;
 const ZIP_TAIL: u64 = 1 << 20;
 
 /// An old `torch.save` file begins with the pickle of this magic number
-/// (`MAGIC_NUMBER` in torch/serialization.py), protocol 2.
+/// (`MAGIC_NUMBER` in torch/serialization.py).
 const LEGACY_TORCH: &[u8] = &[
-    0x80, 0x02, 0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19, 0x2e,
+    0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19, 0x2e,
 ];
 
 const SAFETENSORS: &str = "give the .safetensors file instead";
 
-/// Ok if the file can only be safetensors; otherwise an error that says what it is.
-pub(crate) fn expect_safetensors(file: &mut File, length: u64, path: &Path) -> Result<()> {
+/// What a file with weights can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// safetensors.
+    Safetensors,
+    /// A zip archive that `torch.save` of version 1.6 or later wrote.
+    TorchZip,
+    /// What `torch.save` wrote before that.
+    TorchLegacy,
+    /// ggml's format.
+    Gguf,
+}
+
+/// What the file is; an error says what it is if it holds no weights.
+pub(crate) fn kind(file: &mut File, length: u64, path: &Path) -> Result<Kind> {
     let mut first = Vec::new();
     file.seek(SeekFrom::Start(0))
         .map_err(|error| Error::io(path, error))?;
     file.take(LOOKED_AT)
         .read_to_end(&mut first)
         .map_err(|error| Error::io(path, error))?;
-    let known = refusal(&first).or_else(|| zip(&first, file, length));
-    let refused = known.or_else(|| not_safetensors(&first, length));
-    refused.map_or(Ok(()), |error| Err(error.at_path(path)))
+    if let Some(error) = refusal(&first) {
+        return Err(error.at_path(path));
+    }
+    if first.starts_with(b"GGUF") {
+        return Ok(Kind::Gguf);
+    }
+    if is_legacy(&first) {
+        return Ok(Kind::TorchLegacy);
+    }
+    if first.starts_with(b"PK\x03\x04") {
+        return zip(&first, file, length).map_err(|error| error.at_path(path));
+    }
+    match not_safetensors(&first, length) {
+        Some(error) => Err(error.at_path(path)),
+        None => Ok(Kind::Safetensors),
+    }
+}
+
+/// True if the file begins with a pickle of the magic number; newer protocols put a frame before.
+fn is_legacy(first: &[u8]) -> bool {
+    matches!(first, [0x80, 2..=5, ..]) && holds(&first[..first.len().min(32)], LEGACY_TORCH)
 }
 
 /// Everything whose first bytes say what it is.
 fn refusal(first: &[u8]) -> Option<Error> {
-    let starts = |magic: &[u8]| first.starts_with(magic);
     if first.is_empty() {
         return Some(broken("the file is empty", "download it again"));
     }
@@ -48,19 +78,13 @@ fn refusal(first: &[u8]) -> Option<Error> {
             "download it again",
         ));
     }
-    if starts(b"GGUF") {
-        let message = "this is a GGUF file, which needs the feature `gguf`, not available in \
-                       this version";
+    if matches!(first, [0x80, 2..=5, ..]) && !is_legacy(first) {
+        let message = "this is a plain Python pickle, which torch.save did not write";
         return Some(Error::new(ErrorKind::Unsupported, message).hint(SAFETENSORS));
     }
-    if starts(LEGACY_TORCH) {
-        return Some(pickle("a PyTorch file of before version 1.6"));
-    }
-    if matches!(first, [0x80, 2..=5, ..]) {
-        return Some(pickle("a plain Python pickle"));
-    }
     if first.get(257..262) == Some(b"ustar") {
-        return Some(pickle("a tar file, as very old PyTorch wrote"));
+        let message = "this is a tar file, as very old PyTorch wrote, which is not supported";
+        return Some(Error::new(ErrorKind::Unsupported, message).hint(SAFETENSORS));
     }
     text(first).or_else(|| foreign(first))
 }
@@ -113,11 +137,8 @@ pub(crate) fn is_picture(first: &[u8]) -> bool {
     first.starts_with(b"\x89PNG") || first.starts_with(b"\xff\xd8\xff") || webp
 }
 
-/// A zip file is what the names of its entries say: `PyTorch`'s, `TorchScript`'s, `NumPy`'s, other.
-fn zip(first: &[u8], file: &mut File, length: u64) -> Option<Error> {
-    if !first.starts_with(b"PK\x03\x04") {
-        return None;
-    }
+/// A zip file is what the names of its entries say: `PyTorch`'s, `NumPy`'s, other.
+fn zip(first: &[u8], file: &mut File, length: u64) -> Result<Kind> {
     let mut tail = Vec::new();
     let start = length.saturating_sub(ZIP_TAIL);
     // A file that cannot be read to its end is still a zip file by its first bytes.
@@ -125,13 +146,10 @@ fn zip(first: &[u8], file: &mut File, length: u64) -> Option<Error> {
         let _ = file.take(ZIP_TAIL).read_to_end(&mut tail);
     }
     let named = |name: &[u8]| holds(first, name) || holds(&tail, name);
-    Some(if named(b"constants.pkl") || named(b"/code/") {
-        let message = "this is a TorchScript archive, which is not supported";
-        let hint = "use model.safetensors of openai/clip-vit-large-patch14, or of your model";
-        Error::new(ErrorKind::Unsupported, message).hint(hint)
-    } else if named(b"data.pkl") {
-        pickle("a PyTorch file (a zip archive with a pickle)")
-    } else if named(b".npy") {
+    if named(b"data.pkl") {
+        return Ok(Kind::TorchZip);
+    }
+    Err(if named(b".npy") {
         broken("this is a NumPy .npz archive, not weights", SAFETENSORS)
     } else if named(b".onnx") {
         broken(
@@ -158,7 +176,10 @@ fn not_safetensors(first: &[u8], length: u64) -> Option<Error> {
         } else {
             "no known weight format begins like this".to_owned()
         };
-        return Some(broken(&message, "safetensors files can be read"));
+        return Some(broken(
+            &message,
+            "safetensors, PyTorch and GGUF files can be read",
+        ));
     }
     None
 }
@@ -167,11 +188,15 @@ fn broken(message: &str, hint: &str) -> Error {
     Error::new(ErrorKind::FileFormat, message).hint(hint)
 }
 
-fn pickle(what: &str) -> Error {
-    let message = format!(
-        "this is {what}; pickles need the feature `pickle`, which is not available in this version"
-    );
-    Error::new(ErrorKind::Unsupported, message).hint(SAFETENSORS)
+/// This build lacks a reader.
+#[cfg_attr(
+    all(feature = "pickle", feature = "gguf"),
+    expect(dead_code, reason = "nothing is missing from this build")
+)]
+pub(crate) fn not_built(what: &str, feature: &str) -> Error {
+    let message = format!("this is {what}, which this build cannot read");
+    let hint = format!("build with the feature `{feature}`, or give the .safetensors file");
+    Error::new(ErrorKind::Unsupported, message).hint(hint)
 }
 
 fn holds(bytes: &[u8], part: &[u8]) -> bool {

@@ -40,7 +40,11 @@ pub(crate) fn decide(archive: &Archive, towers: &[Tower]) -> Result<Decision> {
             .map(|(_, tower)| *tower)
     };
     let sgm = [at(Slot::Sgm(0)), at(Slot::Sgm(1))];
-    let decision = match (at(Slot::Ldm), sgm) {
+    let (ldm_tower, sgm) = match (at(Slot::SecondLdm), sgm) {
+        (Some(second), [None, None]) => (None, [at(Slot::Ldm), Some(second)]),
+        (_, sgm) => (at(Slot::Ldm), sgm),
+    };
+    let decision = match (ldm_tower, sgm) {
         (Some(_), [Some(_), _] | [_, Some(_)]) => Err(mismatch(
             "the file holds both `cond_stage_model.` and `conditioner.embedders.` encoders",
         )),

@@ -58,12 +58,15 @@ fn is_embedding(archive: &Archive) -> bool {
             .is_some_and(|width| WIDTHS.contains(width));
         !name.contains('.') && entry.shape.len() <= 2 && width
     });
-    let named = has("emb_params") || has("string_to_param") || (has("clip_l") && has("clip_g"));
+    let named = has("emb_params")
+        || has("string_to_param")
+        || archive.has_below("string_to_param.")
+        || (has("clip_l") && has("clip_g"));
     few && (named || vectors)
 }
 
 /// Beginnings of names, and what a file with such a name is; the first hit counts.
-const PREFIXES: [(&str, &str); 31] = [
+const PREFIXES: [(&str, &str); 33] = [
     (
         "model.diffusion_model.joint_blocks.",
         "a Stable Diffusion 3 checkpoint",
@@ -84,6 +87,8 @@ const PREFIXES: [(&str, &str); 31] = [
     ),
     ("encoder.block.0.layer.0.SelfAttention.", "a T5 encoder"),
     ("shared.weight", "a T5 encoder"),
+    ("enc.blk.0.", "a T5 encoder in llama.cpp's names"),
+    ("blk.0.", "a language model in llama.cpp's names"),
     (
         "model.layers.0.",
         "a language model used as an encoder (Qwen, Llama, Gemma, Mistral)",

@@ -30,6 +30,15 @@ pub(crate) const NAMING: Naming = Naming {
         ("fc2.weight", "mlp.fc2.weight", Part::Whole),
         ("fc2.bias", "mlp.fc2.bias", Part::Whole),
     ],
+    // stable-diffusion.cpp's, where it renamed `open_clip`'s tensors.
+    fused: &[
+        ("q.weight", "self_attn.in_proj.weight", Part::Third(0)),
+        ("q.bias", "self_attn.in_proj.bias", Part::Third(0)),
+        ("k.weight", "self_attn.in_proj.weight", Part::Third(1)),
+        ("k.bias", "self_attn.in_proj.bias", Part::Third(1)),
+        ("v.weight", "self_attn.in_proj.weight", Part::Third(2)),
+        ("v.bias", "self_attn.in_proj.bias", Part::Third(2)),
+    ],
     territory: &["embeddings.", "encoder.", "final_layer_norm."],
 };
 

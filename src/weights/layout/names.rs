@@ -117,6 +117,8 @@ pub(crate) struct Naming {
     pub(crate) layers: &'static str,
     /// Tensors of a layer: canonical, file, which part.
     pub(crate) layer: &'static [(&'static str, &'static str, Part)],
+    /// Another spelling of some of them, for query, key and value in one.
+    pub(crate) fused: &'static [(&'static str, &'static str, Part)],
     /// First words below the root that belong to the tower when the root is empty.
     pub(crate) territory: &'static [&'static str],
 }
@@ -130,6 +132,14 @@ impl Naming {
         }
         let (_, file) = self.outer.iter().find(|(name, _)| *name == canonical)?;
         Some(((*file).to_owned(), Part::Whole))
+    }
+
+    /// Where a query, key or value is if the three are one tensor in a style that usually splits
+    /// them.
+    pub(crate) fn fused_name(&self, canonical: &str) -> Option<(String, Part)> {
+        let (layer, rest) = split_numbered(canonical, LAYERS)?;
+        let (_, file, part) = self.fused.iter().find(|(name, ..)| *name == rest)?;
+        Some((format!("{}{layer}.{file}", self.layers), *part))
     }
 
     #[cfg_attr(

@@ -30,6 +30,7 @@ pub(crate) const NAMING: Naming = Naming {
         ("fc2.weight", "mlp.c_proj.weight", Part::Whole),
         ("fc2.bias", "mlp.c_proj.bias", Part::Whole),
     ],
+    fused: &[],
     territory: &["token_embedding.", "transformer.", "ln_final."],
 };
 

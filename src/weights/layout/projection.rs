@@ -68,7 +68,7 @@ pub(crate) fn candidates(style: Style, root: &str) -> Vec<(String, bool)> {
 
 /// Both spellings at once: one should be the transpose of the other.
 fn compare(tower: &mut Tower, archive: &Archive, linear: &Entry, bare: &Entry) -> Result<()> {
-    let numbers = |entry: &Entry| decode::numbers(&archive.read_all(entry)?, entry.dtype);
+    let numbers = |entry: &Entry| decode::numbers(&archive.read_all(entry)?, entry.stored);
     let same = match (&linear.shape[..], &bare.shape[..]) {
         ([rows, columns], [bare_rows, bare_columns])
             if rows == bare_columns && columns == bare_rows =>
@@ -97,16 +97,16 @@ fn compare(tower: &mut Tower, archive: &Archive, linear: &Entry, bare: &Entry) -
 /// True if all values are equal. Of an ordinary projection only one row is read.
 fn is_constant(archive: &Archive, entry: &Entry) -> Result<bool> {
     let n_rows = entry.shape.first().copied().unwrap_or(0) as u64;
-    if !decode::is_weight(entry.dtype) || n_rows == 0 {
+    if !entry.stored.is_weight() || n_rows == 0 {
         return Ok(false);
     }
     let row = archive.read(entry, 0..entry.n_bytes / n_rows)?;
-    let constant = |bytes: &[u8]| {
-        let mut values = bytes.chunks_exact((entry.dtype.bitsize() / 8).max(1));
-        let first = values.next();
-        values.all(|value| Some(value) == first)
+    let constant = |bytes: &[u8]| -> Result<bool> {
+        let values = decode::numbers(bytes, entry.stored)?;
+        let first = values.first().map(|value| value.to_bits());
+        Ok(values.iter().all(|value| Some(value.to_bits()) == first))
     };
-    Ok(constant(&row) && constant(&archive.read_all(entry)?))
+    Ok(constant(&row)? && constant(&archive.read_all(entry)?)?)
 }
 
 #[cfg(test)]

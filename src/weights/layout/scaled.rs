@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::Tower;
 use crate::error::{Error, ErrorKind, Result};
 use crate::weights::format::archive::{Archive, Entry};
-use crate::weights::format::decode;
+use crate::weights::format::stored::Stored;
 
 /// The file-level mark of ComfyUI's scaled files.
 const MARK: &str = "scaled_fp8";
@@ -45,10 +45,10 @@ pub(super) fn add(tower: &mut Tower, archive: &Archive) -> Result<()> {
                     }
                 }
             }
-        } else if needed && decode::is_fp8(entry.dtype) {
+        } else if needed && entry.stored.is_fp8() {
             let text = format!(
                 "{} with a `{MARK}` mark in the file, but its scale is missing",
-                entry.dtype
+                entry.stored
             );
             tower.problem(ErrorKind::MissingTensor, entry.file_name, text);
         }
@@ -81,17 +81,17 @@ fn is_marked(archive: &Archive, root: &str) -> bool {
 
 /// What is wrong with a scale, by the header alone.
 fn fault(weight: &Entry, scale: &Entry) -> Option<String> {
-    if !decode::is_fp8(weight.dtype) {
+    if !weight.stored.is_fp8() {
         return Some(format!(
             "a scale for a weight of type {}, which needs none",
-            weight.dtype
+            weight.stored
         ));
     }
     if !matches!(
-        scale.dtype,
-        Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F64
+        scale.stored,
+        Stored::Plain(Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F64)
     ) {
-        return Some(format!("a scale of type {}", scale.dtype));
+        return Some(format!("a scale of type {}", scale.stored));
     }
     let rows = weight.shape.first().copied().unwrap_or(1);
     let right = matches!(&scale.shape[..], [] | [1] | [1, 1])

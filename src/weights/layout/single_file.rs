@@ -45,7 +45,7 @@ pub enum Layout {
     ComfyPrefixed,
     /// `text_encoders.clip_l.…` and the like, in files that hold everything.
     AllInOne,
-    /// stable-diffusion.cpp's prefixes `te.`, `te1.`, `te2.`
+    /// stable-diffusion.cpp's prefixes `te.`, `te1.`, `te2.`, `cond_stage_model.1.`
     SdCpp,
     /// One encoder in `open_clip`'s names, without an image encoder.
     OpenClipText,
@@ -94,6 +94,7 @@ impl Layout {
     pub(crate) fn of(archive: &Archive, found: &Found) -> Layout {
         match Slot::of(&found.root) {
             Slot::Ldm => ldm(found),
+            Slot::SecondLdm => Layout::SdCpp,
             Slot::Sgm(number) => sgm(archive, found, number),
             Slot::Free => by_prefix(archive, found),
         }
@@ -111,6 +112,8 @@ impl std::fmt::Display for Layout {
 pub(crate) enum Slot {
     /// `cond_stage_model.`: the only text encoder of an LDM checkpoint.
     Ldm,
+    /// `cond_stage_model.1.`: the second one of a checkpoint that stable-diffusion.cpp renamed.
+    SecondLdm,
     /// `conditioner.embedders.N.`: one of several of an SGM checkpoint.
     Sgm(usize),
     /// Anything else: the prefix says nothing of a family.
@@ -120,6 +123,9 @@ pub(crate) enum Slot {
 impl Slot {
     /// By the root's first words.
     pub(crate) fn of(root: &str) -> Slot {
+        if root.starts_with("cond_stage_model.1.") {
+            return Slot::SecondLdm;
+        }
         if root.starts_with("cond_stage_model.") {
             return Slot::Ldm;
         }

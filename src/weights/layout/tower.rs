@@ -7,7 +7,6 @@ use super::names::{PROJECTION, Part};
 use super::{Layout, projection, scaled};
 use crate::error::{Error, ErrorKind, Result};
 use crate::weights::format::archive::{Archive, Entry};
-use crate::weights::format::decode;
 
 /// How to make one canonical tensor.
 #[derive(Clone, Debug)]
@@ -77,8 +76,14 @@ impl Tower {
             return;
         };
         let name = format!("{}{below}", self.found.root);
-        match archive.entries.get(&name) {
-            Some(entry) => self.place(canonical, &name, entry, part, false),
+        if let Some(entry) = archive.entries.get(&name) {
+            return self.place(canonical, &name, entry, part, false);
+        }
+        let fused = style.fused_name(canonical);
+        let fused = fused.map(|(below, part)| (format!("{}{below}", self.found.root), part));
+        let fused = fused.and_then(|(name, part)| Some((archive.entries.get(&name)?, name, part)));
+        match fused {
+            Some((entry, name, part)) => self.place(canonical, &name, entry, part, false),
             None => self.problem(ErrorKind::MissingTensor, name, "missing".to_owned()),
         }
     }
@@ -96,8 +101,8 @@ impl Tower {
             return;
         };
         self.used.insert(name.to_owned());
-        if !decode::is_weight(entry.dtype) {
-            let text = format!("type {} cannot hold weights", entry.dtype);
+        if !entry.stored.is_weight() {
+            let text = format!("type {} cannot hold weights", entry.stored);
             return self.problem(ErrorKind::TensorValue, entry.file_name.clone(), text);
         }
         let mut stored = shape.clone();

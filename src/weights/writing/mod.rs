@@ -53,18 +53,17 @@ pub type WriteProgress<'a> = &'a mut dyn FnMut(&Path, usize, usize);
 
 /// How text encoders are to be written.
 ///
-/// ```
+/// ```no_run
+/// use sd_conditioner::candle_core::DType;
 /// use sd_conditioner::weights::{Arrangement, Checkpoint, Conversion};
-/// # fn convert(folder: &std::path::Path) -> sd_conditioner::Result<()> {
+///
 /// let checkpoint = Checkpoint::open("model.safetensors".as_ref())?;
-/// let report = Conversion::to(Arrangement::Diffusers)
-///     .dtype(sd_conditioner::candle_core::DType::F16)
-///     .write(&checkpoint, folder, &mut |_, _, _| ())?;
+/// let conversion = Conversion::to(Arrangement::Diffusers).dtype(DType::F16);
+/// let report = conversion.write(&checkpoint, "model-diffusers".as_ref(), &mut |_, _, _| ())?;
 /// for note in report.notes {
 ///     eprintln!("{note}");
 /// }
-/// # Ok(())
-/// # }
+/// # Ok::<(), sd_conditioner::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Conversion {

@@ -1,0 +1,74 @@
+//! CONDITIONER + LORAS → CONDITIONER. Always from the encoders as they were loaded, so that taking
+//! a LoRA away or giving it another strength leaves nothing behind.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::weights::{EncoderId, FittedLora, LoraBase, LoraReport, WeightedLora, changed_by_loras};
+
+use super::{Conditioner, Inner, Part};
+
+impl Conditioner {
+    /// The same encoders with these `LoRA`s, in this order; the ones that this handle already has
+    /// are dropped. Tensors that no LoRA touches are shared, and this handle stays as it is.
+    ///
+    /// Every changed tensor is computed in f32 from the loaded one and rounded once to
+    /// [`Builder::dtype`](super::Builder::dtype): `with_loras(&[])` gives back the loaded encoders,
+    /// and any other list what a fresh load with that list would give, bit for bit. Kinds that
+    /// multiply (`DoRA`, OFT, (IA)³, `GLoRA`) see the weights as the ones before have left them, as
+    /// in `ComfyUI` (`calculate_weight` in `comfy/lora.py`). A strength of 0 leaves an encoder alone.
+    ///
+    /// An error names the file and the module: half a pair of matrices, a shape that does not fit,
+    /// values that are not finite, an unsupported kind; or a LoRA of another family
+    /// ([`WeightedLora::for_any_family`]). Modules without a place are no error: see
+    /// [`lora_reports`](Self::lora_reports).
+    pub fn with_loras(&self, loras: &[WeightedLora]) -> Result<Conditioner> {
+        let base = self.base();
+        if loras.is_empty() {
+            return Ok(Conditioner { inner: base });
+        }
+        let towers = base.description()?;
+        let fitted = loras.iter().map(|lora| FittedLora::new(lora, &towers));
+        let fitted = fitted.collect::<Result<Vec<FittedLora>>>()?;
+        let parts = base.parts.iter().map(|part| {
+            let id = part.id;
+            let change = &mut |name: &str, tensor: &_| changed_by_loras(&fitted, id, name, tensor);
+            let clip = part.clip.with_changes(change)?;
+            Ok(Part { id, clip })
+        });
+        let parts = parts.collect::<Result<_>>()?;
+        let reports = fitted.iter().map(|one| one.report().clone()).collect();
+        let inner = base.with(loras.to_vec(), parts, reports);
+        Ok(Conditioner {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// What became of each LoRA of this handle, in the order in which they were given.
+    pub fn lora_reports(&self) -> &[LoraReport] {
+        &self.inner.loras
+    }
+
+    /// The encoders as they were loaded.
+    fn base(&self) -> Arc<Inner> {
+        let base = self.inner.base.as_ref().unwrap_or(&self.inner);
+        Arc::clone(base)
+    }
+}
+
+impl Inner {
+    /// Names and shapes of all tensors.
+    fn description(&self) -> Result<LoraBase> {
+        let mut encoders: Vec<(EncoderId, BTreeMap<String, Vec<usize>>)> = Vec::new();
+        for part in &self.parts {
+            let mut shapes = BTreeMap::new();
+            let _same = part.clip.with_changes(&mut |name, tensor| {
+                shapes.insert(name.to_owned(), tensor.dims().to_vec());
+                Ok(None)
+            })?;
+            encoders.push((part.id, shapes));
+        }
+        Ok(LoraBase::new(self.family, encoders.into_iter()))
+    }
+}

@@ -1,0 +1,264 @@
+//! PROMPT → CONDITIONER. The `LoRA`s that a prompt names itself (`<lora:film:0.8>`, `withLora(film)`),
+//! found in a request's folder and put on for that request alone.
+
+use std::sync::{Arc, PoisonError};
+
+use crate::conditioning::Conditioning;
+use crate::error::Result;
+use crate::prompt::compel;
+use crate::prompt::networks::{self, ExtraNetwork};
+use crate::prompt::{Dialect, Note, NoteKind};
+use crate::weights::{LoraFolder, LoraReport, WeightedLora};
+
+use super::prepare::Prepared;
+use super::{Conditioner, Embeddings, Inner, Part, Request, compose};
+
+/// A LoRA that a prompt asks for.
+struct Named {
+    /// How it was asked for.
+    written: String,
+    name: String,
+    /// `None` where what is written is no number, at which the tool fails.
+    strength: Option<f64>,
+    note_at: std::ops::Range<usize>,
+}
+
+/// The encoders of the last prompt that named some; kept because the next one mostly names the same.
+#[derive(Debug)]
+pub(super) struct Kept {
+    key: String,
+    parts: Vec<Part>,
+    reports: Vec<LoraReport>,
+}
+
+/// A conditioner for one prompt, and the embeddings that its `LoRA`s bring.
+pub(super) struct Prompted {
+    text: Conditioner,
+    embeddings: Option<Embeddings>,
+    /// Equal for prompts that name the same.
+    key: String,
+}
+
+impl Conditioner {
+    /// This conditioner with the `LoRA`s that a request's prompt names, if the request has a folder
+    /// of them ([`Request::loras`]); behind those that it has already. `encode` and its like do this
+    /// by themselves; here their reports can be read. A negative prompt names none.
+    pub fn for_prompt(&self, request: &Request<'_>) -> Result<Conditioner> {
+        Ok(self.prompted(request)?.text)
+    }
+
+    /// The same with the embeddings that come along.
+    pub(super) fn prompted(&self, request: &Request<'_>) -> Result<Prompted> {
+        let named = found(request)?;
+        let mut prompted = Prompted {
+            text: self.clone(),
+            embeddings: None,
+            key: String::new(),
+        };
+        if named.is_empty() {
+            return Ok(prompted);
+        }
+        prompted.key = named.iter().map(WeightedLora::identity).collect();
+        prompted.text = self.wearing(&prompted.key, &named)?;
+        let mut embeddings = request.embeddings_given().cloned().unwrap_or_default();
+        let before = embeddings.names().len();
+        for lora in &named {
+            embeddings = embeddings.with_lora(lora.lora())?;
+        }
+        prompted.embeddings = (embeddings.names().len() > before).then_some(embeddings);
+        Ok(prompted)
+    }
+
+    /// These `LoRA`s on top of the handle's own; taken from the last call where they are the same.
+    fn wearing(&self, key: &str, named: &[WeightedLora]) -> Result<Conditioner> {
+        let mut kept = self
+            .inner
+            .kept
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let all = || [&self.inner.worn, named].concat();
+        if let Some(last) = kept.as_ref().filter(|last| last.key == key) {
+            return Ok(Conditioner {
+                inner: Arc::new(
+                    self.inner
+                        .with(all(), last.parts.clone(), last.reports.clone()),
+                ),
+            });
+        }
+        let text = self.with_loras(&all())?;
+        *kept = Some(Kept {
+            key: key.to_owned(),
+            parts: text.inner.parts.clone(),
+            reports: text.inner.loras.clone(),
+        });
+        Ok(text)
+    }
+
+    /// Encodes requests, those that name the same `LoRA`s together.
+    pub(super) fn encode_grouped(&self, requests: &[Request<'_>]) -> Result<Vec<Conditioning>> {
+        if requests
+            .iter()
+            .all(|request| request.lora_folder().is_none())
+        {
+            return self.encode_worn(requests);
+        }
+        let mut groups: Vec<(Prompted, Vec<usize>)> = Vec::new();
+        for (place, request) in requests.iter().enumerate() {
+            let prompted = self.prompted(request)?;
+            match groups
+                .iter_mut()
+                .find(|(other, _)| other.key == prompted.key)
+            {
+                Some((_, places)) => places.push(place),
+                None => groups.push((prompted, vec![place])),
+            }
+        }
+        let mut all: Vec<Option<Conditioning>> = vec![None; requests.len()];
+        for (prompted, places) in &groups {
+            let of_group = places
+                .iter()
+                .map(|place| prompted.dressed(&requests[*place]));
+            let encoded = prompted.text.encode_worn(&of_group.collect::<Vec<_>>())?;
+            for (place, conditioning) in places.iter().zip(encoded) {
+                all[*place] = Some(conditioning);
+            }
+        }
+        let all = all
+            .into_iter()
+            .map(|one| one.ok_or_else(compose::incomplete));
+        all.collect()
+    }
+}
+
+impl Prompted {
+    /// The conditioner.
+    pub(super) fn text(&self) -> &Conditioner {
+        &self.text
+    }
+
+    /// A request with the embeddings that come along.
+    pub(super) fn dressed<'b>(&'b self, request: &Request<'b>) -> Request<'b> {
+        match &self.embeddings {
+            Some(embeddings) => request.clone().embeddings(embeddings),
+            None => request.clone(),
+        }
+    }
+}
+
+impl Inner {
+    /// The same settings with other encoders, made from the same loaded ones.
+    pub(super) fn with(
+        self: &Arc<Inner>,
+        worn: Vec<WeightedLora>,
+        parts: Vec<Part>,
+        reports: Vec<LoraReport>,
+    ) -> Inner {
+        let base = self.base.as_ref().unwrap_or(self);
+        let identities: String = worn.iter().map(WeightedLora::identity).collect();
+        Inner {
+            parts,
+            report: base.report.clone(),
+            fingerprint: format!("{}{identities}", base.fingerprint),
+            device: base.device.clone(),
+            loras: reports,
+            worn,
+            base: Some(Arc::clone(base)),
+            kept: std::sync::Mutex::default(),
+            family: base.family,
+            dtype: base.dtype,
+            output: base.output,
+        }
+    }
+}
+
+/// The `LoRA`s that a request's prompt names and its folder has.
+fn found(request: &Request<'_>) -> Result<Vec<WeightedLora>> {
+    let Some(folder) = request.lora_folder().filter(|_| !request.is_negative()) else {
+        return Ok(Vec::new());
+    };
+    let mut all = Vec::new();
+    for Named { name, strength, .. } in named(request) {
+        let Some(strength) = strength else { continue };
+        all.extend(folder.get(&name)?.map(|lora| lora.at(strength)));
+    }
+    Ok(all)
+}
+
+/// What is written in the first text.
+fn named(request: &Request<'_>) -> Vec<Named> {
+    let (text, rules) = (request.text_for(0), request.rules());
+    if rules.clean_prompt {
+        let prepared = Prepared::of(text, rules, false);
+        return prepared.networks.iter().filter_map(of_network).collect();
+    }
+    if rules.dialect != Dialect::Compel {
+        return Vec::new();
+    }
+    let of_compel = |lora: compel::Lora| Named {
+        written: "withLora(…)".to_owned(),
+        name: lora.name,
+        strength: Some(lora.weight),
+        note_at: lora.span,
+    };
+    compel::parse(text)
+        .0
+        .loras
+        .into_iter()
+        .map(of_compel)
+        .collect()
+}
+
+/// `<lora:name:strength>`, `<lora:name:te=0.5>`; the second number is the U-Net's (`activate` in
+/// AUTOMATIC1111's `extensions-builtin/Lora/extra_networks_lora.py`). `lyco` is another word for it.
+fn of_network(network: &ExtraNetwork) -> Option<Named> {
+    if !matches!(network.kind.as_str(), "lora" | "lyco") {
+        return None;
+    }
+    let mut positional = network.positional();
+    let name = positional.next()?.to_owned();
+    let written = network.named("te").or_else(|| positional.next());
+    Some(Named {
+        written: format!("<{}:…>", network.kind),
+        name,
+        strength: written.map_or(Some(1.0), networks::number),
+        note_at: network.span.clone(),
+    })
+}
+
+/// What a person should know of the `LoRA`s that a prompt names.
+pub(super) fn notes(request: &Request<'_>) -> Vec<Note> {
+    let each = named(request).into_iter().filter_map(|named| {
+        let (kind, message) = wrong(&named, request.lora_folder())?;
+        Some(Note {
+            kind,
+            span: named.note_at,
+            message,
+        })
+    });
+    if request.is_negative() {
+        return Vec::new();
+    }
+    each.collect()
+}
+
+fn wrong(named: &Named, folder: Option<&LoraFolder>) -> Option<(NoteKind, String)> {
+    let name = &named.name;
+    let Some(folder) = folder else {
+        let written = &named.written;
+        let message =
+            format!("{written} is taken out of the text; load it into the model yourself");
+        return Some((NoteKind::Quirk, message));
+    };
+    if named.strength.is_none() {
+        let message = format!("the strength of the LoRA {name:?} is no number; it is left out");
+        return Some((NoteKind::ReferenceError, message));
+    }
+    match folder.get(name) {
+        Ok(Some(_)) => None,
+        Ok(None) => {
+            let message = format!("no LoRA {name:?} in {}", folder.path().display());
+            Some((NoteKind::UnknownLora, message))
+        }
+        Err(error) => Some((NoteKind::UnknownLora, error.to_string())),
+    }
+}
