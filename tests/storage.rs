@@ -1,12 +1,14 @@
 //! Conditionings written for other programs, and read back.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 
 use sd_conditioner::candle_core::{DType, Device, Tensor};
+use sd_conditioner::conditioning::{Area, ConditioningList, Mask, MaskArea, Sizes};
 use sd_conditioner::storage::diffusers::Saved;
-use sd_conditioner::storage::{diffusers, kohya};
+use sd_conditioner::storage::{comfyui, diffusers, kohya};
 use sd_conditioner::weights::SyntheticSize;
 use sd_conditioner::{Conditioner, Conditioning, ErrorKind, Family, Guidance, Profile, Request};
 
@@ -156,6 +158,135 @@ fn kohya_has_no_place_for_other_families_and_types() {
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     let error = kohya::save(&path, &guidance.stacked().unwrap(), DType::F32).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Mismatch);
+    assert!(!path.exists());
+}
+
+/// Everything an entry can have, on two entries.
+fn entries() -> ConditioningList {
+    let guidance = pair(Family::Sdxl, "a forest", "a lake, waves");
+    let plane: Vec<f32> = (0..12_u8).map(|place| f32::from(place) / 12.0).collect();
+    let mask = Mask::new(&Tensor::from_vec(plane, (1, 3, 4), &Device::Cpu).unwrap()).unwrap();
+    let sizes = Sizes {
+        width: Some(1216),
+        height: Some(832),
+        crop_w: Some(0),
+        aesthetic_score: Some(6.5),
+        ..Sizes::default()
+    };
+    let first = ConditioningList::from(guidance.positive().clone())
+        .with_area(Area::of_pixels(256, 512, 64, 8), 0.75)
+        .unwrap()
+        .with_range(0.25, 1.0)
+        .unwrap()
+        .with_sizes(sizes);
+    let share = Area::Share {
+        height: 0.5,
+        width: 1.0,
+        y: 0.5,
+        x: 0.0,
+    };
+    let second = ConditioningList::from(guidance.negative().clone())
+        .with_area(share, 1.0)
+        .unwrap()
+        .with_mask(&mask, 0.5, MaskArea::Bounds)
+        .unwrap();
+    first.combine(&second)
+}
+
+#[test]
+fn entries_come_back_with_all_they_had() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("both.conditioning");
+    let list = entries();
+    comfyui::save(&path, &list, DType::F32).unwrap();
+    let read = comfyui::load(&path).unwrap();
+    assert!(read.notes.is_empty(), "{:?}", read.notes);
+    assert_eq!(read.entries.len(), 2);
+    for (ours, theirs) in read.entries.entries().iter().zip(list.entries()) {
+        check_equal(ours.conditioning(), theirs.conditioning());
+        assert_eq!(ours.sizes(), theirs.sizes());
+        assert_eq!(ours.area(), theirs.area());
+        assert_eq!(ours.strength(), theirs.strength());
+        assert_eq!(ours.mask_strength(), theirs.mask_strength());
+        assert_eq!(ours.mask_area(), theirs.mask_area());
+        assert_eq!(ours.range(), theirs.range());
+        assert_eq!(ours.mask().is_some(), theirs.mask().is_some());
+        if let Some((ours, theirs)) = ours.mask().zip(theirs.mask()) {
+            assert_close("mask", ours.tensor(), theirs.tensor(), 0.0);
+        }
+    }
+}
+
+/// Metadata and tensors exactly as the layout is described, with an attribute that has no place here.
+#[test]
+fn files_of_custom_nodes_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("theirs.conditioning");
+    let schema = r#"[[{"__tensor__": 0}, {"pooled_output": {"__tensor__": 1}, "area": {"__tuple__":
+        ["percentage", 0.5, 1.0, 0.0, 0.25]}, "strength": 1, "guidance": 3.5, "mask": null}]]"#;
+    let write = |schema: &str, version: &str| {
+        let metadata = HashMap::from([
+            (
+                "conditioning_format_version_0".to_owned(),
+                version.to_owned(),
+            ),
+            ("conditioning_schema".to_owned(), schema.to_owned()),
+        ]);
+        let tensor = |dims: &[usize]| Tensor::ones(dims, DType::F16, &Device::Cpu).unwrap();
+        let tensors = [
+            ("tensor_0", tensor(&[1, 77, 768])),
+            ("tensor_1", tensor(&[1, 768])),
+        ];
+        safetensors::serialize_to_file(tensors, Some(metadata), &path).unwrap();
+        comfyui::load(&path)
+    };
+    let read = write(schema, "1").unwrap();
+    assert_eq!(read.notes, ["entry 0: `guidance` was left out"]);
+    let entry = &read.entries.entries()[0];
+    assert_eq!(entry.conditioning().family(), Family::Sd1);
+    assert_eq!(entry.conditioning().context().dtype(), DType::F16);
+    assert_eq!(entry.strength(), Some(1.0));
+    assert!(matches!(entry.area(), Some(Area::Share { x, .. }) if x.total_cmp(&0.25).is_eq()));
+    for (schema, version, kind) in [
+        (schema, "2", ErrorKind::Unsupported),
+        ("{}", "1", ErrorKind::FileFormat),
+        ("[[1, {}]]", "1", ErrorKind::FileFormat),
+        ("[[", "1", ErrorKind::FileFormat),
+        (
+            r#"[[{"__tensor__": 7}, {}]]"#,
+            "1",
+            ErrorKind::MissingTensor,
+        ),
+        (
+            r#"[[{"__tensor__": 0}, {"width": -1}]]"#,
+            "1",
+            ErrorKind::FileFormat,
+        ),
+        (
+            r#"[[{"__tensor__": 0}, {"area": [1, 2]}]]"#,
+            "1",
+            ErrorKind::FileFormat,
+        ),
+    ] {
+        let error = write(schema, version).unwrap_err();
+        assert_eq!(error.kind(), kind, "{schema}: {error}");
+        assert!(error.path().is_some());
+    }
+    let deep = format!(
+        "[[{{\"__tensor__\": 0}}, {{\"area\": {}}}]]",
+        "[".repeat(100_000)
+    );
+    assert!(write(&deep, "1").is_err());
+}
+
+#[test]
+fn what_the_layout_cannot_say_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("none.conditioning");
+    let empty = ConditioningList::default();
+    assert!(comfyui::save(&path, &empty, DType::F32).is_err());
+    let mixed = entries().combine(&pair(Family::Sd1, "a", "").positive().clone().into());
+    assert!(comfyui::save(&path, &mixed, DType::F32).is_err());
     assert!(!path.exists());
 }
 

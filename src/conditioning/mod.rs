@@ -11,6 +11,7 @@ mod timeline;
 pub(crate) use assemble::assemble_with;
 pub use assemble::{EncoderStates, assemble};
 pub use emphasis::{Adv, Emphasis, EndRows, Interpretation, Masking, Normalization};
+pub(crate) use entries::Attributes;
 pub use entries::{
     Area, ConditioningList, Entry, LatentArea, LatentSize, Mask, MaskArea, Moment, PercentRange,
     Region, Side, SigmaTable, Sizes, Unclip, guided, pair_areas,

@@ -180,11 +180,12 @@ impl Library for Folder {
         builder.load(&parts)
     }
 
-    /// LoRAs must be for the encoders' family.
+    /// A LoRA of another family changes nothing, as in `ComfyUI`, which passes over modules that it
+    /// does not find (`load_lora_for_models`, `comfy/sd.py`).
     fn with_loras(&self, text: &Conditioner, loras: &[LoraUse]) -> Result<Conditioner> {
         let weighted = loras.iter().map(|lora| {
             let path = self.resolve(&lora.need())?;
-            Ok(Lora::open(&path)?.at(lora.strength))
+            Ok(Lora::open(&path)?.at(lora.strength).for_any_family())
         });
         text.with_loras(&weighted.collect::<Result<Vec<_>>>()?)
     }

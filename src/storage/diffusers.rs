@@ -13,7 +13,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
 
-use super::{batched, family_of, missing, one_prompt};
+use super::{family_of, missing, one_prompt, tensor_of};
 use crate::conditioning::Conditioning;
 use crate::error::{Error, ErrorKind, Result};
 use crate::weights::{Family, Outline, read_whole, write_tensors};
@@ -115,7 +115,7 @@ fn side(
     family: Option<&str>,
 ) -> Result<Option<Conditioning>> {
     let name = format!("{prefix}prompt_embeds");
-    let Some(context) = tensor(file, &name, 3)? else {
+    let Some(context) = tensor_of(file, &name, 3)? else {
         return Ok(None);
     };
     let channels = context.dim(2)?;
@@ -129,26 +129,8 @@ fn side(
         let message = format!("hidden states of {channels} channels are no known family's");
         return Err(Error::new(ErrorKind::TensorShape, message).at_tensor(name));
     };
-    let pooled = tensor(file, &format!("{prefix}pooled_prompt_embeds"), 2)?;
-    let time_ids = tensor(file, &format!("{prefix}time_ids"), 2)?;
+    let pooled = tensor_of(file, &format!("{prefix}pooled_prompt_embeds"), 2)?;
+    let time_ids = tensor_of(file, &format!("{prefix}time_ids"), 2)?;
     let time_ids = time_ids.map(|ids| ids.to_dtype(DType::F32)).transpose()?;
     Conditioning::new(family, context, pooled, time_ids).map(Some)
-}
-
-fn tensor(file: &SafeTensors<'_>, name: &str, dimensions: usize) -> Result<Option<Tensor>> {
-    let Ok(view) = file.tensor(name) else {
-        return Ok(None);
-    };
-    let dtype = match view.dtype() {
-        safetensors::Dtype::F16 => DType::F16,
-        safetensors::Dtype::BF16 => DType::BF16,
-        safetensors::Dtype::F32 => DType::F32,
-        other => {
-            let message = format!("values of type {other}; f32, f16 and bf16 are read");
-            return Err(Error::new(ErrorKind::TensorValue, message).at_tensor(name));
-        }
-    };
-    let tensor = Tensor::from_raw_buffer(view.data(), dtype, view.shape(), &Device::Cpu)?;
-    let tensor = batched(tensor, dimensions).map_err(|error| error.at_tensor(name))?;
-    Ok(Some(tensor))
 }

@@ -4,8 +4,10 @@
 //! | module | file | holds |
 //! |---|---|---|
 //! | [`diffusers`] | `.safetensors` | a pair, under the names of diffusers' arguments |
+//! | [`comfyui`] | `.conditioning` | `ComfyUI`'s list of entries with all their attributes |
 //! | [`kohya`] | `_te_outputs.npz` | one SDXL prompt, as kohya's sd-scripts cache it |
 
+pub mod comfyui;
 pub mod diffusers;
 pub mod kohya;
 mod npy;
@@ -13,7 +15,8 @@ mod npz;
 
 use std::path::Path;
 
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
+use safetensors::SafeTensors;
 
 use crate::conditioning::Conditioning;
 use crate::error::{Error, ErrorKind, Result};
@@ -30,6 +33,29 @@ fn batched(tensor: Tensor, dimensions: usize) -> Result<Tensor> {
     }
     let message = format!("shape {dims:?} is not that of one prompt");
     Err(Error::new(ErrorKind::TensorShape, message))
+}
+
+/// A tensor of a file in its stored type, with so many dimensions, batch first (0: as many as it
+/// has); `None` if the file has none of that name.
+fn tensor_of(file: &SafeTensors<'_>, name: &str, dimensions: usize) -> Result<Option<Tensor>> {
+    let Ok(view) = file.tensor(name) else {
+        return Ok(None);
+    };
+    let dtype = match view.dtype() {
+        safetensors::Dtype::F16 => DType::F16,
+        safetensors::Dtype::BF16 => DType::BF16,
+        safetensors::Dtype::F32 => DType::F32,
+        other => {
+            let message = format!("values of type {other}; f32, f16 and bf16 are read");
+            return Err(Error::new(ErrorKind::TensorValue, message).at_tensor(name));
+        }
+    };
+    let tensor = Tensor::from_raw_buffer(view.data(), dtype, view.shape(), &Device::Cpu)?;
+    if dimensions == 0 {
+        return Ok(Some(tensor));
+    }
+    let tensor = batched(tensor, dimensions).map_err(|error| error.at_tensor(name))?;
+    Ok(Some(tensor))
 }
 
 /// The family that takes hidden states of so many channels (the table in

@@ -119,6 +119,18 @@ pub struct Entry {
     unclip: Vec<Unclip>,
 }
 
+/// Everything that an entry may have set beside its tensors, as files hold it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Attributes {
+    pub(crate) sizes: Sizes,
+    pub(crate) area: Option<Area>,
+    pub(crate) strength: Option<f64>,
+    pub(crate) mask: Option<Mask>,
+    pub(crate) mask_strength: Option<f64>,
+    pub(crate) mask_area: Option<MaskArea>,
+    pub(crate) range: Option<PercentRange>,
+}
+
 /// From where to where in the sampling an entry is meant, in shares: 0 is pure noise, 1 the picture.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PercentRange {
@@ -158,6 +170,30 @@ impl Entry {
             range: None,
             unclip: Vec::new(),
         }
+    }
+
+    /// The same conditioning with these attributes and no others.
+    pub(crate) fn with_attributes(self, attributes: Attributes) -> Result<Entry> {
+        let numbers = [attributes.strength, attributes.mask_strength];
+        let ends = attributes.range.map(|range| [range.start, range.end]);
+        for number in numbers
+            .into_iter()
+            .flatten()
+            .chain(ends.into_iter().flatten())
+        {
+            finite("an attribute", number)?;
+        }
+        let area = attributes.area.map(Area::checked).transpose()?;
+        Ok(Entry {
+            sizes: attributes.sizes,
+            area,
+            strength: attributes.strength,
+            mask: attributes.mask,
+            mask_strength: attributes.mask_strength,
+            mask_area: attributes.mask_area,
+            range: attributes.range,
+            ..self
+        })
     }
 
     /// Hidden states and pooled vector.
