@@ -10,6 +10,7 @@ use sd_conditioner::weights::{Arrangement, EncoderId};
 use crate::groups::{
     ComputeFlags, MannerFlags, SizeFlags, SourceFlags, TargetFlags, TextFlags, WeightFlags, Wrong,
 };
+use crate::loras::{self, LoraFile};
 use crate::values::{self, Precision};
 
 /// Text conditioning for Stable Diffusion 1.x, 2.x, SDXL and its refiner.
@@ -22,6 +23,9 @@ pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,
 }
+
+/// How a LoRA is given.
+const LORA: &str = "FILE[:STRENGTH[:STRENGTH_2]]";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -53,6 +57,10 @@ pub(crate) struct EncodeFlags {
     /// Clip skip in the profile's own numbering: ComfyUI -1, -2…; A1111 1, 2…; diffusers 0, 1…
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) clip_skip: Option<i32>,
+    /// A LoRA for the text encoders with its strength [default: 1], and another strength for SDXL's
+    /// second encoder; may be repeated
+    #[arg(long, value_name = LORA, value_parser = loras::typed)]
+    pub(crate) lora: Vec<LoraFile>,
     #[command(flatten)]
     pub(crate) sizes: SizeFlags,
     #[command(flatten)]
@@ -91,6 +99,12 @@ pub(crate) struct CompareFlags {
     /// Textual-inversion files that the prompt may name, in each profile's own way
     #[arg(long, value_name = "DIR")]
     pub(crate) embeddings: Option<PathBuf>,
+    /// A LoRA for the text encoders, as `encode` takes it; may be repeated
+    #[arg(long, value_name = LORA, value_parser = loras::typed, requires = "source")]
+    pub(crate) lora: Vec<LoraFile>,
+    /// LoRA files that the prompt may name, in each profile's own way
+    #[arg(long, value_name = "DIR")]
+    pub(crate) loras: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) compute: ComputeFlags,
     /// One JSON object
