@@ -35,7 +35,7 @@ pub(crate) enum Command {
     Tokens(Box<TokensFlags>),
     /// Show how the profiles read one prompt, and with weights how near their results are
     Compare(Box<CompareFlags>),
-    /// Show what a checkpoint file or folder holds; reads headers only
+    /// Show what a checkpoint, LoRA or embedding holds; reads headers only
     Inspect(InspectFlags),
     /// Write a checkpoint's text encoders in another layout or data type
     Convert(ConvertFlags),
@@ -114,7 +114,7 @@ pub(crate) struct CompareFlags {
 
 #[derive(Args, Debug)]
 pub(crate) struct InspectFlags {
-    /// A checkpoint file or a diffusers folder
+    /// A checkpoint (a file or a diffusers folder), a LoRA or an embedding
     pub(crate) file: PathBuf,
     /// Which variant of a diffusers folder to read, such as fp16
     #[arg(long)]
