@@ -16,7 +16,8 @@ const SPELT_OUT: usize = 3;
 pub(crate) fn summary(report: &LoraReport) -> String {
     let applied = report.applied.iter().map(|(encoder, count)| {
         let strength = report.strengths.get(encoder).copied().unwrap_or_default();
-        format!("{count} modules of {encoder} at {}", ui::short(strength))
+        let modules = if *count == 1 { "module" } else { "modules" };
+        format!("{count} {modules} of {encoder} at {}", ui::short(strength))
     });
     let applied: Vec<String> = applied.collect();
     let applied = match applied.as_slice() {
@@ -41,14 +42,14 @@ pub(crate) fn warnings(report: &LoraReport) -> Vec<String> {
     let unmatched = unmatched.map(|one| format!("`{}` ({})", one.module, one.reason));
     let unknown = report.unknown.iter().map(|name| format!("`{name}`"));
     let lists = [
-        ("text modules have no place", unmatched.collect::<Vec<_>>()),
-        ("tensors are nothing known", unknown.collect()),
+        ("text modules not used", unmatched.collect::<Vec<_>>()),
+        ("unknown tensors", unknown.collect()),
     ];
     let lists = lists.into_iter().filter(|(_, names)| !names.is_empty());
     let lists = lists.map(|(what, names)| {
         let more = if names.len() > SPELT_OUT { " …" } else { "" };
         let shown = names[..names.len().min(SPELT_OUT)].join(", ");
-        format!("{} {what}: {shown}{more}", names.len())
+        format!("{what} ({}): {shown}{more}", names.len())
     });
     let all = lists.chain(report.notes.iter().cloned());
     let file = name(&report.path);

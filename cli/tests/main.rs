@@ -9,6 +9,7 @@ mod embeddings;
 mod encode;
 mod explain;
 mod files;
+mod loras;
 mod manner;
 mod names;
 mod notes;

@@ -64,11 +64,18 @@ impl Inspected {
             Ok(lora) => Ok(Inspected::Lora(Box::new(lora.summary()))),
             Err(other) if other.kind() == ErrorKind::Unsupported => Err(other),
             Err(_) => match Embedding::open(path) {
-                Ok(embedding) => Ok(Inspected::Embedding(Box::new(embedding))),
-                Err(_) => Err(error),
+                Ok(embedding) if is_token(embedding.placeholder()) => {
+                    Ok(Inspected::Embedding(Box::new(embedding)))
+                }
+                Ok(_) | Err(_) => Err(error),
             },
         }
     }
+}
+
+/// A lone tensor with a path for its name is a piece of something else.
+fn is_token(placeholder: Option<&str>) -> bool {
+    placeholder.is_none_or(|name| !name.contains('.'))
 }
 
 /// One text encoder of a checkpoint.
