@@ -1,8 +1,8 @@
 //! A side's texts over the steps of a pass, without encoding them.
 
-use sd_conditioner::Dialect;
 use sd_conditioner::prompt::schedule::{Pass, Schedule};
-use sd_conditioner::prompt::{Note, NoteKind, comments, compose, networks};
+use sd_conditioner::prompt::{comments, compose, networks};
+use sd_conditioner::{Dialect, Family};
 
 use crate::job::{Job, Side};
 use crate::notes::Told;
@@ -25,19 +25,17 @@ pub(crate) struct EditedPart {
 
 /// Reads a side as [`Conditioner::encode_schedule`](sd_conditioner::Conditioner::encode_schedule)
 /// does; `None` where there is no text.
-pub(crate) fn read(job: &Job, side: Side, pass: Pass) -> Option<Edited> {
+pub(crate) fn read(job: &Job, family: Family, side: Side, pass: Pass) -> Option<Edited> {
     let source = job.text(side)?;
     let mut notes = Vec::new();
-    let text = if job.choices().clean_prompt {
-        let stripped = comments::strip(source);
-        let (text, found) = networks::extract(&stripped);
-        notes.extend(found.iter().map(|network| {
-            let note = taken_out(network);
-            Told::of(job, side, &note, &stripped)
-        }));
-        text
-    } else {
-        source.to_owned()
+    let text = match (job.choices().clean_prompt, side) {
+        (false, _) => source.to_owned(),
+        (true, Side::Negative) => comments::strip(source),
+        (true, Side::Positive) => {
+            let found = job.request(family, side).network_notes();
+            notes.extend(found.iter().map(|note| Told::of(job, side, note, source)));
+            networks::extract(&comments::strip(source)).0
+        }
     };
     if job.choices().dialect != Dialect::A1111 {
         let entries = vec![(pass.steps(), text)];
@@ -71,16 +69,5 @@ fn parts(side: Side, text: &str) -> Vec<(String, f64)> {
             let parts = compose::split(text).into_iter();
             parts.map(|part| (part.text, part.weight.get())).collect()
         }
-    }
-}
-
-fn taken_out(network: &networks::ExtraNetwork) -> Note {
-    Note {
-        kind: NoteKind::Quirk,
-        span: network.span.clone(),
-        message: format!(
-            "<{}:…> is taken out of the text; load it into the model yourself",
-            network.kind
-        ),
     }
 }

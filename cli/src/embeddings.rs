@@ -7,6 +7,7 @@ use sd_conditioner::{Embeddings, Result};
 use serde::Deserialize;
 
 use crate::job::Job;
+use crate::loras::LoraFile;
 
 /// A file and the token that stands for it; without one its own placeholder does, else its name.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
@@ -16,13 +17,16 @@ pub(crate) struct EmbeddingFile {
     token: Option<String>,
 }
 
+/// The files that bring embeddings: their own, and LoRAs.
+type Given = (Vec<EmbeddingFile>, Vec<LoraFile>);
+
 /// Where embeddings come from. Remembers the last set, since the lines of a file are often alike.
 #[derive(Debug)]
 pub(crate) struct Shelf {
     folder: Option<Arc<Embeddings>>,
     /// What relative paths start from.
     base: PathBuf,
-    last: Option<(Vec<EmbeddingFile>, Arc<Embeddings>)>,
+    last: Option<(Given, Arc<Embeddings>)>,
 }
 
 impl Shelf {
@@ -41,15 +45,19 @@ impl Shelf {
     pub(crate) fn supply(&mut self, job: Job) -> Result<Job> {
         let embeddings = match job.embedding_files() {
             None => None,
-            Some([]) => self.folder.clone(),
-            Some(files) => Some(self.with_files(files)?),
+            Some([]) if job.loras().is_empty() => self.folder.clone(),
+            Some(files) => Some(self.with_files(files, &job)?),
         };
         Ok(job.with_embeddings(embeddings))
     }
 
-    fn with_files(&mut self, files: &[EmbeddingFile]) -> Result<Arc<Embeddings>> {
+    fn with_files(&mut self, files: &[EmbeddingFile], job: &Job) -> Result<Arc<Embeddings>> {
+        let given = (
+            files.to_vec(),
+            job.lora_files().unwrap_or_default().to_vec(),
+        );
         if let Some((known, embeddings)) = &self.last
-            && known == files
+            && *known == given
         {
             return Ok(embeddings.clone());
         }
@@ -58,8 +66,11 @@ impl Shelf {
             let path = self.base.join(&file.file);
             embeddings = embeddings.with_file(path, file.token.as_deref())?;
         }
+        for lora in job.loras() {
+            embeddings = embeddings.with_lora(lora.lora())?;
+        }
         let embeddings = Arc::new(embeddings);
-        self.last = Some((files.to_vec(), embeddings.clone()));
+        self.last = Some((given, embeddings.clone()));
         Ok(embeddings)
     }
 }

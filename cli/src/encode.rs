@@ -5,18 +5,18 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow};
-use sd_conditioner::{Conditioner, Guidance, Result};
+use sd_conditioner::{Family, Guidance};
 
-use crate::embeddings::Shelf;
 use crate::flags::EncodeFlags;
 use crate::job::Job;
 use crate::progress::Progress;
 use crate::schedules::PassConditionings;
-use crate::together::{self, Made};
+use crate::together::Made;
 use crate::ui::{self, Done};
 use crate::values::Precision;
+use crate::wardrobe::{Wardrobe, Worn};
 use crate::wishes::Wishes;
-use crate::{notes, output, requests, weights};
+use crate::{notes, output, requests, weights, worn};
 
 /// Encodes and writes.
 pub(crate) fn run(flags: &EncodeFlags, quiet: bool) -> Done {
@@ -24,31 +24,41 @@ pub(crate) fn run(flags: &EncodeFlags, quiet: bool) -> Done {
     let progress = Progress::new(quiet);
     let target = &flags.target;
     if let (Some(source), Some(folder)) = (&target.requests, &target.out_dir) {
-        let shelf = Shelf::open(flags.manner.embeddings.as_deref(), Some(source))?;
+        let supplies = flags.manner.supplies(Some(source))?;
         let source = requests::open(source, folder)?;
         let session = Session::open(flags, &progress)?;
-        return requests::run(source, &session, (&wishes, shelf), &progress);
+        return requests::run(source, &session, (&wishes, supplies), &progress);
     }
     let out = target.out.as_deref().context("--out is missing")?;
     let job = wishes.job().map_err(|error| anyhow!(error))?;
-    let job = Shelf::open(flags.manner.embeddings.as_deref(), None)?.supply(job)?;
+    let job = flags.manner.supplies(None)?.supply(job)?;
     output::check_place(out)?;
     let session = Session::open(flags, &progress)?;
-    let made = together::encode(&session.text, &job)?;
-    let told = session.write(&job, &made, out)?;
-    for warning in session.unused(&job).into_iter().chain(told) {
+    let worn = session.encoders.worn(&job)?;
+    let made = session.encoders.encode(&job)?;
+    let told = session.write(&job, &made, &worn, out)?;
+    let reports = worn.iter().map(|(_, report)| report);
+    for report in reports.clone() {
+        progress.summary(worn::summary(report));
+    }
+    let of_loras = reports.flat_map(worn::warnings);
+    let warnings = session.unused(&job).into_iter().chain(of_loras);
+    for warning in warnings.chain(told) {
         ui::warn(warning);
     }
     progress.summary(format!("wrote {}", out.display()));
     Ok(ExitCode::SUCCESS)
 }
 
+/// What a file says of itself.
+type Metadata = BTreeMap<String, String>;
+
 /// Loaded encoders, and what every file's metadata say of them.
 #[derive(Debug)]
 pub(crate) struct Session {
-    text: Conditioner,
+    encoders: Wardrobe,
     out: Precision,
-    facts: BTreeMap<String, String>,
+    facts: Metadata,
 }
 
 impl Session {
@@ -66,27 +76,38 @@ impl Session {
         }
         let facts = facts.into_iter();
         Ok(Session {
-            text,
+            encoders: Wardrobe::new(text),
             out: flags.target.out_dtype,
             facts: facts.map(|(key, value)| (key.to_owned(), value)).collect(),
         })
     }
 
-    /// What the job asks for and these encoders have no use for.
-    pub(crate) fn unused(&self, job: &Job) -> Vec<String> {
-        job.unused(self.text.family())
+    fn family(&self) -> Family {
+        self.encoders.loaded().family()
     }
 
-    /// Encodes several jobs; one answer for each, in order.
-    pub(crate) fn encode_all(&self, jobs: &[&Job]) -> Vec<Result<Made>> {
-        together::encode_all(&self.text, jobs)
+    /// What the job asks for and these encoders have no use for.
+    pub(crate) fn unused(&self, job: &Job) -> Vec<String> {
+        job.unused(self.family())
+    }
+
+    /// The encoders, with any job's LoRAs.
+    pub(crate) fn encoders(&self) -> &Wardrobe {
+        &self.encoders
     }
 
     /// Writes what a job gave into a file. Returns what should be told of it.
-    pub(crate) fn write(&self, job: &Job, made: &Made, path: &Path) -> anyhow::Result<Vec<String>> {
+    pub(crate) fn write(
+        &self,
+        job: &Job,
+        made: &Made,
+        worn: &[Worn],
+        path: &Path,
+    ) -> anyhow::Result<Vec<String>> {
+        let metadata = self.metadata(job, worn);
         match made {
-            Made::Pair(guidance) => self.write_pair(job, guidance, path),
-            Made::Passes(passes) => self.write_passes(job, passes, path),
+            Made::Pair(guidance) => self.write_pair(job, guidance, metadata, path),
+            Made::Passes(passes) => self.write_passes(job, passes, metadata, path),
         }
     }
 
@@ -94,11 +115,12 @@ impl Session {
         &self,
         job: &Job,
         guidance: &Guidance,
+        metadata: Metadata,
         path: &Path,
     ) -> anyhow::Result<Vec<String>> {
         let tensors = output::of_pair(guidance, self.out.dtype())?;
-        output::write(path, &tensors, &self.metadata(job))?;
-        let told = notes::of_pair(job, &self.text, guidance).into_iter();
+        output::write(path, &tensors, &metadata)?;
+        let told = notes::of_pair(job, self.encoders.loaded(), guidance).into_iter();
         Ok(told.map(|told| told.to_string()).collect())
     }
 
@@ -106,21 +128,24 @@ impl Session {
         &self,
         job: &Job,
         passes: &[PassConditionings],
+        mut metadata: Metadata,
         path: &Path,
     ) -> anyhow::Result<Vec<String>> {
         let tensors = output::of_passes(passes, self.out.dtype())?;
-        let mut metadata = self.metadata(job);
         for pass in passes {
             metadata.insert(pass.pass.key.to_owned(), pass.metadata().to_string());
         }
         output::write(path, &tensors, &metadata)?;
-        let told = notes::of_passes(job, passes).into_iter();
+        let told = notes::of_passes(job, self.family(), passes).into_iter();
         Ok(told.map(|told| told.to_string()).collect())
     }
 
-    fn metadata(&self, job: &Job) -> BTreeMap<String, String> {
+    fn metadata(&self, job: &Job, worn: &[Worn]) -> Metadata {
         let mut metadata = job.metadata();
         metadata.extend(self.facts.clone());
+        if !worn.is_empty() {
+            metadata.insert("loras".to_owned(), worn::metadata(worn).to_string());
+        }
         metadata
     }
 }

@@ -11,6 +11,7 @@ use crate::graph::GraphFlags;
 use crate::groups::{
     ComputeFlags, MannerFlags, SizeFlags, SourceFlags, TargetFlags, TextFlags, WeightFlags, Wrong,
 };
+use crate::loras::{self, LoraFile};
 use crate::values::{self, Precision};
 
 /// Text conditioning for Stable Diffusion 1.x, 2.x, SDXL and its refiner.
@@ -24,6 +25,9 @@ pub(crate) struct Arguments {
     pub(crate) command: Command,
 }
 
+/// How a LoRA is given.
+const LORA: &str = "FILE[:STRENGTH[:STRENGTH_2]]";
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Encode a prompt and its negative, or a file of them, into safetensors
@@ -32,7 +36,7 @@ pub(crate) enum Command {
     Tokens(Box<TokensFlags>),
     /// Show how the profiles read one prompt, and with weights how near their results are
     Compare(Box<CompareFlags>),
-    /// Show what a checkpoint file or folder holds; reads headers only
+    /// Show what a checkpoint, LoRA or embedding holds; reads headers only
     Inspect(InspectFlags),
     /// Make the conditionings of a ComfyUI workflow, without ComfyUI
     Graph(GraphFlags),
@@ -56,6 +60,10 @@ pub(crate) struct EncodeFlags {
     /// Clip skip in the profile's own numbering: ComfyUI -1, -2…; A1111 1, 2…; diffusers 0, 1…
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) clip_skip: Option<i32>,
+    /// A LoRA for the text encoders with its strength [default: 1], and another strength for SDXL's
+    /// second encoder; may be repeated
+    #[arg(long, value_name = LORA, value_parser = loras::typed)]
+    pub(crate) lora: Vec<LoraFile>,
     #[command(flatten)]
     pub(crate) sizes: SizeFlags,
     #[command(flatten)]
@@ -94,6 +102,12 @@ pub(crate) struct CompareFlags {
     /// Textual-inversion files that the prompt may name, in each profile's own way
     #[arg(long, value_name = "DIR")]
     pub(crate) embeddings: Option<PathBuf>,
+    /// A LoRA for the text encoders, as `encode` takes it; may be repeated
+    #[arg(long, value_name = LORA, value_parser = loras::typed, requires = "source")]
+    pub(crate) lora: Vec<LoraFile>,
+    /// LoRA files that the prompt may name, in each profile's own way
+    #[arg(long, value_name = "DIR")]
+    pub(crate) loras: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) compute: ComputeFlags,
     /// One JSON object
@@ -103,7 +117,7 @@ pub(crate) struct CompareFlags {
 
 #[derive(Args, Debug)]
 pub(crate) struct InspectFlags {
-    /// A checkpoint file or a diffusers folder
+    /// A checkpoint (a file or a diffusers folder), a LoRA or an embedding
     pub(crate) file: PathBuf,
     /// Which variant of a diffusers folder to read, such as fp16
     #[arg(long)]

@@ -1,15 +1,16 @@
 //! Groups of options that commands share.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use sd_conditioner::profile::EqualLengths;
 use sd_conditioner::tokens::Cleaner;
-use sd_conditioner::{Dialect, Emphasis, Family, Profile};
+use sd_conditioner::{Dialect, Emphasis, Family, Profile, Result};
 
 use crate::names::{self, FamilyChoice, SplitChoice};
+use crate::supplies::Supplies;
 use crate::values::{self, Place, Point, Precision, Size};
 
 /// The seed of the published test values.
@@ -115,6 +116,9 @@ pub(crate) struct MannerFlags {
     /// Textual-inversion files that prompts may name, in the profile's own way
     #[arg(long, value_name = "DIR")]
     pub(crate) embeddings: Option<PathBuf>,
+    /// LoRA files that prompts may name: `<lora:name:0.8>` in A1111's, `withLora(name)` in compel's
+    #[arg(long, value_name = "DIR")]
+    pub(crate) loras: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
@@ -164,6 +168,13 @@ pub(crate) struct TargetFlags {
     /// How the tensors are written
     #[arg(long, value_enum, default_value = "f32")]
     pub(crate) out_dtype: Precision,
+}
+
+impl MannerFlags {
+    /// What the folders hold; the paths of request lines start at their file.
+    pub(crate) fn supplies(&self, requests: Option<&Path>) -> Result<Supplies> {
+        Supplies::open(self.embeddings.as_deref(), self.loras.as_deref(), requests)
+    }
 }
 
 impl TextFlags {

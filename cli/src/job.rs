@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sd_conditioner::profile::Choices;
+use sd_conditioner::weights::{LoraFolder, WeightedLora};
 use sd_conditioner::{Dialect, Embeddings, Family, Profile, Request, SizeHints};
 
 use crate::embeddings::EmbeddingFile;
+use crate::loras::LoraFile;
 use crate::names;
 use crate::schedules::Steps;
 use crate::wishes::Wishes;
@@ -19,6 +21,8 @@ pub(crate) struct Job {
     size: SizeHints,
     steps: Option<Steps>,
     embeddings: Option<Arc<Embeddings>>,
+    loras: Vec<WeightedLora>,
+    lora_folder: Option<Arc<LoraFolder>>,
 }
 
 /// Which of a job's prompts.
@@ -63,6 +67,8 @@ impl Job {
             size,
             steps,
             embeddings: None,
+            loras: Vec::new(),
+            lora_folder: None,
         }
     }
 
@@ -74,6 +80,29 @@ impl Job {
     /// The embedding files it gives itself; `None` where it wants no embeddings at all.
     pub(crate) fn embedding_files(&self) -> Option<&[EmbeddingFile]> {
         self.wishes.embeddings.as_deref()
+    }
+
+    /// The same with its LoRA files opened, and a folder of those that its prompts may name.
+    pub(crate) fn with_loras(
+        self,
+        loras: Vec<WeightedLora>,
+        folder: Option<Arc<LoraFolder>>,
+    ) -> Job {
+        Job {
+            loras,
+            lora_folder: folder,
+            ..self
+        }
+    }
+
+    /// The LoRA files it puts on; `None` where it wants none, not even its prompt's own.
+    pub(crate) fn lora_files(&self) -> Option<&[LoraFile]> {
+        self.wishes.loras.as_deref()
+    }
+
+    /// The same, opened.
+    pub(crate) fn loras(&self) -> &[WeightedLora] {
+        &self.loras
     }
 
     /// The steps of prompt editing, if it is to be read.
@@ -125,6 +154,10 @@ impl Job {
         let request = self.wishes.manner.of(request);
         let request = match &self.embeddings {
             Some(embeddings) => request.embeddings(embeddings),
+            None => request,
+        };
+        let request = match &self.lora_folder {
+            Some(folder) => request.loras(folder),
             None => request,
         };
         match self.wishes.clip_skip {

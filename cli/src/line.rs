@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::embeddings::EmbeddingFile;
+use crate::loras::LoraFile;
 use crate::manner::Manner;
 use crate::names;
 use crate::wishes::Wishes;
@@ -34,6 +35,7 @@ pub(crate) struct Line {
     steps: Given<u32>,
     hires_steps: Given<u32>,
     embeddings: Given<Vec<EmbeddingFile>>,
+    loras: Given<Vec<LoraFile>>,
     clip_skip: Given<i32>,
     width: Given<u32>,
     height: Given<u32>,
@@ -150,6 +152,7 @@ impl Line {
             steps: self.steps.over(defaults.steps.as_ref()),
             hires_steps: hires_steps.over(defaults.hires_steps.as_ref()),
             embeddings: self.embeddings.over(defaults.embeddings.as_ref()),
+            loras: self.loras.over(defaults.loras.as_ref()),
             clip_skip: self.clip_skip.over(defaults.clip_skip.as_ref()),
             width: self.width.over(defaults.width.as_ref()),
             height: self.height.over(defaults.height.as_ref()),

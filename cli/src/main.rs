@@ -12,6 +12,7 @@ mod inspect;
 mod job;
 mod line;
 mod list;
+mod loras;
 mod manner;
 mod names;
 mod notes;
@@ -21,12 +22,15 @@ mod progress;
 mod pull;
 mod requests;
 mod schedules;
+mod supplies;
 mod together;
 mod tokens;
 mod ui;
 mod values;
+mod wardrobe;
 mod weights;
 mod wishes;
+mod worn;
 
 use std::process::ExitCode;
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use sd_conditioner::conditioner::Reading;
 use sd_conditioner::prompt::{Note, NoteKind};
-use sd_conditioner::{Conditioner, Conditioning, Guidance};
+use sd_conditioner::{Conditioner, Conditioning, Family, Guidance};
 
 use crate::job::{Job, Side};
 use crate::schedules::PassConditionings;
@@ -113,11 +113,11 @@ fn with_texts(job: &Job, text: &Conditioner, side: Side, made: &Conditioning) ->
 }
 
 /// The notes of schedules, each thing once.
-pub(crate) fn of_passes(job: &Job, passes: &[PassConditionings]) -> Vec<Told> {
+pub(crate) fn of_passes(job: &Job, family: Family, passes: &[PassConditionings]) -> Vec<Told> {
     let mut all = Vec::new();
     for pass in passes {
         for (side, timeline) in &pass.sides {
-            let read = crate::editing::read(job, *side, pass.pass.pass);
+            let read = crate::editing::read(job, family, *side, pass.pass.pass);
             add(&mut all, &read.map(|read| read.notes).unwrap_or_default());
             for entry in timeline.entries() {
                 let notes = entry.conditioning.notes().iter();

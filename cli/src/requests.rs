@@ -8,14 +8,16 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow, bail};
 
-use crate::embeddings::Shelf;
 use crate::encode::Session;
 use crate::job::Job;
 use crate::line::Line;
 use crate::progress::Progress;
+use crate::supplies::Supplies;
 use crate::together::Made;
 use crate::ui::{self, Done};
+use crate::wardrobe::Worn;
 use crate::wishes::Wishes;
+use crate::worn;
 
 /// No prompt is as long as this; a file without line breaks is not read into memory.
 const LINE_AT_MOST: u64 = 1 << 20;
@@ -56,7 +58,7 @@ pub(crate) fn open(path: &Path, folder: &Path) -> anyhow::Result<Source> {
 pub(crate) fn run(
     source: Source,
     session: &Session,
-    (wishes, shelf): (&Wishes, Shelf),
+    (wishes, supplies): (&Wishes, Supplies),
     bar: &Progress,
 ) -> Done {
     let Source {
@@ -67,7 +69,7 @@ pub(crate) fn run(
     let mut run = Run {
         session,
         wishes,
-        shelf,
+        supplies,
         bar,
         name,
         folder,
@@ -93,12 +95,12 @@ pub(crate) fn run(
 struct Run<'a> {
     session: &'a Session,
     wishes: &'a Wishes,
-    shelf: Shelf,
+    supplies: Supplies,
     bar: &'a Progress,
     name: String,
     folder: PathBuf,
     seen: HashSet<String>,
-    /// Warnings about options that would be the same for every line.
+    /// What would be said of every line, and is said once.
     told: HashSet<String>,
     /// Lines written, lines failed.
     counts: [u64; 2],
@@ -108,6 +110,13 @@ struct Run<'a> {
 struct Ready {
     job: Job,
     path: PathBuf,
+    warnings: Vec<String>,
+}
+
+/// What is said of a line.
+#[derive(Default)]
+struct Said {
+    summaries: Vec<String>,
     warnings: Vec<String>,
 }
 
@@ -127,7 +136,7 @@ impl Run<'_> {
         }
         let wishes = line.over(self.wishes).map_err(|error| anyhow!(error))?;
         let job = wishes.job().map_err(|error| anyhow!(error))?;
-        let job = self.shelf.supply(job)?;
+        let job = self.supplies.supply(job)?;
         let unused = self.session.unused(&job).into_iter();
         let warnings = unused
             .filter(|text| self.told.insert(text.clone()))
@@ -146,35 +155,61 @@ impl Run<'_> {
             .iter()
             .filter_map(|(_, line)| line.as_ref().ok()?.as_ref());
         let jobs: Vec<&Job> = ready.map(|ready| &ready.job).collect();
-        let mut encoded = self.session.encode_all(&jobs).into_iter();
+        let mut encoded = self.session.encoders().encode_all(&jobs).into_iter();
         for (number, line) in lines {
-            let (warnings, written) = match line {
+            let (said, written) = match line {
                 Ok(None) => continue,
-                Err(error) => (Vec::new(), Err(error)),
+                Err(error) => (Said::default(), Err(error)),
                 Ok(Some(ready)) => self.write(ready, encoded.next()),
             };
-            self.tell(number, &warnings, written);
+            self.tell(number, &said, written);
         }
     }
 
     fn write(
-        &self,
+        &mut self,
         ready: Ready,
         encoded: Option<sd_conditioner::Result<Made>>,
-    ) -> (Vec<String>, anyhow::Result<()>) {
-        let mut warnings = ready.warnings;
-        let written = encoded
-            .context("nothing was encoded")
-            .and_then(|encoded| self.session.write(&ready.job, &encoded?, &ready.path))
-            .map(|notes| warnings.extend(notes));
-        (warnings, written)
+    ) -> (Said, anyhow::Result<()>) {
+        let Ready {
+            job,
+            path,
+            warnings,
+        } = ready;
+        let mut said = Said {
+            warnings,
+            ..Said::default()
+        };
+        let encoded = encoded.context("nothing was encoded");
+        let written = encoded.and_then(|made| {
+            let (made, worn) = (made?, self.session.encoders().worn(&job)?);
+            let notes = self.session.write(&job, &made, &worn, &path)?;
+            self.report(&worn, &mut said);
+            said.warnings.extend(notes);
+            Ok(())
+        });
+        (said, written)
     }
 
-    fn tell(&mut self, number: u64, warnings: &[String], written: anyhow::Result<()>) {
+    /// What became of LoRAs, each thing once for all lines.
+    fn report(&mut self, worn: &[Worn], said: &mut Said) {
+        for (_, report) in worn {
+            let mut first = |text: &String| self.told.insert(text.clone());
+            let summary = Some(worn::summary(report));
+            said.summaries.extend(summary.filter(&mut first));
+            let warnings = worn::warnings(report).into_iter();
+            said.warnings.extend(warnings.filter(&mut first));
+        }
+    }
+
+    fn tell(&mut self, number: u64, said: &Said, written: anyhow::Result<()>) {
         let place = format!("{}: line {number}", self.name);
         self.counts[usize::from(written.is_err())] += 1;
         self.bar.aside(|| {
-            for warning in warnings {
+            for summary in &said.summaries {
+                self.bar.summary(summary);
+            }
+            for warning in &said.warnings {
                 ui::warn(format!("{place}: {warning}"));
             }
             if let Err(error) = written {

@@ -1,6 +1,6 @@
 //! Prompt editing and `AND`: the conditionings of a job by sampling step, and how files tell of them.
 
-use sd_conditioner::conditioning::{Span, TimelineEntry, TimelinePart};
+use sd_conditioner::conditioning::Span;
 use sd_conditioner::prompt::schedule::Pass;
 use sd_conditioner::{Conditioner, Result, Timeline};
 use serde_json::{Value, json};
@@ -82,33 +82,16 @@ pub(crate) fn encode(
     steps: Steps,
     text: &Conditioner,
 ) -> Result<Vec<PassConditionings>> {
+    let [positive, negative] = Side::BOTH.map(|side| job.request(text.family(), side));
     let passes = steps.passes().map(|pass| {
-        let side = |side| -> Result<_> { Ok((side, timeline(job, side, pass, text)?)) };
+        let timelines = text.encode_schedule_pair(&positive, &negative, pass.pass)?;
+        let [positive, negative] = timelines;
         Ok(PassConditionings {
             pass,
-            sides: [side(Side::Positive)?, side(Side::Negative)?],
+            sides: [(Side::Positive, positive), (Side::Negative, negative)],
         })
     });
     passes.collect()
-}
-
-fn timeline(job: &Job, side: Side, pass: NamedPass, text: &Conditioner) -> Result<Timeline> {
-    let request = job.request(text.family(), side);
-    if job.text(side).is_some() {
-        return text.encode_schedule(&request, pass.pass);
-    }
-    // An absent negative may be zeros, which the empty text is not.
-    let entry = TimelineEntry {
-        span: Span::UntilStep(pass.steps()),
-        text: String::new(),
-        conditioning: text.encode(request)?,
-    };
-    Ok(Timeline {
-        parts: vec![TimelinePart {
-            weight: 1.0,
-            entries: vec![entry],
-        }],
-    })
 }
 
 impl PassConditionings {

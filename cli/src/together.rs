@@ -55,7 +55,10 @@ fn sides<'a>(text: &Conditioner, job: &'a Job) -> [Request<'a>; 2] {
 /// True if nothing is done to make the sides equally long, and they are not long.
 fn can_share(text: &Conditioner, job: &Job) -> bool {
     let fills = matches!(job.choices().split, Split::Lpw | Split::LpwSdxl);
-    if fills || job.steps().is_some() {
+    // LoRAs of a prompt are on for its negative, too, which only a pair knows.
+    let names_loras =
+        || !matches!(sides(text, job)[0].named_loras(), Ok(named) if named.is_empty());
+    if fills || job.steps().is_some() || names_loras() {
         return false;
     }
     let [positive, negative] = sides(text, job).map(|request| {

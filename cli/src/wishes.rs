@@ -6,6 +6,7 @@ use crate::embeddings::EmbeddingFile;
 use crate::flags::{EncodeFlags, TokensFlags};
 use crate::groups::{MannerFlags, TextFlags};
 use crate::job::Job;
+use crate::loras::LoraFile;
 use crate::manner::Manner;
 use crate::schedules::Steps;
 use crate::values;
@@ -22,6 +23,8 @@ pub(crate) struct Wishes {
     pub(crate) hires_steps: Option<u32>,
     /// Files beside those of the folder; `None` where not even the folder's are wanted.
     pub(crate) embeddings: Option<Vec<EmbeddingFile>>,
+    /// Files that are put on; `None` where not even a prompt's own are wanted.
+    pub(crate) loras: Option<Vec<LoraFile>>,
     pub(crate) clip_skip: Option<i32>,
     pub(crate) width: Option<u32>,
     pub(crate) height: Option<u32>,
@@ -37,6 +40,7 @@ impl From<&EncodeFlags> for Wishes {
     fn from(flags: &EncodeFlags) -> Wishes {
         let sizes = &flags.sizes;
         Wishes {
+            loras: Some(flags.lora.clone()),
             clip_skip: flags.clip_skip,
             width: sizes.size.map(|size| size.width),
             height: sizes.size.map(|size| size.height),
@@ -68,6 +72,7 @@ impl Wishes {
             steps: manner.steps,
             hires_steps: manner.hires_steps,
             embeddings: Some(Vec::new()),
+            loras: Some(Vec::new()),
             ..Wishes::default()
         }
     }

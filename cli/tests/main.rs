@@ -11,6 +11,7 @@ mod explain;
 mod files;
 #[cfg(feature = "graph")]
 mod graph;
+mod loras;
 mod manner;
 mod names;
 mod notes;

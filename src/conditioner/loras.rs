@@ -50,6 +50,14 @@ impl Conditioner {
         &self.inner.loras
     }
 
+    /// What would become of these `LoRA`s on these encoders, without making any: the same reports,
+    /// and the same errors except for those of the values.
+    pub fn report_loras(&self, loras: &[WeightedLora]) -> Result<Vec<LoraReport>> {
+        let towers = self.base().description()?;
+        let fitted = loras.iter().map(|lora| FittedLora::new(lora, &towers));
+        fitted.map(|one| Ok(one?.report().clone())).collect()
+    }
+
     /// The encoders as they were loaded.
     fn base(&self) -> Arc<Inner> {
         let base = self.inner.base.as_ref().unwrap_or(&self.inner);

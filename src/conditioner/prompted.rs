@@ -184,6 +184,46 @@ fn found(request: &Request<'_>) -> Result<Vec<WeightedLora>> {
     Ok(all)
 }
 
+/// The embeddings that come with a request's prompt; `None` where there are none.
+pub(super) fn brought(request: &Request<'_>) -> Option<Embeddings> {
+    let mut embeddings = request.embeddings_given().cloned().unwrap_or_default();
+    let before = embeddings.names().len();
+    for lora in found(request).unwrap_or_default() {
+        // What is wrong with a file is told by `encode`.
+        embeddings = embeddings
+            .clone()
+            .with_lora(lora.lora())
+            .unwrap_or(embeddings);
+    }
+    (embeddings.names().len() > before).then_some(embeddings)
+}
+
+impl Request<'_> {
+    /// The `LoRA`s that the prompt names and the request's folder has ([`loras`](Self::loras)), in
+    /// the prompt's order; none for a negative prompt. An error if a file of the folder cannot be
+    /// used.
+    pub fn named_loras(&self) -> Result<Vec<WeightedLora>> {
+        found(self)
+    }
+
+    /// What there is to say of `<lora:…>`, `<hypernet:…>` and `withLora(…)` in the first text, with
+    /// places in it. These are among the notes of [`Conditioner::encode`] and
+    /// [`Conditioner::readings`]; the texts of a schedule are told none, since such words are taken
+    /// out before.
+    ///
+    /// ```
+    /// use sd_conditioner::{Profile, Request};
+    /// let request = Request::new("a <lora:film:0.8> cat").profile(Profile::A1111);
+    /// assert_eq!(request.network_notes()[0].span, 2..17);
+    /// ```
+    pub fn network_notes(&self) -> Vec<Note> {
+        let prepared = Prepared::of(self.text_for(0), self.rules(), self.is_negative());
+        let mut all = [prepared.notes, notes(self)].concat();
+        all.sort_by_key(|note| note.span.start);
+        all
+    }
+}
+
 /// What is written in the first text.
 fn named(request: &Request<'_>) -> Vec<Named> {
     let (text, rules) = (request.text_for(0), request.rules());

@@ -1,7 +1,7 @@
 //! How a request is read, for people who want to see it.
 
 use super::plan::{self, Planned, Tower};
-use super::{Conditioner, Request};
+use super::{Conditioner, Request, prompted};
 use crate::profile::PooledFrom;
 use crate::prompt::{Note, Piece};
 use crate::tokens::{Chunk, Chunks};
@@ -68,6 +68,9 @@ impl Conditioner {
 }
 
 fn readings(towers: &[Tower], request: &Request<'_>) -> Vec<Reading> {
+    let brought = prompted::brought(request);
+    let dressed = brought.as_ref().map(|all| request.clone().embeddings(all));
+    let request = dressed.as_ref().unwrap_or(request);
     let plans = plan::plan(towers, request, 0).into_iter();
     let each = plans.zip(towers).enumerate();
     each.map(|(place, (plan, tower))| Reading {

@@ -39,10 +39,26 @@ impl Conditioner {
         prompted.text().schedule(&prompted.dressed(request), pass)
     }
 
+    /// Both sides of a generation. `LoRA`s that the prompt names are on for both, and the embeddings
+    /// that come with them may be named in both.
+    pub fn encode_schedule_pair(
+        &self,
+        positive: &Request<'_>,
+        negative: &Request<'_>,
+        pass: Pass,
+    ) -> Result<[Timeline; 2]> {
+        let prompted = self.prompted(positive)?;
+        let negative = negative.clone().as_negative();
+        let one = |request| prompted.text().schedule(&prompted.dressed(request), pass);
+        Ok([one(positive)?, one(&negative)?])
+    }
+
     /// With the encoders as they are.
     fn schedule(&self, request: &Request<'_>, pass: Pass) -> Result<Timeline> {
-        let (text, second) = request.texts();
-        let prepared = prepared(request, text.unwrap_or_default());
+        let (Some(text), second) = request.texts() else {
+            return self.absent(request, pass);
+        };
+        let prepared = prepared(request, text);
         let parts = composed(request, &prepared);
         let mut texts: Vec<String> = Vec::new();
         let planned: Vec<Planned> = parts
@@ -66,6 +82,24 @@ impl Conditioner {
         });
         Ok(Timeline {
             parts: parts.collect(),
+        })
+    }
+}
+
+impl Conditioner {
+    /// No prompt may be zeros, which the empty one is not.
+    fn absent(&self, request: &Request<'_>, pass: Pass) -> Result<Timeline> {
+        let encoded = self.encode_worn(std::slice::from_ref(request))?.into_iter();
+        let entries = encoded.map(|conditioning| TimelineEntry {
+            span: Span::UntilStep(pass.steps()),
+            text: String::new(),
+            conditioning,
+        });
+        Ok(Timeline {
+            parts: vec![TimelinePart {
+                weight: 1.0,
+                entries: entries.collect(),
+            }],
         })
     }
 }

@@ -8,7 +8,7 @@ use super::checkpoint::{Checkpoint, Container, Located};
 use super::format::archive::{Archive, Entry};
 use super::format::decode;
 use super::layout::{Layout, ignored};
-use super::{EncoderId, Family, LoadReport, Lora, LoraSummary};
+use super::{Embedding, EncoderId, Family, LoadReport, Lora, LoraSummary};
 use crate::error::{ErrorKind, Result};
 
 /// Everything that `inspect` shows of a checkpoint.
@@ -42,11 +42,13 @@ pub enum Inspected {
     Checkpoint(Box<Summary>),
     /// A LoRA.
     Lora(Box<LoraSummary>),
+    /// A textual inversion.
+    Embedding(Box<Embedding>),
 }
 
 impl Inspected {
-    /// Looks into a file or a folder. Where it is neither a checkpoint nor a LoRA, the error says
-    /// what it is, if that is known.
+    /// Looks into a file or a folder. Where it is none of these, the error says what it is, if
+    /// that is known.
     ///
     /// ```
     /// use sd_conditioner::weights::Inspected;
@@ -57,13 +59,23 @@ impl Inspected {
             Ok(checkpoint) => return Ok(Inspected::Checkpoint(Box::new(checkpoint.summary()))),
             Err(error) => error,
         };
-        // What is no LoRA either is told by the checkpoint's error, which knows more kinds of file.
+        // What is none of these is told by the checkpoint's error, which knows more kinds of file.
         match Lora::open(path) {
             Ok(lora) => Ok(Inspected::Lora(Box::new(lora.summary()))),
             Err(other) if other.kind() == ErrorKind::Unsupported => Err(other),
-            Err(_) => Err(error),
+            Err(_) => match Embedding::open(path) {
+                Ok(embedding) if is_token(embedding.placeholder()) => {
+                    Ok(Inspected::Embedding(Box::new(embedding)))
+                }
+                Ok(_) | Err(_) => Err(error),
+            },
         }
     }
+}
+
+/// A lone tensor with a path for its name is a piece of something else.
+fn is_token(placeholder: Option<&str>) -> bool {
+    placeholder.is_none_or(|name| !name.contains('.'))
 }
 
 /// One text encoder of a checkpoint.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use sd_conditioner::ErrorKind::UnknownLayout;
+use sd_conditioner::weights::Inspected;
 
 use super::{check_refused, load};
 use crate::support::entries::{Entry, Stored, save};
@@ -22,11 +23,21 @@ fn files(folder: &Path, entries: &[Entry]) -> [PathBuf; 4] {
 
 #[track_caller]
 fn check(tensors: &[(&str, &[usize])], words: &[&str]) {
+    check_with(tensors, words, |path| {
+        let what = Inspected::open(path, None);
+        check_refused(what, UnknownLayout, words);
+    });
+}
+
+/// The same for files that `inspect` shows: it is told about them otherwise.
+#[track_caller]
+fn check_with(tensors: &[(&str, &[usize])], words: &[&str], inspect: impl Fn(&Path)) {
     let folder = tempfile::tempdir().unwrap();
     let entries = tensors.iter();
     let entries = entries.map(|(name, shape)| Entry::filled(name, Stored::F16, shape, 0.5));
     for path in files(folder.path(), &entries.collect::<Vec<_>>()) {
         check_refused(load(&path), UnknownLayout, words);
+        inspect(&path);
     }
 }
 
@@ -91,14 +102,42 @@ fn other_families() {
 
 #[test]
 fn adapters_and_embeddings() {
+    let is_lora = |path: &Path| {
+        let what = Inspected::open(path, None);
+        assert!(matches!(what, Ok(Inspected::Lora(_))), "{what:?}");
+    };
+    let is_embedding = |path: &Path| {
+        let what = Inspected::open(path, None);
+        assert!(matches!(what, Ok(Inspected::Embedding(_))), "{what:?}");
+    };
     let lora = "lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight";
-    check(&[(lora, &[4, 768])], &["LoRA", "load it as a LoRA"]);
-    check(&[("unet.x.lora_A.weight", &[4, 8])], &["LoRA"]);
-    check(&[("emb_params", &[2, 768])], &["textual inversion"]);
-    check(&[("string_to_param.*", &[2, 768])], &["textual inversion"]);
-    check(
-        &[("clip_l", &[2, 768]), ("clip_g", &[2, 1280])],
-        &["textual inversion"],
+    check_with(
+        &[(lora, &[4, 768])],
+        &["LoRA", "load it as a LoRA"],
+        is_lora,
     );
-    check(&[("<cat-toy>", &[768])], &["textual inversion"]);
+    check_with(&[("unet.x.lora_A.weight", &[4, 8])], &["LoRA"], is_lora);
+    let inversion = &["textual inversion"];
+    check_with(&[("emb_params", &[2, 768])], inversion, is_embedding);
+    check_with(&[("string_to_param.*", &[2, 768])], inversion, is_embedding);
+    check_with(
+        &[("clip_l", &[2, 768]), ("clip_g", &[2, 1280])],
+        inversion,
+        is_embedding,
+    );
+    check_with(&[("<cat-toy>", &[768])], inversion, is_embedding);
+}
+
+/// What `encode` writes, alone or by steps.
+#[test]
+fn conditionings() {
+    let words = &["this is a conditioning"];
+    check(&[("prompt_embeds", &[1, 77, 768])], words);
+    check(
+        &[
+            ("prompt_embeds.0", &[1, 77, 768]),
+            ("negative_prompt_embeds.0", &[1, 77, 768]),
+        ],
+        words,
+    );
 }

@@ -14,23 +14,24 @@ use sd_conditioner::{Conditioner, Family, Profile, Request, Result};
 use serde::Serialize;
 
 use self::cosine::Cosines;
-use crate::embeddings::Shelf;
 use crate::flags::CompareFlags;
 use crate::job::{Job, Side};
 use crate::manner::Manner;
 use crate::paint::Paint;
 use crate::progress::Progress;
+use crate::supplies::Supplies;
 use crate::tokens::shown::{Noted, noted, span};
 use crate::ui::{self, Done};
-use crate::weights;
 use crate::wishes::Wishes;
+use crate::{weights, worn};
 
 /// Reads, encodes if there are weights, and prints.
 pub(crate) fn run(flags: &CompareFlags, quiet: bool) -> Done {
     let jobs = jobs(flags)?;
     let text = if flags.source.is_given() {
         let progress = Progress::new(quiet);
-        Some(weights::load(&flags.source, &flags.compute, &progress)?)
+        let text = weights::load(&flags.source, &flags.compute, &progress)?;
+        Some(dressed(text, &jobs, &progress)?)
     } else {
         None
     };
@@ -41,6 +42,19 @@ pub(crate) fn run(flags: &CompareFlags, quiet: bool) -> Done {
         ui::print(table::text(&compared, Paint::for_stdout()))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// With the files that were given; they are the same for every profile.
+fn dressed(text: Conditioner, jobs: &[Job], progress: &Progress) -> Result<Conditioner> {
+    let Some(job) = jobs.first().filter(|job| !job.loras().is_empty()) else {
+        return Ok(text);
+    };
+    let text = text.with_loras(job.loras())?;
+    for report in text.lora_reports() {
+        progress.summary(worn::summary(report));
+        worn::warnings(report).iter().for_each(ui::warn);
+    }
+    Ok(text)
 }
 
 fn compare<'a>(
@@ -65,7 +79,8 @@ fn compare<'a>(
 
 /// One job for each profile, with the same text and embeddings.
 fn jobs(flags: &CompareFlags) -> anyhow::Result<Vec<Job>> {
-    let mut shelf = Shelf::open(flags.embeddings.as_deref(), None)?;
+    let (embeddings, loras) = (flags.embeddings.as_deref(), flags.loras.as_deref());
+    let mut supplies = Supplies::open(embeddings, loras, None)?;
     let jobs = Profile::ALL.map(|profile| {
         let wishes = Wishes {
             positive: Some(flags.text.clone()),
@@ -74,10 +89,11 @@ fn jobs(flags: &CompareFlags) -> anyhow::Result<Vec<Job>> {
                 ..Manner::default()
             },
             embeddings: Some(Vec::new()),
+            loras: Some(flags.lora.clone()),
             ..Wishes::default()
         };
         let job = wishes.job().map_err(|error| anyhow!(error))?;
-        Ok(shelf.supply(job)?)
+        Ok(supplies.supply(job)?)
     });
     jobs.into_iter().collect()
 }

@@ -13,7 +13,6 @@ use anyhow::anyhow;
 use sd_conditioner::Family;
 
 use self::shown::{Encoder, Entry, Shown, Texts, Window};
-use crate::embeddings::Shelf;
 use crate::flags::TokensFlags;
 use crate::paint::Paint;
 use crate::ui::{self, Done};
@@ -27,7 +26,7 @@ pub(crate) fn run(flags: &TokensFlags, quiet: bool) -> Done {
     if let Some(page) = &flags.html {
         output::check_place(page)?;
     }
-    let job = Shelf::open(flags.manner.embeddings.as_deref(), None)?.supply(job)?;
+    let job = flags.manner.supplies(None)?.supply(job)?;
     for warning in job.unused(family) {
         ui::warn(warning);
     }

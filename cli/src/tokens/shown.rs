@@ -136,7 +136,7 @@ fn as_they_are(job: &Job, family: Family) -> Texts {
 fn by_steps(job: &Job, family: Family, passes: impl Iterator<Item = NamedPass>) -> Texts {
     let (mut entries, mut notes) = (Vec::new(), Vec::new());
     for (pass, side) in passes.flat_map(|pass| Side::BOTH.map(|side| (pass, side))) {
-        let Some(edited) = editing::read(job, side, pass.pass) else {
+        let Some(edited) = editing::read(job, family, side, pass.pass) else {
             continue;
         };
         notes::add(&mut notes, &edited.notes);

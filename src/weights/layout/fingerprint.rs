@@ -169,6 +169,10 @@ pub(crate) fn no_tower(archive: &Archive) -> Error {
     {
         return refusal("no text encoder in it: this is Stable Video Diffusion");
     }
+    if archive.has_below("prompt_embeds") || archive.has_below("negative_prompt_embeds") {
+        let error = refusal("no text encoder in it: this is a conditioning, encoded prompts");
+        return error.hint("it was written by `encode`, or by a pipeline of diffusers");
+    }
     if let Some(what) = sign(&PREFIXES) {
         return refusal(&format!(
             "no text encoder of Stable Diffusion in it: this is {what}"

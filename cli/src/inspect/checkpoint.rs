@@ -1,34 +1,17 @@
-//! `inspect`: what a checkpoint holds, from its headers alone.
+//! What a checkpoint holds.
 
 use std::collections::BTreeMap;
-use std::process::ExitCode;
 
 use indicatif::HumanBytes;
 use sd_conditioner::Family;
-use sd_conditioner::weights::{Checkpoint, Container, EncoderSummary, LoadReport, Summary};
+use sd_conditioner::weights::{Container, EncoderSummary, LoadReport, Summary};
 use serde::Serialize;
 
-use crate::flags::InspectFlags;
-use crate::ui::{self, Done};
-
-/// Names of unused tensors that are printed for people; `--json` has all.
-const UNUSED_SHOWN: usize = 20;
-
-/// Reads headers and prints.
-pub(crate) fn run(flags: &InspectFlags) -> Done {
-    let checkpoint = Checkpoint::open_variant(&flags.file, flags.variant.as_deref())?;
-    let summary = checkpoint.summary();
-    if flags.json {
-        ui::print(serde_json::to_string(&Shown::of(&summary))?)?;
-    } else {
-        ui::print(text(&summary))?;
-    }
-    Ok(ExitCode::SUCCESS)
-}
+use super::{counts, listed, row};
 
 /// The JSON object.
 #[derive(Debug, Serialize)]
-struct Shown<'a> {
+pub(super) struct Shown<'a> {
     path: String,
     container: &'static str,
     /// `null` where the file alone does not decide it.
@@ -61,7 +44,7 @@ struct Encoder<'a> {
 }
 
 impl Shown<'_> {
-    fn of(summary: &Summary) -> Shown<'_> {
+    pub(super) fn of(summary: &Summary) -> Shown<'_> {
         let LoadReport {
             used,
             unused,
@@ -113,7 +96,7 @@ const fn container(container: Container) -> &'static str {
 }
 
 /// For people.
-fn text(summary: &Summary) -> String {
+pub(super) fn lines(summary: &Summary) -> Vec<String> {
     let report = &summary.report;
     let mut lines = vec![
         row("family", &family(summary)),
@@ -133,18 +116,10 @@ fn text(summary: &Summary) -> String {
     }
     lines.push(row("used", &format!("{} tensors", report.used.len())));
     lines.push(row("unused", &format!("{} tensors", report.unused.len())));
-    let shown = report.unused.iter().take(UNUSED_SHOWN);
-    lines.extend(shown.map(|name| format!("  {name}")));
-    if report.unused.len() > UNUSED_SHOWN {
-        lines.push("  … (--json lists all)".to_owned());
-    }
+    lines.extend(listed(&report.unused));
     lines.push(row("ignored", &counts(&report.ignored)));
     lines.extend(report.notes.iter().map(|note| row("note", note)));
-    lines.join("\n")
-}
-
-fn row(name: &str, value: &str) -> String {
-    format!("{name:<10} {value}")
+    lines
 }
 
 /// The family, or what it could serve as.
@@ -182,17 +157,4 @@ fn encoder_lines(encoder: &EncoderSummary) -> Vec<String> {
     let problems = encoder.problems.iter();
     lines.extend(problems.map(|problem| row("  problem", problem)));
     lines
-}
-
-/// `196 F16, 1 I64`.
-fn counts(map: &BTreeMap<String, usize>) -> String {
-    let all: Vec<String> = map
-        .iter()
-        .map(|(name, count)| format!("{count} {name}"))
-        .collect();
-    if all.is_empty() {
-        "none".to_owned()
-    } else {
-        all.join(", ")
-    }
 }

@@ -1,0 +1,40 @@
+//! What prompts may name and what encoders put on, for each job.
+
+use std::path::Path;
+
+use sd_conditioner::Result;
+
+use crate::embeddings::Shelf;
+use crate::job::Job;
+use crate::loras::Rack;
+use crate::ui;
+
+/// Embeddings and LoRAs.
+#[derive(Debug)]
+pub(crate) struct Supplies {
+    shelf: Shelf,
+    rack: Rack,
+}
+
+impl Supplies {
+    /// The folders of embeddings and of LoRAs, and where the paths of request lines start.
+    pub(crate) fn open(
+        embeddings: Option<&Path>,
+        loras: Option<&Path>,
+        requests: Option<&Path>,
+    ) -> Result<Supplies> {
+        let rack = Rack::open(loras, requests)?;
+        for note in rack.notes() {
+            ui::warn(note);
+        }
+        Ok(Supplies {
+            shelf: Shelf::open(embeddings, requests)?,
+            rack,
+        })
+    }
+
+    /// The job with both. Embeddings inside its LoRAs may be named, too.
+    pub(crate) fn supply(&mut self, job: Job) -> Result<Job> {
+        self.shelf.supply(self.rack.supply(job)?)
+    }
+}
