@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 use sd_conditioner::{Family, Guidance};
 
 use crate::flags::EncodeFlags;
-use crate::job::Job;
+use crate::job::{Job, Side};
+use crate::kinds::{self, Kind};
 use crate::progress::Progress;
 use crate::schedules::PassConditionings;
 use crate::together::Made;
@@ -106,7 +107,7 @@ impl Session {
     ) -> anyhow::Result<Vec<String>> {
         let metadata = self.metadata(job, worn);
         match made {
-            Made::Pair(guidance) => self.write_pair(job, guidance, metadata, path),
+            Made::Pair(guidance) => self.write_pair(job, guidance, &metadata, path),
             Made::Passes(passes) => self.write_passes(job, passes, metadata, path),
         }
     }
@@ -115,13 +116,27 @@ impl Session {
         &self,
         job: &Job,
         guidance: &Guidance,
-        metadata: Metadata,
+        metadata: &Metadata,
         path: &Path,
     ) -> anyhow::Result<Vec<String>> {
-        let tensors = output::of_pair(guidance, self.out.dtype())?;
-        output::write(path, &tensors, &metadata)?;
         let told = notes::of_pair(job, self.encoders.loaded(), guidance).into_iter();
-        Ok(told.map(|told| told.to_string()).collect())
+        let mut told: Vec<String> = told.map(|told| told.to_string()).collect();
+        match Kind::of(path) {
+            Kind::Pair => {
+                let tensors = output::of_pair(guidance, self.out.dtype())?;
+                output::write(path, &tensors, metadata)?;
+            }
+            kind => {
+                kinds::write(kind, path, guidance, self.out.dtype())?;
+                if job.text(Side::Negative).is_some() {
+                    told.push(
+                        "a file of this kind holds one prompt: the negative is not in it"
+                            .to_owned(),
+                    );
+                }
+            }
+        }
+        Ok(told)
     }
 
     fn write_passes(
@@ -131,6 +146,12 @@ impl Session {
         mut metadata: Metadata,
         path: &Path,
     ) -> anyhow::Result<Vec<String>> {
+        if Kind::of(path) != Kind::Pair {
+            bail!(
+                "{}: only a .safetensors file has a place for step ranges",
+                path.display()
+            );
+        }
         let tensors = output::of_passes(passes, self.out.dtype())?;
         for pass in passes {
             metadata.insert(pass.pass.key.to_owned(), pass.metadata().to_string());

@@ -155,7 +155,8 @@ pub(crate) struct ComputeFlags {
 
 #[derive(Args, Debug)]
 pub(crate) struct TargetFlags {
-    /// The file to write
+    /// The file to write; NAME`_te_outputs.npz` is what kohya's sd-scripts cache of an SDXL prompt,
+    /// and NAME.conditioning what `ComfyUI`'s custom nodes load (the positive prompt alone)
     #[arg(long, value_name = "FILE.safetensors", conflicts_with_all = ["requests", "out_dir"])]
     pub(crate) out: Option<PathBuf>,
     /// One JSON object a line, with `id` and these options by their long names with underscores;

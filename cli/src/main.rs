@@ -10,6 +10,7 @@ mod graph;
 mod groups;
 mod inspect;
 mod job;
+mod kinds;
 mod line;
 mod list;
 mod loras;

@@ -11,6 +11,7 @@ mod explain;
 mod files;
 #[cfg(feature = "graph")]
 mod graph;
+mod kinds;
 mod loras;
 mod manner;
 mod names;

@@ -1,0 +1,51 @@
+//! `--out` for other programs: kohya's caches and ComfyUI's files.
+
+use sd_conditioner::Family;
+use sd_conditioner::storage::{comfyui, diffusers, kohya};
+use tempfile::tempdir;
+
+use crate::support::{encode, floats};
+
+const PROMPT: [&str; 2] = ["--positive", "a lighthouse at dusk"];
+
+#[test]
+fn other_kinds_hold_what_the_pair_holds() {
+    let folder = tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let size = ["--size", "1216x832", "--crop", "8,16"];
+    let more = [&PROMPT[..], &size].concat();
+    encode("sdxl", &more, &path("a.safetensors")).expect(0);
+    let pair = diffusers::load(&path("a.safetensors")).unwrap().positive;
+    let context = floats(pair.context());
+
+    encode("sdxl", &more, &path("a_te_outputs.npz")).expect(0);
+    let cached = kohya::load(&path("a_te_outputs.npz")).unwrap();
+    assert_eq!(floats(cached.context()), context);
+
+    encode("sdxl", &more, &path("a.conditioning")).expect(0);
+    let kept = comfyui::load(&path("a.conditioning")).unwrap().entries;
+    let entry = &kept.entries()[0];
+    assert_eq!(entry.conditioning().family(), Family::Sdxl);
+    assert_eq!(floats(entry.conditioning().context()), context);
+    let sizes = entry.sizes();
+    assert_eq!((sizes.width, sizes.height), (Some(1216), Some(832)));
+    assert_eq!((sizes.crop_w, sizes.crop_h), (Some(8), Some(16)));
+    assert_eq!(
+        (sizes.target_width, sizes.target_height),
+        (Some(1216), Some(832))
+    );
+}
+
+#[test]
+fn what_has_no_place_is_told() {
+    let folder = tempdir().unwrap();
+    let npz = folder.path().join("a_te_outputs.npz");
+    let both = [&PROMPT[..], &["--negative", "fog"]].concat();
+    let ran = encode("sdxl", &both, &npz).expect(0);
+    assert!(ran.stderr.contains("the negative is not in it"), "{ran:#?}");
+    let ran = encode("sd1", &PROMPT, &npz).expect(1);
+    assert!(ran.error().contains("SDXL only"), "{ran:#?}");
+    let steps = [&PROMPT[..], &["--profile", "a1111", "--steps", "20"]].concat();
+    let ran = encode("sdxl", &steps, &npz).expect(1);
+    assert!(ran.error().contains("step ranges"), "{ran:#?}");
+}
