@@ -91,7 +91,7 @@ impl Session {
         job.unused(self.family())
     }
 
-    /// The encoders, with any job's LoRAs.
+    /// The encoders, with any job's `LoRAs`.
     pub(crate) fn encoders(&self) -> &Wardrobe {
         &self.encoders
     }
@@ -106,7 +106,7 @@ impl Session {
     ) -> anyhow::Result<Vec<String>> {
         let metadata = self.metadata(job, worn);
         match made {
-            Made::Pair(guidance) => self.write_pair(job, guidance, metadata, path),
+            Made::Pair(guidance) => self.write_pair(job, guidance, &metadata, path),
             Made::Passes(passes) => self.write_passes(job, passes, metadata, path),
         }
     }
@@ -115,11 +115,11 @@ impl Session {
         &self,
         job: &Job,
         guidance: &Guidance,
-        metadata: Metadata,
+        metadata: &Metadata,
         path: &Path,
     ) -> anyhow::Result<Vec<String>> {
         let tensors = output::of_pair(guidance, self.out.dtype())?;
-        output::write(path, &tensors, &metadata)?;
+        output::write(path, &tensors, metadata)?;
         let told = notes::of_pair(job, self.encoders.loaded(), guidance).into_iter();
         Ok(told.map(|told| told.to_string()).collect())
     }

@@ -1,4 +1,4 @@
-//! The LoRAs that are put on: files of the command line or of a request line, and a folder for those
+//! The `LoRAs` that are put on: files of the command line or of a request line, and a folder for those
 //! that prompts name themselves.
 
 use std::path::{Path, PathBuf};
@@ -70,7 +70,7 @@ fn split(text: &str, exists: impl Fn(&str) -> bool) -> Result<LoraFile, String> 
     })
 }
 
-/// Where LoRAs come from. Remembers the last files, since the lines of a file are often alike.
+/// Where `LoRAs` come from. Remembers the last files, since the lines of a file are often alike.
 #[derive(Debug)]
 pub(crate) struct Rack {
     folder: Option<Arc<LoraFolder>>,

@@ -67,7 +67,7 @@ fn row(name: &str, value: &str) -> String {
 }
 
 /// The first of many names, each on a line.
-fn listed<'a>(names: &'a [String]) -> impl Iterator<Item = String> + 'a {
+fn listed(names: &[String]) -> impl Iterator<Item = String> {
     let shown = names.iter().take(SHOWN_AT_MOST);
     let more = (names.len() > SHOWN_AT_MOST).then(|| "  … (--json lists all)".to_owned());
     shown.map(|name| format!("  {name}")).chain(more)
