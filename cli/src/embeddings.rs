@@ -17,7 +17,7 @@ pub(crate) struct EmbeddingFile {
     token: Option<String>,
 }
 
-/// The files that bring embeddings: their own, and LoRAs.
+/// The files that bring embeddings: their own, and `LoRAs`.
 type Given = (Vec<EmbeddingFile>, Vec<LoraFile>);
 
 /// Where embeddings come from. Remembers the last set, since the lines of a file are often alike.

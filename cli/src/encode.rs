@@ -92,7 +92,7 @@ impl Session {
         job.unused(self.family())
     }
 
-    /// The encoders, with any job's LoRAs.
+    /// The encoders, with any job's `LoRAs`.
     pub(crate) fn encoders(&self) -> &Wardrobe {
         &self.encoders
     }

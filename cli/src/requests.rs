@@ -191,7 +191,7 @@ impl Run<'_> {
         (said, written)
     }
 
-    /// What became of LoRAs, each thing once for all lines.
+    /// What became of `LoRAs`, each thing once for all lines.
     fn report(&mut self, worn: &[Worn], said: &mut Said) {
         for (_, report) in worn {
             let mut first = |text: &String| self.told.insert(text.clone());

@@ -9,7 +9,7 @@ use crate::job::Job;
 use crate::loras::Rack;
 use crate::ui;
 
-/// Embeddings and LoRAs.
+/// Embeddings and `LoRAs`.
 #[derive(Debug)]
 pub(crate) struct Supplies {
     shelf: Shelf,
@@ -17,7 +17,7 @@ pub(crate) struct Supplies {
 }
 
 impl Supplies {
-    /// The folders of embeddings and of LoRAs, and where the paths of request lines start.
+    /// The folders of embeddings and of `LoRAs`, and where the paths of request lines start.
     pub(crate) fn open(
         embeddings: Option<&Path>,
         loras: Option<&Path>,
@@ -33,7 +33,7 @@ impl Supplies {
         })
     }
 
-    /// The job with both. Embeddings inside its LoRAs may be named, too.
+    /// The job with both. Embeddings inside its `LoRAs` may be named, too.
     pub(crate) fn supply(&mut self, job: Job) -> Result<Job> {
         self.shelf.supply(self.rack.supply(job)?)
     }

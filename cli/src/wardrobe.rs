@@ -1,4 +1,4 @@
-//! Encoders with the LoRAs that jobs ask for. Those of the last job are kept, and jobs that ask for
+//! Encoders with the `LoRAs` that jobs ask for. Those of the last job are kept, and jobs that ask for
 //! the same ones are encoded together.
 
 use std::cell::RefCell;

@@ -1,4 +1,4 @@
-//! What is said of LoRAs: to people, and in the metadata of files.
+//! What is said of `LoRAs`: to people, and in the metadata of files.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -86,10 +86,10 @@ fn files() -> Files {
     }
     let ink = text(save(&at("ink.safetensors"), &ink));
     Files {
+        folder,
         film,
         ink,
         xl,
-        folder,
     }
 }
 
