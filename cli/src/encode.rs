@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow, bail};
-use sd_conditioner::{Family, Guidance};
+use sd_conditioner::{Family, Guidance, storage};
 
 use crate::flags::EncodeFlags;
 use crate::job::{Job, Side};
@@ -124,7 +124,7 @@ impl Session {
         match Kind::of(path) {
             Kind::Pair => {
                 let tensors = output::of_pair(guidance, self.out.dtype())?;
-                output::write(path, &tensors, metadata)?;
+                storage::write_tensors(path, &tensors, metadata)?;
             }
             kind => {
                 kinds::write(kind, path, guidance, self.out.dtype())?;
@@ -156,7 +156,7 @@ impl Session {
         for pass in passes {
             metadata.insert(pass.pass.key.to_owned(), pass.metadata().to_string());
         }
-        output::write(path, &tensors, &metadata)?;
+        storage::write_tensors(path, &tensors, &metadata)?;
         let told = notes::of_passes(job, self.family(), passes).into_iter();
         Ok(told.map(|told| told.to_string()).collect())
     }

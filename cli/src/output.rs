@@ -1,22 +1,14 @@
-//! A pair of conditionings → a safetensors file, whole or not at all.
+//! A pair of conditionings → the tensors of a file by name.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use safetensors::View as _;
 use sd_conditioner::candle_core::{self, DType, Device, Tensor};
 use sd_conditioner::{Conditioning, Family, Guidance};
-use serde_json::{Map, Value, json};
 
 use crate::job::Side;
 use crate::schedules::PassConditionings;
-
-/// Header and tensors start at a multiple of this (the format's own rule).
-const ALIGNMENT: usize = 8;
 
 const TIME_IDS: &str = "time_ids";
 
@@ -88,29 +80,6 @@ fn of_one(side: &Conditioning) -> anyhow::Result<Vec<(&'static str, Tensor)>> {
     Ok(tensors)
 }
 
-/// Writes the file beside its place and moves it there when it is whole.
-pub(crate) fn write(
-    path: &Path,
-    tensors: &Named,
-    metadata: &BTreeMap<String, String>,
-) -> anyhow::Result<()> {
-    write_whole(path, |file| fill(file, tensors, metadata))
-}
-
-/// The same for any file.
-pub(crate) fn write_whole(
-    path: &Path,
-    fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
-) -> anyhow::Result<()> {
-    let temporary = beside(path)?;
-    let written = filled(&temporary, fill).and_then(|()| fs::rename(&temporary, path));
-    if written.is_err() {
-        // The first error is the one to tell.
-        let _ = fs::remove_file(&temporary);
-    }
-    written.with_context(|| format!("cannot write {}", path.display()))
-}
-
 /// Refuses a place that cannot take a file, before anything long is begun.
 pub(crate) fn check_place(path: &Path) -> anyhow::Result<()> {
     let folder = folder_of(path);
@@ -130,54 +99,4 @@ fn folder_of(path: &Path) -> &Path {
     } else {
         parent
     }
-}
-
-fn beside(path: &Path) -> anyhow::Result<PathBuf> {
-    let name = path
-        .file_name()
-        .with_context(|| format!("{}: not the name of a file", path.display()))?;
-    let name = format!(".{}.{}.part", name.to_string_lossy(), std::process::id());
-    Ok(folder_of(path).join(name))
-}
-
-fn filled(
-    path: &Path,
-    fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
-) -> io::Result<()> {
-    let mut file = BufWriter::new(File::create(path)?);
-    fill(&mut file)?;
-    file.into_inner()?.sync_all()
-}
-
-fn fill(
-    file: &mut BufWriter<File>,
-    tensors: &Named,
-    metadata: &BTreeMap<String, String>,
-) -> io::Result<()> {
-    file.write_all(&header(tensors, metadata)?)?;
-    for tensor in tensors.values() {
-        let bytes: Cow<'_, [u8]> = tensor.data();
-        file.write_all(&bytes)?;
-    }
-    Ok(())
-}
-
-/// Eight bytes of length, then JSON. Written here because the crate safetensors keeps metadata in
-/// a hash map: equal input is to give equal bytes.
-fn header(tensors: &Named, metadata: &BTreeMap<String, String>) -> io::Result<Vec<u8>> {
-    let mut entries = Map::new();
-    entries.insert("__metadata__".to_owned(), json!(metadata));
-    let mut start = 0;
-    for (name, tensor) in tensors {
-        let end = start + tensor.data_len();
-        let dtype: Value = serde_json::to_value(safetensors::View::dtype(tensor))?;
-        let entry = json!({ "dtype": dtype, "shape": tensor.dims(), "data_offsets": [start, end] });
-        entries.insert(name.clone(), entry);
-        start = end;
-    }
-    let mut text = serde_json::to_vec(&entries)?;
-    text.resize(text.len().next_multiple_of(ALIGNMENT), b' ');
-    let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
-    bytes.append(&mut text);
-    Ok(bytes)
 }

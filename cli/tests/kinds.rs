@@ -2,9 +2,10 @@
 
 use sd_conditioner::Family;
 use sd_conditioner::storage::{comfyui, diffusers, kohya};
+use serde_json::Value;
 use tempfile::tempdir;
 
-use crate::support::{encode, floats};
+use crate::support::{encode, floats, run};
 
 const PROMPT: [&str; 2] = ["--positive", "a lighthouse at dusk"];
 
@@ -48,4 +49,29 @@ fn what_has_no_place_is_told() {
     let steps = [&PROMPT[..], &["--profile", "a1111", "--steps", "20"]].concat();
     let ran = encode("sdxl", &steps, &npz).expect(1);
     assert!(ran.error().contains("step ranges"), "{ran:#?}");
+}
+
+#[test]
+fn inspect_knows_all_kinds() {
+    let folder = tempdir().unwrap();
+    for (name, layout) in [
+        ("a.safetensors", "diffusers"),
+        ("a_te_outputs.npz", "kohya"),
+        ("a.conditioning", "comfyui"),
+    ] {
+        let path = folder.path().join(name);
+        encode("sdxl", &PROMPT, &path).expect(0);
+        let ran = run(&["inspect", "--json", path.to_str().unwrap()]).expect(0);
+        let shown: Value = serde_json::from_str(&ran.stdout).unwrap();
+        assert_eq!(shown["what"], "conditioning");
+        assert_eq!(shown["layout"], layout);
+        assert_eq!(shown["family"], "sdxl");
+        assert_eq!(shown["entries"][0]["rows"], 77);
+        assert_eq!(shown["entries"][0]["pooled"], 256);
+        let ran = run(&["inspect", path.to_str().unwrap()]).expect(0);
+        assert!(ran.stdout.contains("77 × 384"), "{ran:#?}");
+    }
+    let other = folder.path().join("a.txt");
+    std::fs::write(&other, "hello").unwrap();
+    run(&["inspect", other.to_str().unwrap()]).expect(1);
 }

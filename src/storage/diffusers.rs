@@ -13,10 +13,10 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
 
-use super::{family_of, missing, one_prompt, tensor_of};
+use super::{family_of, missing, one_prompt, tensor_of, write_tensors};
 use crate::conditioning::Conditioning;
 use crate::error::{Error, ErrorKind, Result};
-use crate::weights::{Family, Outline, read_whole, write_tensors};
+use crate::weights::{Family, read_whole};
 
 /// A prompt and its negative, as files hold them: the negative may be missing, or have another
 /// length.
@@ -67,19 +67,10 @@ pub fn save(path: &Path, saved: &Saved, dtype: DType) -> Result<()> {
     let mut metadata = saved.metadata.clone();
     let family = saved.positive.family().name().to_owned();
     metadata.insert("family".to_owned(), family);
-    let cast = |(name, tensor): (String, Tensor)| -> Result<(String, Tensor)> {
-        Ok((name, tensor.to_device(&Device::Cpu)?.to_dtype(dtype)?))
-    };
-    let named: Vec<_> = named.into_iter().map(cast).collect::<Result<_>>()?;
-    let outline = |(name, tensor): &(String, Tensor)| Outline {
-        name: name.clone(),
-        dtype: tensor.dtype().into(),
-        shape: tensor.dims().to_vec(),
-    };
-    let outlines: Vec<Outline> = named.iter().map(outline).collect();
-    write_tensors(path, &metadata, &outlines, |index| {
-        Ok(named[index].1.clone())
-    })
+    for tensor in named.values_mut() {
+        *tensor = tensor.to_device(&Device::Cpu)?.to_dtype(dtype)?;
+    }
+    write_tensors(path, &named, &metadata)
 }
 
 /// Reads what [`save`] wrote, or any file with `prompt_embeds`, in the stored type.

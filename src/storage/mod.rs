@@ -13,6 +13,7 @@ pub mod kohya;
 mod npy;
 mod npz;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
@@ -20,7 +21,30 @@ use safetensors::SafeTensors;
 
 use crate::conditioning::Conditioning;
 use crate::error::{Error, ErrorKind, Result};
-use crate::weights::Family;
+use crate::weights::{self, Family};
+
+/// Writes tensors by name, in the order of their names, with what the file says of itself. Equal
+/// input gives equal bytes; the file is written whole or not at all.
+pub fn write_tensors(
+    path: &Path,
+    tensors: &BTreeMap<String, Tensor>,
+    metadata: &BTreeMap<String, String>,
+) -> Result<()> {
+    let outline = |(name, tensor): (&String, &Tensor)| weights::Outline {
+        name: name.clone(),
+        dtype: tensor.dtype().into(),
+        shape: tensor.dims().to_vec(),
+    };
+    let outlines: Vec<_> = tensors.iter().map(outline).collect();
+    weights::write_tensors(path, metadata, &outlines, |index| {
+        Ok(tensors[&outlines[index].name].clone())
+    })
+}
+
+/// Writes any bytes, whole or not at all.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    weights::write_whole(path, bytes)
+}
 
 /// `[rows, channels]` as `[1, rows, channels]`; a batch of one stays.
 fn batched(tensor: Tensor, dimensions: usize) -> Result<Tensor> {

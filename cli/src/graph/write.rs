@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
-use sd_conditioner::ConditioningList;
 use sd_conditioner::candle_core::{DType, Device, Tensor};
 use sd_conditioner::conditioning::Mask;
 use sd_conditioner::graph::{Socket, entries_json};
+use sd_conditioner::{ConditioningList, storage};
 
-use crate::output::{self, Named};
+use crate::output::Named;
 
 /// Writes files into a folder.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ impl Writer<'_> {
             ]
             .map(|(key, value)| (key.to_owned(), value)),
         );
-        output::write(&self.path(socket), &tensors, &metadata)?;
+        storage::write_tensors(&self.path(socket), &tensors, &metadata)?;
         self.written += 1;
         Ok(())
     }

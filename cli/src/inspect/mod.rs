@@ -1,12 +1,14 @@
 //! `inspect`: what a file or folder holds, from its headers alone.
 
 mod checkpoint;
+mod conditioning;
 mod embedding;
 mod lora;
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
+use sd_conditioner::Error;
 use sd_conditioner::weights::Inspected;
 use serde::Serialize;
 
@@ -18,11 +20,27 @@ const SHOWN_AT_MOST: usize = 20;
 
 /// Reads headers and prints.
 pub(crate) fn run(flags: &InspectFlags) -> Done {
-    let inspected = Inspected::open(&flags.file, flags.variant.as_deref())?;
+    let inspected = match Inspected::open(&flags.file, flags.variant.as_deref()) {
+        Ok(inspected) => inspected,
+        Err(error) => return encoded(flags, error),
+    };
     if flags.json {
         ui::print(json(flags, &inspected)?)?;
     } else {
         ui::print(text(&inspected))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What holds no tensors of a model may hold encoded prompts.
+fn encoded(flags: &InspectFlags, error: Error) -> Done {
+    let Some(shown) = conditioning::open(&flags.file) else {
+        return Err(error.into());
+    };
+    if flags.json {
+        ui::print(object("conditioning", shown)?)?;
+    } else {
+        ui::print(conditioning::lines(&shown).join("\n"))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -5,12 +5,11 @@ mod html;
 mod plain;
 pub(crate) mod shown;
 
-use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::anyhow;
-use sd_conditioner::Family;
+use sd_conditioner::{Family, storage};
 
 use self::shown::{Encoder, Entry, Shown, Texts, Window};
 use crate::flags::TokensFlags;
@@ -46,7 +45,7 @@ pub(crate) fn run(flags: &TokensFlags, quiet: bool) -> Done {
 
 fn write_page(path: &Path, shown: &Shown, quiet: bool) -> anyhow::Result<()> {
     let text = html::page(shown);
-    output::write_whole(path, |file| file.write_all(text.as_bytes()))?;
+    storage::write_file(path, text.as_bytes())?;
     if !quiet {
         ui::info(format!("wrote {}", path.display()));
     }
