@@ -180,8 +180,8 @@ impl Library for Folder {
         builder.load(&parts)
     }
 
-    /// A LoRA of another family changes nothing, as in `ComfyUI`, which passes over modules that it
-    /// does not find (`load_lora_for_models`, `comfy/sd.py`).
+    /// A LoRA of another family is put on as far as its modules fit, as in `ComfyUI`, which passes
+    /// over modules that it does not find (`load_lora_for_models`, `comfy/sd.py`).
     fn with_loras(&self, text: &Conditioner, loras: &[LoraUse]) -> Result<Conditioner> {
         let weighted = loras.iter().map(|lora| {
             let path = self.resolve(&lora.need())?;
