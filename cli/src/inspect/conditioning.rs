@@ -124,7 +124,8 @@ pub(super) fn lines(shown: &Shown) -> Vec<String> {
         let text = format!("{} × {} of {}{pooled}", one.rows, one.channels, one.dtype);
         lines.push(row(&one.name, &text));
     }
-    lines.extend(shown.metadata.iter().map(|(key, value)| row(key, value)));
+    let said = shown.metadata.iter();
+    lines.extend(said.map(|(key, value)| row("metadata", &format!("{key}: {value}"))));
     lines.extend(shown.notes.iter().map(|note| row("note", note)));
     lines
 }
