@@ -14,7 +14,10 @@ fuzz_target!(|text: &str| {
         let prompt = Prompt::parse(text, rules.dialect);
         for piece in prompt.pieces() {
             let (Piece::Text { span, .. } | Piece::Embedding { span, .. } | Piece::Break { span }) =
-                piece;
+                piece
+            else {
+                panic!("a piece of a kind that this target does not know: {piece:?}");
+            };
             assert!(text.get(span.clone()).is_some(), "a span outside the text: {piece:?}");
         }
         let chunks = Chunks::of(&prompt, Tokenizer::clip(), rules.chunk_rule(EncoderId::ClipL));
