@@ -6,7 +6,7 @@ use candle_core::quantized::QTensor;
 use candle_core::{DType, Device, Tensor};
 
 use crate::error::Result;
-use crate::kernels::Kernels;
+use crate::kernels::{Block, Kernels, NormOf, Product};
 use crate::weights::TensorSource;
 
 use super::ClipConfig;
@@ -115,6 +115,13 @@ impl Norm {
         Ok(Norm { weight, bias })
     }
 
+    fn tensors(&self) -> NormOf<'_> {
+        NormOf {
+            weight: &self.weight,
+            bias: &self.bias,
+        }
+    }
+
     pub(super) fn forward(&self, x: &Tensor, kernels: &dyn Kernels) -> Result<Tensor> {
         kernels.layer_norm(x, &self.weight, &self.bias)
     }
@@ -144,6 +151,16 @@ impl Linear {
         Ok(Linear { weight, bias })
     }
 
+    fn product(&self) -> Option<Product<'_>> {
+        match &self.weight {
+            Weight::Quantized(_) => None,
+            Weight::Dense(weight) => Some(Product {
+                weight,
+                bias: &self.bias,
+            }),
+        }
+    }
+
     fn forward(&self, x: &Tensor, kernels: &dyn Kernels) -> Result<Tensor> {
         kernels.linear(x, &self.weight.dense()?, Some(&self.bias))
     }
@@ -170,6 +187,18 @@ impl Layer {
             norm2: Norm::load(load, &name("ln2"))?,
             up: Linear::load(load, &name("fc1"))?,
             down: Linear::load(load, &name("fc2"))?,
+        })
+    }
+
+    /// Its tensors as the fast paths take them; `None` if a matrix is kept quantized.
+    pub(super) fn block(&self) -> Option<Block<'_>> {
+        Some(Block {
+            norm1: self.norm1.tensors(),
+            query_key_value: self.query_key_value.product()?,
+            out: self.out.product()?,
+            norm2: self.norm2.tensors(),
+            up: self.up.product()?,
+            down: self.down.product()?,
         })
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernels::Kernels;
+use crate::kernels::{Kernels, Tower};
 use crate::tokens::CONTEXT;
 use crate::weights::TensorSource;
 
@@ -97,15 +97,9 @@ impl ClipText {
     /// Layers that no readout needs are not run.
     pub fn encode(&self, windows: &[Window<'_>], readouts: &[Readout]) -> Result<Encoded> {
         let wanted = self.wanted_states(windows, readouts)?;
-        let mut x = self.embed(windows)?;
+        let x = self.embed(windows)?;
         let hidden_keys = window::hidden_keys(windows, x.device())?;
-        let mut states = vec![(0, x.clone())];
-        for (index, layer) in self.layers.iter().enumerate().take(wanted.deepest) {
-            x = layer.forward(&x, hidden_keys.as_ref(), &self.config, &*self.kernels)?;
-            if wanted.keeps(index + 1, readouts) {
-                states.push((index + 1, x.clone()));
-            }
-        }
+        let states = self.states(x, hidden_keys.as_ref(), &wanted, readouts)?;
         let hidden = self.read_hidden(&states, readouts)?;
         let (normed, projected) = self.read_pooled(&states, windows, readouts)?;
         Ok(Encoded {
@@ -113,6 +107,55 @@ impl ClipText {
             normed,
             projected,
         })
+    }
+
+    /// The states that some readout names, with their layers; the embeddings are layer 0.
+    fn states(
+        &self,
+        x: Tensor,
+        hidden_keys: Option<&Tensor>,
+        wanted: &Wanted,
+        readouts: &[Readout],
+    ) -> Result<Vec<(usize, Tensor)>> {
+        let keep = (1..=wanted.deepest).filter(|layer| wanted.keeps(*layer, readouts));
+        let keep: Vec<usize> = keep.collect();
+        let embedded = (0, x.clone());
+        let fast = self.tower(wanted.deepest);
+        let fast = fast.map(|tower| self.kernels.run(&tower, &x, hidden_keys, &keep));
+        let kept = match fast.transpose()?.flatten() {
+            Some(kept) => kept,
+            None => self.by_operations(x, hidden_keys, &keep)?,
+        };
+        let kept = keep.into_iter().zip(kept);
+        Ok(std::iter::once(embedded).chain(kept).collect())
+    }
+
+    /// The first layers as the fast paths take them; `None` if a matrix is kept quantized.
+    fn tower(&self, layers: usize) -> Option<Tower<'_>> {
+        let blocks = self.layers.iter().take(layers).map(Layer::block);
+        Some(Tower {
+            blocks: blocks.collect::<Option<_>>()?,
+            heads: self.config.heads,
+            activation: self.config.activation,
+        })
+    }
+
+    /// Layer after layer, operation after operation.
+    fn by_operations(
+        &self,
+        mut x: Tensor,
+        hidden_keys: Option<&Tensor>,
+        keep: &[usize],
+    ) -> Result<Vec<Tensor>> {
+        let deepest = keep.last().copied().unwrap_or_default();
+        let mut kept = Vec::with_capacity(keep.len());
+        for (index, layer) in self.layers.iter().enumerate().take(deepest) {
+            x = layer.forward(&x, hidden_keys, &self.config, &*self.kernels)?;
+            if keep.contains(&(index + 1)) {
+                kept.push(x.clone());
+            }
+        }
+        Ok(kept)
     }
 
     /// How far to run, after checking that everything asked for exists.

@@ -4,8 +4,10 @@
 //! Activations are f32 on every device; matrices may be stored in f32, f16 or bf16.
 
 mod reference;
+mod tower;
 
 pub use reference::Reference;
+pub use tower::{Block, NormOf, Product, Tower};
 
 use std::fmt;
 use std::sync::Arc;
@@ -48,6 +50,20 @@ pub trait Kernels: fmt::Debug + Send + Sync {
         heads: usize,
         hidden_keys: Option<&Tensor>,
     ) -> Result<Tensor>;
+
+    /// All blocks of a tower in one call: `x` is `[windows, 77, width]`, `hidden_keys` as in
+    /// [`causal_attention`](Self::causal_attention). Gives the state after each of the layers in
+    /// `keep` (ascending; 1 is the first layer's), each `[windows, 77, width]`; or `None` where these
+    /// kernels have no fast path for such a tower, which is then run operation by operation.
+    fn run(
+        &self,
+        _tower: &Tower<'_>,
+        _x: &Tensor,
+        _hidden_keys: Option<&Tensor>,
+        _keep: &[usize],
+    ) -> Result<Option<Vec<Tensor>>> {
+        Ok(None)
+    }
 }
 
 /// The best kernels for a device. Until a fused path exists this is [`Reference`] everywhere.
