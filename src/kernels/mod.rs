@@ -3,9 +3,11 @@
 //!
 //! Activations are f32 on every device; matrices may be stored in f32, f16 or bf16.
 
+mod cpu;
 mod reference;
 mod tower;
 
+pub use cpu::Cpu;
 pub use reference::Reference;
 pub use tower::{Block, NormOf, Product, Tower};
 
@@ -66,7 +68,13 @@ pub trait Kernels: fmt::Debug + Send + Sync {
     }
 }
 
-/// The best kernels for a device. Until a fused path exists this is [`Reference`] everywhere.
+/// The best kernels for a device: [`Cpu`] where the CPU has a vector unit that it knows, else
+/// [`Reference`].
 pub fn choose(device: &Device) -> Result<Arc<dyn Kernels>> {
+    if device.is_cpu()
+        && let Some(fast) = Cpu::new()?
+    {
+        return Ok(Arc::new(fast));
+    }
     Ok(Arc::new(Reference::new(device)?))
 }

@@ -1,0 +1,147 @@
+//! candle's tensors ↔ the slices that the layers run on.
+
+use std::ops::Range;
+
+use candle_core::{CpuStorage, Device, Storage, StorageRef, Tensor};
+
+use super::GROUP;
+use super::attention::HEAD;
+use super::matrix::{Matrix, Values};
+use super::panel::ROWS;
+use super::stack::{Layer, Stack, Weights};
+use super::unit::Units;
+use crate::error::Result;
+use crate::kernels::{Block, NormOf, Product, Tower};
+
+/// [`Kernels::run`](crate::kernels::Kernels::run).
+pub(super) fn run(
+    unit: Units,
+    tower: &Tower<'_>,
+    x: &Tensor,
+    hidden_keys: Option<&Tensor>,
+    keep: &[usize],
+) -> Result<Option<Vec<Tensor>>> {
+    let (windows, rows, width) = x.dims3()?;
+    let hidden = hidden_keys.map(Tensor::contiguous).transpose()?;
+    let x = x.contiguous()?;
+    let Some(held) = tower.blocks.iter().map(hold).collect::<Option<Vec<_>>>() else {
+        return Ok(None);
+    };
+    let layers = held.iter().map(layer).collect::<Option<Vec<_>>>();
+    let (Some(layers), Some(input)) = (layers, Held::new(&x)) else {
+        return Ok(None);
+    };
+    let Some(input) = input.floats() else {
+        return Ok(None);
+    };
+    let held = hidden.as_ref().map(|keys| Held::new(keys));
+    let keys = held.as_ref().map(|held| held.as_ref()?.floats());
+    if rows != ROWS
+        || width != tower.heads * HEAD
+        || keys.is_some_and(|keys| keys.is_none_or(|keys| keys.len() != windows * ROWS))
+        || !layers.iter().all(|layer| layer.fits(width))
+    {
+        return Ok(None);
+    }
+    if layers.is_empty() {
+        return Ok(Some(Vec::new()));
+    }
+    let what = (layers.as_slice(), tower.activation);
+    let mut stack = Stack::new(unit, what, width, keys.flatten(), windows.min(GROUP));
+    let mut kept = vec![vec![0.0; windows * ROWS * width]; keep.len()];
+    for first in (0..windows).step_by(GROUP) {
+        stack.group(first..windows.min(first + GROUP), input, keep, &mut kept);
+    }
+    let shape = (windows, ROWS, width);
+    let tensors = kept
+        .into_iter()
+        .map(|values| Tensor::from_vec(values, shape, &Device::Cpu));
+    Ok(Some(tensors.collect::<candle_core::Result<_>>()?))
+}
+
+/// A block's tensors, held: norms, then products.
+struct HeldBlock<'a> {
+    norms: [[Held<'a>; 2]; 2],
+    products: [(Held<'a>, Held<'a>, &'a Tensor); 4],
+}
+
+fn hold<'a>(block: &Block<'a>) -> Option<HeldBlock<'a>> {
+    let norm = |norm: NormOf<'a>| Some([Held::new(norm.weight)?, Held::new(norm.bias)?]);
+    let product = |product: Product<'a>| {
+        let (weight, bias) = (Held::new(product.weight)?, Held::new(product.bias)?);
+        Some((weight, bias, product.weight))
+    };
+    Some(HeldBlock {
+        norms: [norm(block.norm1)?, norm(block.norm2)?],
+        products: [
+            product(block.query_key_value)?,
+            product(block.out)?,
+            product(block.up)?,
+            product(block.down)?,
+        ],
+    })
+}
+
+fn layer<'a>(held: &'a HeldBlock<'_>) -> Option<Layer<'a>> {
+    let norm = |norm: &'a [Held<'_>; 2]| Some([norm[0].floats()?, norm[1].floats()?]);
+    let weights = |(weight, bias, tensor): &'a (Held<'_>, Held<'_>, &Tensor)| {
+        let (rows, depth) = tensor.dims2().ok()?;
+        let values = weight.values()?;
+        let bias = bias.floats().filter(|bias| bias.len() == rows)?;
+        let matrix = Matrix {
+            values,
+            rows,
+            depth,
+        };
+        Some(Weights { matrix, bias })
+    };
+    let [query_key_value, out, up, down] = &held.products;
+    Some(Layer {
+        norm1: norm(&held.norms[0])?,
+        query_key_value: weights(query_key_value)?,
+        out: weights(out)?,
+        norm2: norm(&held.norms[1])?,
+        up: weights(up)?,
+        down: weights(down)?,
+    })
+}
+
+/// A tensor's storage, held while its values are read.
+pub(super) struct Held<'a> {
+    storage: StorageRef<'a>,
+    range: Range<usize>,
+}
+
+impl<'a> Held<'a> {
+    /// `None` if the tensor is not contiguous.
+    pub(super) fn new(tensor: &'a Tensor) -> Option<Held<'a>> {
+        let (storage, layout) = tensor.storage_and_layout();
+        let (start, end) = layout.contiguous_offsets()?;
+        Some(Held {
+            storage,
+            range: start..end,
+        })
+    }
+
+    /// `None` if they are not on the CPU, or of another type.
+    pub(super) fn values(&self) -> Option<Values<'_>> {
+        let range = self.range.clone();
+        let Storage::Cpu(storage) = &*self.storage else {
+            return None;
+        };
+        Some(match storage {
+            CpuStorage::F32(all) => Values::F32(&all[range]),
+            CpuStorage::F16(all) => Values::F16(&all[range]),
+            CpuStorage::BF16(all) => Values::Bf16(&all[range]),
+            _ => return None,
+        })
+    }
+
+    /// The same where only f32 will do.
+    pub(super) fn floats(&self) -> Option<&[f32]> {
+        match self.values()? {
+            Values::F32(all) => Some(all),
+            Values::F16(_) | Values::Bf16(_) => None,
+        }
+    }
+}

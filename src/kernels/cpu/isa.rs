@@ -1,0 +1,85 @@
+//! The entry points of each vector unit, and the choice among them at run time.
+
+use super::activation::activate;
+use super::attention::{Head, attend};
+use super::norm::{Norm, norm};
+use super::simd::Simd;
+use super::tile::{Factors, tile};
+use crate::kernels::Activation;
+
+/// What a vector unit does. Each function is as unsafe as the one whose name it has, and needs the
+/// unit.
+#[derive(Debug)]
+pub(super) struct Isa {
+    /// For reports.
+    pub(super) name: &'static str,
+    /// Products of one row, of two, … of as many as the registers hold.
+    pub(super) tiles: &'static [unsafe fn(Factors, *mut f32)],
+    pub(super) norm: unsafe fn(Norm, usize),
+    pub(super) attend: unsafe fn(Head),
+    pub(super) activate: unsafe fn(*mut f32, usize, Activation),
+}
+
+/// Entry points with a unit's instructions on: `$rows` rows and `$across` vectors fill its registers.
+macro_rules! entry_points {
+    ($name:ident, $unit:path, $features:literal, $across:literal, $rows:literal: $($n:literal)+) => {
+        pub(super) mod $name {
+            use super::*;
+
+            #[target_feature(enable = $features)]
+            unsafe fn tile_of<const N: usize>(factors: Factors, c: *mut f32) {
+                tile::<$unit, N, $across>(factors, c);
+            }
+
+            #[target_feature(enable = $features)]
+            unsafe fn norm_of(which: Norm, first: usize) {
+                norm::<$unit>(which, first);
+            }
+
+            #[target_feature(enable = $features)]
+            unsafe fn attend_of(head: Head) {
+                attend::<$unit, $rows, $across>(head);
+            }
+
+            #[target_feature(enable = $features)]
+            unsafe fn activate_of(values: *mut f32, n: usize, activation: Activation) {
+                activate::<$unit>(values, n, activation);
+            }
+
+            pub(in super::super) static ISA: Isa = Isa {
+                name: stringify!($name),
+                tiles: &[$(tile_of::<$n>),+],
+                norm: norm_of,
+                attend: attend_of,
+                activate: activate_of,
+            };
+
+            const _: () = assert!(super::super::panel::COLUMNS % ($across * <$unit as Simd>::LANES) == 0);
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+entry_points!(avx512, crate::kernels::cpu::avx512::Avx512, "avx512f,avx2,fma", 5, 5: 1 2 3 4 5);
+#[cfg(target_arch = "x86_64")]
+entry_points!(avx2, crate::kernels::cpu::avx2::Avx2, "avx2,fma", 2, 6: 1 2 3 4 5 6);
+#[cfg(target_arch = "aarch64")]
+entry_points!(neon, crate::kernels::cpu::neon::Neon, "neon", 4, 6: 1 2 3 4 5 6);
+
+/// All units that this machine has, best first.
+pub(super) fn available() -> Vec<&'static Isa> {
+    let mut found = Vec::new();
+    #[cfg(target_arch = "x86_64")]
+    {
+        let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        if avx2 && is_x86_feature_detected!("avx512f") {
+            found.push(&avx512::ISA);
+        }
+        if avx2 {
+            found.push(&avx2::ISA);
+        }
+    }
+    #[cfg(target_arch = "aarch64")]
+    found.push(&neon::ISA);
+    found
+}

@@ -1,0 +1,141 @@
+//! A product with every panel of a group, by the vector unit's multiply-add.
+
+use super::isa::Isa;
+use super::matrix::Matrix;
+use super::panel::COLUMNS;
+use super::shared::SharedMut;
+use super::team::Team;
+use super::tile::Factors;
+use crate::kernels::Activation;
+
+/// Tiles of rows in one task.
+const TILES: usize = 8;
+
+/// Columns of the matrix that are widened at once.
+const DEPTH: usize = 768;
+
+/// Columns of the matrix between two visits to the sums: so much of a panel stays in the nearest
+/// cache while all rows of a task pass by.
+const NEAR: usize = 96;
+
+/// Values of a task's room.
+pub(super) const ROOM: usize = TILES * 8 * DEPTH;
+
+/// What becomes of a product.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Then {
+    Store,
+    Activate(Activation),
+    /// It is added to what is there.
+    Add,
+}
+
+/// A matrix and its bias, and what becomes of the product.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Linear<'a> {
+    pub(super) matrix: Matrix<'a>,
+    pub(super) bias: &'a [f32],
+    pub(super) then: Then,
+}
+
+impl Linear<'_> {
+    /// What the product is added to, for the rows from `first` on: the bias, alone or with what is
+    /// there.
+    pub(super) fn begin(&self, first: usize, rows: &mut [f32]) {
+        let bias = &self.bias[first..];
+        for (row, bias) in rows.chunks_exact_mut(COLUMNS).zip(bias) {
+            match self.then {
+                Then::Add => row.iter_mut().for_each(|value| *value += bias),
+                Then::Store | Then::Activate(_) => row.fill(*bias),
+            }
+        }
+    }
+}
+
+/// `matrix · panel + bias` for each panel: `[windows, depth, 80]` → `[windows, rows, 80]`.
+pub(super) fn linear(isa: &Isa, team: &Team, linear: Linear<'_>, x: &[f32], out: &mut [f32]) {
+    let Matrix { rows, depth, .. } = linear.matrix;
+    let windows = x.len() / (depth * COLUMNS);
+    assert!(out.len() >= windows * rows * COLUMNS && linear.bias.len() == rows);
+    let chunk = TILES * isa.tiles.len();
+    let out = SharedMut::new(out);
+    let tasks = rows.div_ceil(chunk);
+    team.share(tasks, |task, room| {
+        let first = task * chunk;
+        let part = Part {
+            isa,
+            linear,
+            x,
+            out,
+            first,
+            count: chunk.min(rows - first),
+            windows,
+        };
+        part.run(room);
+    });
+}
+
+/// Some rows of a product, for all windows.
+struct Part<'a> {
+    isa: &'a Isa,
+    linear: Linear<'a>,
+    x: &'a [f32],
+    out: SharedMut<'a>,
+    first: usize,
+    count: usize,
+    windows: usize,
+}
+
+impl Part<'_> {
+    fn run(&self, room: &mut [f32]) {
+        let depth = self.linear.matrix.depth;
+        for window in 0..self.windows {
+            // SAFETY: no other task touches these rows.
+            let rows =
+                unsafe { std::slice::from_raw_parts_mut(self.out(window), self.count * COLUMNS) };
+            self.linear.begin(self.first, rows);
+        }
+        for from in (0..depth).step_by(DEPTH) {
+            let deep = DEPTH.min(depth - from);
+            for (row, wide) in room.chunks_exact_mut(deep).take(self.count).enumerate() {
+                self.linear.matrix.widen(self.first + row, from, wide);
+            }
+            for window in 0..self.windows {
+                self.multiply(window, from, deep, room);
+            }
+        }
+        if let Then::Activate(activation) = self.linear.then {
+            for window in 0..self.windows {
+                let values = self.out(window);
+                // SAFETY: `values` are this task's, and the unit is there.
+                unsafe { (self.isa.activate)(values, self.count * COLUMNS, activation) }
+            }
+        }
+    }
+
+    /// Where its rows of a window's result are.
+    fn out(&self, window: usize) -> *mut f32 {
+        let row = window * self.linear.matrix.rows + self.first;
+        self.out.at(row * COLUMNS, self.count * COLUMNS)
+    }
+
+    fn multiply(&self, window: usize, from: usize, deep: usize, wide: &[f32]) {
+        let depth = self.linear.matrix.depth;
+        let panel = &self.x[(window * depth + from) * COLUMNS..][..deep * COLUMNS];
+        let (out, most) = (self.out(window), self.isa.tiles.len());
+        for near in (0..deep).step_by(NEAR) {
+            let count = NEAR.min(deep - near);
+            for row in (0..self.count).step_by(most) {
+                let factors = Factors {
+                    w: wide[row * deep + near..].as_ptr(),
+                    steps: (deep, 1),
+                    x: panel[near * COLUMNS..].as_ptr(),
+                    depth: count,
+                };
+                let rows = most.min(self.count - row);
+                // SAFETY: the ranges were sliced above, the rows are this task's, the unit is there.
+                unsafe { self.isa.tiles[rows - 1](factors, out.wrapping_add(row * COLUMNS)) }
+            }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! The CPU's fast path: all layers of a tower over panels of tokens (`panel.rs`), with the best vector
+//! unit that the machine has.
+//!
+//! Everything here is f32 but the matrices, which stay as they are stored and are widened a few rows
+//! at a time, so that they cost their own size and no more.
+#![expect(
+    unsafe_code,
+    unsafe_op_in_unsafe_fn,
+    clippy::multiple_unsafe_ops_per_block,
+    clippy::inline_always,
+    reason = "vector instructions; what each body needs stands in its `# Safety`"
+)]
+
+mod activation;
+mod aligned;
+#[cfg(target_arch = "x86_64")]
+mod amx;
+mod attention;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod held;
+mod isa;
+mod linear;
+mod matrix;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod norm;
+mod panel;
+mod shared;
+mod simd;
+mod stack;
+mod team;
+mod tile;
+mod unit;
+
+use candle_core::{Device, Tensor};
+
+use self::unit::Units;
+use super::{Activation, Kernels, Reference, Tower};
+use crate::error::Result;
+
+/// Windows that pass through the layers together: enough that reading a matrix costs little beside
+/// using it, few enough that their activations stay in the caches.
+const GROUP: usize = 8;
+
+/// Fused layers on the CPU's best units; single operations as in [`Reference`].
+#[derive(Debug)]
+pub struct Cpu {
+    unit: Units,
+    plain: Reference,
+}
+
+impl Cpu {
+    /// The best kernels for this machine's CPU; `None` if it has no vector unit that they know.
+    pub fn new() -> Result<Option<Cpu>> {
+        Ok(Cpu::all()?.into_iter().next())
+    }
+
+    /// One for each unit of this machine, best first: the matrix unit where there is one (`amx`),
+    /// then vector units (`avx512`, `avx2`, `neon`).
+    pub fn all() -> Result<Vec<Cpu>> {
+        let mut units: Vec<Units> = isa::available().into_iter().map(Units::vector).collect();
+        #[cfg(target_arch = "x86_64")]
+        if let (Some(best), Some(amx)) = (units.first().copied(), amx::Amx::ask()) {
+            let amx = Some(amx);
+            units.insert(0, Units { amx, ..best });
+        }
+        let each = units.into_iter().map(|unit| {
+            let plain = Reference::new(&Device::Cpu)?;
+            Ok(Cpu { unit, plain })
+        });
+        each.collect()
+    }
+}
+
+impl Kernels for Cpu {
+    fn name(&self) -> &'static str {
+        self.unit.name()
+    }
+
+    fn linear(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        self.plain.linear(x, weight, bias)
+    }
+
+    fn layer_norm(&self, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+        self.plain.layer_norm(x, weight, bias)
+    }
+
+    fn activate(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
+        self.plain.activate(x, activation)
+    }
+
+    fn causal_attention(
+        &self,
+        qkv: &Tensor,
+        heads: usize,
+        hidden_keys: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        self.plain.causal_attention(qkv, heads, hidden_keys)
+    }
+
+    fn run(
+        &self,
+        tower: &Tower<'_>,
+        x: &Tensor,
+        hidden_keys: Option<&Tensor>,
+        keep: &[usize],
+    ) -> Result<Option<Vec<Tensor>>> {
+        held::run(self.unit, tower, x, hidden_keys, keep)
+    }
+}

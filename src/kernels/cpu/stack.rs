@@ -1,0 +1,229 @@
+//! All layers, for one group of windows.
+
+use std::ops::Range;
+
+use super::aligned::Aligned;
+use super::attention::{HEAD, Head, SCORES};
+use super::isa::Isa;
+use super::linear::{Linear, Then};
+use super::matrix::Matrix;
+use super::norm::Norm;
+use super::panel::{self, COLUMNS, ROWS};
+use super::shared::SharedMut;
+use super::team::Team;
+use super::unit::Units;
+use crate::kernels::Activation;
+
+/// A block as the loops take it: scale and shift of the norms, matrix and bias of the products.
+#[derive(Debug)]
+pub(super) struct Layer<'a> {
+    pub(super) norm1: [&'a [f32]; 2],
+    pub(super) query_key_value: Weights<'a>,
+    pub(super) out: Weights<'a>,
+    pub(super) norm2: [&'a [f32]; 2],
+    pub(super) up: Weights<'a>,
+    pub(super) down: Weights<'a>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Weights<'a> {
+    pub(super) matrix: Matrix<'a>,
+    pub(super) bias: &'a [f32],
+}
+
+impl Layer<'_> {
+    /// True if all shapes are those of one block with heads of [`HEAD`].
+    pub(super) fn fits(&self, width: usize) -> bool {
+        let mlp = self.up.matrix.rows;
+        let shapes = [
+            (self.query_key_value, 3 * width, width),
+            (self.out, width, width),
+            (self.up, mlp, width),
+            (self.down, width, mlp),
+        ];
+        let norms = [self.norm1, self.norm2].concat();
+        width % HEAD == 0
+            && norms.iter().all(|values| values.len() == width)
+            && shapes.iter().all(|(weights, rows, depth)| {
+                let Matrix {
+                    rows: r, depth: d, ..
+                } = weights.matrix;
+                (r, d) == (*rows, *depth) && weights.bias.len() == *rows
+            })
+    }
+}
+
+/// Panels of a group between operations.
+#[derive(Debug)]
+struct Rooms {
+    /// The residual stream.
+    x: Aligned,
+    /// What the next product takes: normed, or mixed by attention.
+    taken: Aligned,
+    query_key_value: Aligned,
+    inner: Aligned,
+    /// What a product makes of its panels first.
+    parts: Aligned,
+}
+
+impl Rooms {
+    fn new(unit: Units, windows: usize, width: usize, mlp: usize) -> Rooms {
+        let panels = |features: usize| Aligned::zeros(windows * features * COLUMNS);
+        Rooms {
+            x: panels(width),
+            taken: panels(width),
+            query_key_value: panels(3 * width),
+            inner: panels(mlp),
+            parts: Aligned::zeros(unit.panels_room(windows, width.max(mlp))),
+        }
+    }
+}
+
+/// The layers, and room for the activations of a group.
+#[derive(Debug)]
+pub(super) struct Stack<'a> {
+    unit: Units,
+    layers: &'a [Layer<'a>],
+    activation: Activation,
+    width: usize,
+    /// `[windows, 77]`
+    hidden: Option<&'a [f32]>,
+    team: Team,
+    rooms: Rooms,
+}
+
+impl<'a> Stack<'a> {
+    /// For groups of up to so many windows. All layers fit `width`, and there is one at least.
+    pub(super) fn new(
+        unit: Units,
+        (layers, activation): (&'a [Layer<'a>], Activation),
+        width: usize,
+        hidden: Option<&'a [f32]>,
+        windows: usize,
+    ) -> Stack<'a> {
+        Stack {
+            unit,
+            layers,
+            activation,
+            width,
+            hidden,
+            team: Team::new(unit.room().max(SCORES)),
+            rooms: Rooms::new(unit, windows, width, layers[0].up.matrix.rows),
+        }
+    }
+
+    /// Takes some windows of `input` (`[windows, 77, width]`) through all layers; the states after
+    /// the layers in `keep` go to their places in `kept`.
+    pub(super) fn group(
+        &mut self,
+        windows: Range<usize>,
+        input: &[f32],
+        keep: &[usize],
+        kept: &mut [Vec<f32>],
+    ) {
+        let (width, n) = (self.width, windows.len());
+        let rows = windows.start * ROWS * width..windows.end * ROWS * width;
+        panel::from_rows(&input[rows.clone()], width, &mut self.rooms.x);
+        let hidden = self
+            .hidden
+            .map(|all| padded(&all[windows.start * ROWS..windows.end * ROWS]));
+        for index in 0..self.layers.len() {
+            self.layer(index, n, hidden.as_deref());
+            for (place, _) in keep
+                .iter()
+                .enumerate()
+                .filter(|(_, layer)| **layer == index + 1)
+            {
+                panel::to_rows(&self.rooms.x, width, &mut kept[place][rows.clone()]);
+            }
+        }
+    }
+
+    fn layer(&mut self, index: usize, n: usize, hidden: Option<&[f32]>) {
+        let (unit, team, width) = (self.unit, &self.team, self.width);
+        let layer = &self.layers[index];
+        let Rooms {
+            x,
+            taken,
+            query_key_value,
+            inner,
+            parts,
+        } = &mut self.rooms;
+        let panels = |features: usize| n * features * COLUMNS;
+        let mut product = |weights: Weights<'_>, then, x: &[f32], out: &mut [f32]| {
+            let Weights { matrix, bias } = weights;
+            let x = &x[..panels(matrix.depth)];
+            unit.linear(team, Linear { matrix, bias, then }, x, (out, &mut *parts));
+        };
+        norms(unit.isa, team, layer.norm1, &x[..panels(width)], taken);
+        product(layer.query_key_value, Then::Store, taken, query_key_value);
+        let stacked = (&query_key_value[..panels(3 * width)], width);
+        attention(unit.isa, team, stacked, hidden, taken);
+        product(layer.out, Then::Add, taken, x);
+        norms(unit.isa, team, layer.norm2, &x[..panels(width)], taken);
+        product(layer.up, Then::Activate(self.activation), taken, inner);
+        product(layer.down, Then::Add, inner, x);
+    }
+}
+
+/// `[windows, 77]` → `[windows, 80]`.
+fn padded(keys: &[f32]) -> Vec<f32> {
+    let windows = keys.chunks_exact(ROWS);
+    let padding = [0.0; COLUMNS - ROWS];
+    windows
+        .flat_map(|keys| keys.iter().chain(&padding).copied())
+        .collect()
+}
+
+/// Layer norm of all panels.
+fn norms(isa: &Isa, team: &Team, by: [&[f32]; 2], x: &[f32], out: &mut [f32]) {
+    let features = by[0].len();
+    let parts = COLUMNS / 16;
+    let panel = features * COLUMNS;
+    assert!(by[1].len() == features && out.len() >= x.len());
+    let out = SharedMut::new(out);
+    team.share(x.len() / panel * parts, |task, _| {
+        let at = task / parts * panel;
+        let norm = Norm {
+            x: x[at..at + panel].as_ptr(),
+            features,
+            weight: by[0].as_ptr(),
+            bias: by[1].as_ptr(),
+            out: out.at(at, panel),
+        };
+        // SAFETY: tasks write other columns, and the unit is there.
+        unsafe { (isa.norm)(norm, task % parts * 16) }
+    });
+}
+
+/// Attention of all heads of all panels; `stacked` holds query, key and value of each.
+fn attention(
+    isa: &Isa,
+    team: &Team,
+    (stacked, width): (&[f32], usize),
+    hidden: Option<&[f32]>,
+    out: &mut [f32],
+) {
+    let heads = width / HEAD;
+    let windows = stacked.len() / (3 * width * COLUMNS);
+    let panel = HEAD * COLUMNS;
+    let out = SharedMut::new(out);
+    team.share(windows * heads, |task, room| {
+        let (window, head) = (task / heads, task % heads);
+        let part = |part: usize| {
+            let row = (window * 3 + part) * width + head * HEAD;
+            stacked[row * COLUMNS..][..panel].as_ptr()
+        };
+        let hidden = hidden.map(|all| all[window * COLUMNS..][..COLUMNS].as_ptr());
+        let head = Head {
+            query: part(0),
+            key: part(1),
+            value: part(2),
+            hidden_keys: hidden.unwrap_or(std::ptr::null()),
+            scores: room[..SCORES].as_mut_ptr(),
+            out: out.at((window * width + head * HEAD) * COLUMNS, panel),
+        };
+        // SAFETY: tasks write other rows, the room is this thread's, and the unit is there.
+        unsafe { (isa.attend)(head) }
+    });
+}

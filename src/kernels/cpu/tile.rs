@@ -1,0 +1,49 @@
+//! The innermost product: a few rows of a matrix times one window's panel.
+
+use super::panel::COLUMNS;
+use super::simd::Simd;
+
+/// Where the factors of a tile lie.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Factors {
+    /// `w[n, k]` is at `w[n · steps.0 + k · steps.1]`.
+    pub(super) w: *const f32,
+    pub(super) steps: (usize, usize),
+    /// `depth` rows of [`COLUMNS`].
+    pub(super) x: *const f32,
+    pub(super) depth: usize,
+}
+
+/// `c[n, :] += Σₖ w[n, k] · x[k, :]` for `N` rows `n` and `depth` values of `k`; `A` vectors of
+/// columns at once, which with `N` must fill the vector unit's registers and no more.
+///
+/// # Safety
+///
+/// The factors are where they are said to be; `c` holds `N` rows of [`COLUMNS`].
+#[inline(always)]
+pub(super) unsafe fn tile<S: Simd, const N: usize, const A: usize>(factors: Factors, c: *mut f32) {
+    let Factors { w, steps, x, depth } = factors;
+    for first in (0..COLUMNS).step_by(A * S::LANES) {
+        let (x, c) = (x.add(first), c.add(first));
+        let mut sums = [[S::splat(0.0); A]; N];
+        for k in 0..depth {
+            let x = x.add(k * COLUMNS);
+            let mut across = [S::splat(0.0); A];
+            for (a, part) in across.iter_mut().enumerate() {
+                *part = S::load(x.add(a * S::LANES));
+            }
+            for (n, sums) in sums.iter_mut().enumerate() {
+                let weight = S::splat(*w.add(n * steps.0 + k * steps.1));
+                for (sum, part) in sums.iter_mut().zip(across) {
+                    *sum = S::fma(part, weight, *sum);
+                }
+            }
+        }
+        for (n, sums) in sums.iter().enumerate() {
+            for (a, sum) in sums.iter().enumerate() {
+                let c = c.add(n * COLUMNS + a * S::LANES);
+                S::store(c, S::add(*sum, S::load(c)));
+            }
+        }
+    }
+}
