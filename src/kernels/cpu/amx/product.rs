@@ -1,6 +1,6 @@
 //! A product with every panel of a group.
 
-use std::arch::x86_64::{_mm512_add_ps, _mm512_loadu_ps, _mm512_storeu_ps};
+use std::arch::x86_64::{_mm512_add_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_storeu_ps};
 use std::ops::Range;
 
 use super::super::aligned::Aligned;
@@ -10,8 +10,8 @@ use super::super::matrix::{Matrix, Values};
 use super::super::panel::COLUMNS;
 use super::super::shared::SharedMut;
 use super::super::team::Team;
-use super::parts::{split, split_pair};
-use super::unit::{DEEP, SIDE, TILE, Unit, permitted};
+use super::parts::{copy_row, split_half_row, split_pair, split_row};
+use super::unit::{DEEP, SIDE, Unit, VALUES, permitted};
 
 /// Rows of a task.
 const CHUNK: usize = 64;
@@ -32,14 +32,11 @@ const ACROSS: usize = COLUMNS / SIDE;
 /// Bytes between two rows of a panel of pairs.
 const STRIDE: usize = COLUMNS * 2 * size_of::<u16>();
 
-/// Values of one register.
-const VALUES: usize = TILE / size_of::<u16>();
-
 /// Most parts of a value.
 const MOST: usize = 3;
 
 /// Values (f32) of a task's room.
-pub(in super::super) const ROOM: usize = SUMS + DEPTH + CHUNK * DEPTH / 2;
+pub(in super::super) const ROOM: usize = SUMS + CHUNK * DEPTH / 2;
 
 /// Values of four registers of sums.
 const SUMS: usize = 4 * SIDE * SIDE;
@@ -141,7 +138,6 @@ struct Part<'a, const PARTS: usize> {
 /// A task's room.
 struct Room<'a> {
     sums: &'a mut [f32],
-    row: &'a mut [f32],
     matrix: *mut u16,
 }
 
@@ -149,13 +145,9 @@ impl<const PARTS: usize> Part<'_, PARTS> {
     unsafe fn run(&self, room: &mut [f32]) {
         let depth = self.linear.matrix.depth;
         let (sums, rest) = room.split_at_mut(SUMS);
-        let (row, matrix) = rest.split_at_mut(DEPTH);
-        assert!(matrix.len() >= self.count * DEPTH / 2);
-        let matrix = matrix.as_mut_ptr().cast();
-        let mut room = Room { sums, row, matrix };
-        for window in 0..self.windows {
-            self.linear.begin(self.first, self.rows(window));
-        }
+        assert!(rest.len() >= self.count * DEPTH / 2);
+        let matrix = rest.as_mut_ptr().cast();
+        let mut room = Room { sums, matrix };
         let unit = Unit::begin();
         for from in (0..depth).step_by(DEPTH / PARTS) {
             let deep = (DEPTH / PARTS).min(depth - from);
@@ -197,25 +189,11 @@ impl<const PARTS: usize> Part<'_, PARTS> {
             let place = row / SIDE % 2 * VALUES + row % SIDE * DEEP;
             let to = room.matrix.add(block + place);
             let start = (self.first + row) * matrix.depth + from;
-            if let Values::Bf16(all) = matrix.values {
-                let bits = &all[start..start + deep];
-                for (k, bits) in bits.chunks_exact(DEEP).enumerate() {
-                    let to = to.add(k * 2 * VALUES);
-                    std::ptr::copy_nonoverlapping(bits.as_ptr().cast(), to, DEEP);
-                }
-                continue;
-            }
-            let wide = match matrix.values {
-                Values::F32(all) => &all[start..start + deep],
-                Values::F16(_) | Values::Bf16(_) => {
-                    let wide = &mut room.row[..deep];
-                    matrix.widen(self.first + row, from, wide);
-                    wide
-                }
-            };
-            for (k, values) in wide.chunks_exact(SIDE).enumerate() {
-                let to = to.add(k / 2 * PARTS * 2 * VALUES + k % 2 * SIDE);
-                split::<PARTS>(values.as_ptr(), to, 2 * VALUES);
+            let range = start..start + deep;
+            match matrix.values {
+                Values::F32(all) => split_row::<PARTS>(&all[range], to),
+                Values::F16(all) => split_half_row::<PARTS>(&all[range], to),
+                Values::Bf16(all) => copy_row(&all[range], to),
             }
         }
     }
@@ -246,7 +224,13 @@ impl<const PARTS: usize> Part<'_, PARTS> {
                     let rows = self.rows(window + tile / ACROSS);
                     let out = rows[row * COLUMNS..][..2 * SIDE * COLUMNS].as_mut_ptr();
                     let sums = room.sums.as_ptr().add(place * SIDE * SIDE);
-                    add(sums, out.add(tile % ACROSS * SIDE));
+                    let out = out.add(tile % ACROSS * SIDE);
+                    let bias = &self.linear.bias[self.first + row..][..2 * SIDE];
+                    match self.linear.then {
+                        _ if from + steps.start > 0 => put::<true>(sums, None, out),
+                        Then::Add => put::<true>(sums, Some(bias), out),
+                        Then::Store | Then::Activate(_) => put::<false>(sums, Some(bias), out),
+                    }
                 }
             }
         }
@@ -300,15 +284,19 @@ const fn pairs(parts: usize) -> &'static [(usize, usize)] {
     }
 }
 
-/// Adds two blocks of sums, [`SUMS`]` / 2` values apart, to rows of a panel.
+/// Puts two blocks of sums, [`SUMS`]` / 2` values apart, into rows of a panel: with a bias, and added
+/// to what is there.
 #[target_feature(enable = "avx512f")]
-unsafe fn add(sums: *const f32, out: *mut f32) {
+unsafe fn put<const ADD: bool>(sums: *const f32, bias: Option<&[f32]>, out: *mut f32) {
     for row in 0..2 * SIDE {
-        let sums = sums.add(row / SIDE * SUMS / 2 + row % SIDE * SIDE);
+        let mut value = _mm512_loadu_ps(sums.add(row / SIDE * SUMS / 2 + row % SIDE * SIDE));
+        if let Some(bias) = bias {
+            value = _mm512_add_ps(value, _mm512_set1_ps(bias[row]));
+        }
         let out = out.add(row * COLUMNS);
-        _mm512_storeu_ps(
-            out,
-            _mm512_add_ps(_mm512_loadu_ps(sums), _mm512_loadu_ps(out)),
-        );
+        if ADD {
+            value = _mm512_add_ps(value, _mm512_loadu_ps(out));
+        }
+        _mm512_storeu_ps(out, value);
     }
 }

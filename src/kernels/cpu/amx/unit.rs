@@ -13,8 +13,8 @@ pub(super) const SIDE: usize = 16;
 /// bf16 values of a register's row: as much of a product's depth as one instruction takes.
 pub(super) const DEEP: usize = 32;
 
-/// Bytes of a register.
-pub(super) const TILE: usize = SIDE * DEEP * size_of::<u16>();
+/// bf16 values of a register.
+pub(super) const VALUES: usize = SIDE * DEEP;
 
 /// Bits 17 and 18 of XCR0: the system saves the unit's registers.
 const SAVED: u64 = 0b11 << 17;
