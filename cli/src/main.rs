@@ -1,5 +1,6 @@
 //! The `sd-conditioner` command: prompts in, the tensors that a diffusion U-Net takes out.
 
+mod bench;
 mod compare;
 mod convert;
 mod editing;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         Command::Graph(flags) => graph::run(flags, quiet),
         Command::Convert(flags) => convert::run(flags, quiet),
         Command::Pull(flags) => pull::run(flags, quiet),
+        Command::Bench(flags) => bench::run(flags, quiet),
         Command::List => list::run(),
     };
     ui::exit_code(done)

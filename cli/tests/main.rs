@@ -3,6 +3,7 @@
 
 mod support;
 
+mod bench;
 mod compare;
 mod convert;
 mod embeddings;

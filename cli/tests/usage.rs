@@ -154,6 +154,21 @@ const WRONG: &[(&str, &str)] = &[
     ),
     ("inspect", "FILE"),
     ("pull", "NAME"),
+    ("bench", "--weights"),
+    ("bench|--tiny|--weights|w", "--tiny needs --random-weights"),
+    ("bench|--random-weights", "--family other than auto"),
+    (
+        "bench|--random-weights|--family|sd1|--windows|0",
+        "'--windows <N>'",
+    ),
+    (
+        "bench|--random-weights|--family|sd1|--threads|0",
+        "'--threads <N>'",
+    ),
+    (
+        "bench|--random-weights|--family|sd1|--runs|0",
+        "'--runs <N>'",
+    ),
     ("nonsense", "unrecognized subcommand"),
 ];
 
@@ -248,6 +263,22 @@ const FIXED: &[(&str, &[&str])] = &[
     ),
     ("inspect", &["<FILE>", "--json"]),
     ("pull", &["<NAME>"]),
+    (
+        "bench",
+        &[
+            "--weights <NAME or PATH>...",
+            "--random-weights [<SEED>]",
+            "--tiny",
+            "--family <FAMILY>",
+            "--windows <N>",
+            "--threads <N>",
+            "--runs <N>",
+            "--batch <N>",
+            "--dtype <DTYPE>",
+            "--device <DEVICE>",
+            "--json",
+        ],
+    ),
     ("list", &[]),
 ];
 
