@@ -8,6 +8,7 @@ use clap::{ArgGroup, Args, CommandFactory as _, Parser, Subcommand};
 use sd_conditioner::weights::{Arrangement, EncoderId};
 
 use crate::bench::BenchFlags;
+use crate::bulk::BulkFlags;
 use crate::graph::GraphFlags;
 use crate::groups::{
     ComputeFlags, MannerFlags, SizeFlags, SourceFlags, TargetFlags, TextFlags, WeightFlags, Wrong,
@@ -73,6 +74,8 @@ pub(crate) struct EncodeFlags {
     pub(crate) compute: ComputeFlags,
     #[command(flatten)]
     pub(crate) target: TargetFlags,
+    #[command(flatten)]
+    pub(crate) bulk: BulkFlags,
 }
 
 #[derive(Args, Debug)]

@@ -1,6 +1,7 @@
 //! The `sd-conditioner` command: prompts in, the tensors that a diffusion U-Net takes out.
 
 mod bench;
+mod bulk;
 mod compare;
 mod convert;
 mod editing;
@@ -22,8 +23,8 @@ mod output;
 mod paint;
 mod progress;
 mod pull;
-mod requests;
 mod schedules;
+mod scribe;
 mod supplies;
 mod together;
 mod tokens;

@@ -4,6 +4,7 @@
 mod support;
 
 mod bench;
+mod bulk;
 mod compare;
 mod convert;
 mod embeddings;

@@ -42,6 +42,26 @@ const WRONG: &[(&str, &str)] = &[
         "--negative-2 needs --negative",
     ),
     ("encode|--weights|w|--requests|r", "--out-dir"),
+    (
+        "encode|--weights|w|--positive|a|--out|o|--resume",
+        "--requests",
+    ),
+    (
+        "encode|--weights|w|--positive|a|--out|o|--pack|2GB",
+        "--requests",
+    ),
+    (
+        "encode|--weights|w|--requests|r|--out-dir|d|--pack|many",
+        "such as 2GB",
+    ),
+    (
+        "encode|--weights|w|--requests|r|--out-dir|d|--shard|3/2",
+        "I from 1 to N",
+    ),
+    (
+        "encode|--weights|w|--requests|r|--out-dir|d|--batch-windows|0",
+        "'--batch-windows <N>'",
+    ),
     ("encode|--weights|w|--positive|a|--out-dir|d", "--requests"),
     (
         "encode|--weights|w|--requests|r|--out-dir|d|--out|o",
@@ -213,6 +233,10 @@ const FIXED: &[(&str, &[&str])] = &[
             "--out <FILE.safetensors>",
             "--requests <FILE.jsonl>",
             "--out-dir <DIR>",
+            "--resume",
+            "--shard <I/N>",
+            "--pack <SIZE>",
+            "--batch-windows <N>",
             "--variant <VARIANT>",
             "--cleaner <CLEANER>",
             "--dialect <DIALECT>",
