@@ -7,6 +7,8 @@ use clap::error::ErrorKind;
 use clap::{ArgGroup, Args, CommandFactory as _, Parser, Subcommand};
 use sd_conditioner::weights::{Arrangement, EncoderId};
 
+use crate::bench::BenchFlags;
+use crate::bulk::BulkFlags;
 use crate::graph::GraphFlags;
 use crate::groups::{
     ComputeFlags, MannerFlags, SizeFlags, SourceFlags, TargetFlags, TextFlags, WeightFlags, Wrong,
@@ -44,6 +46,8 @@ pub(crate) enum Command {
     Convert(ConvertFlags),
     /// Fetch a checkpoint by name into the Hugging Face cache
     Pull(PullFlags),
+    /// Measure load, first and every stage on this machine
+    Bench(Box<BenchFlags>),
     /// List the checkpoints known by name
     List,
 }
@@ -70,6 +74,8 @@ pub(crate) struct EncodeFlags {
     pub(crate) compute: ComputeFlags,
     #[command(flatten)]
     pub(crate) target: TargetFlags,
+    #[command(flatten)]
+    pub(crate) bulk: BulkFlags,
 }
 
 #[derive(Args, Debug)]
@@ -165,6 +171,7 @@ pub(crate) fn parse() -> Result<Arguments, clap::Error> {
         Command::Encode(flags) => flags.wrong(),
         Command::Tokens(flags) => flags.wrong(),
         Command::Compare(flags) => flags.source.wrong().map(|message| (MISSING, message)),
+        Command::Bench(flags) => flags.wrong(),
         Command::Inspect(_)
         | Command::Graph(_)
         | Command::Convert(_)

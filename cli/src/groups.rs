@@ -163,7 +163,7 @@ pub(crate) struct TargetFlags {
     /// what a line leaves out is taken from the command line; `-` is standard input
     #[arg(long, value_name = "FILE.jsonl", requires = "out_dir")]
     pub(crate) requests: Option<PathBuf>,
-    /// Where `<id>.safetensors` are written
+    /// Where `<id>.safetensors` are written, or the files of --pack
     #[arg(long, value_name = "DIR", requires = "requests")]
     pub(crate) out_dir: Option<PathBuf>,
     /// How the tensors are written

@@ -6,12 +6,19 @@ use std::sync::Arc;
 use sd_conditioner::profile::Choices;
 use sd_conditioner::weights::{LoraFolder, WeightedLora};
 use sd_conditioner::{Dialect, Embeddings, Family, Profile, Request, SizeHints};
+use sha2::{Digest as _, Sha256};
 
 use crate::embeddings::EmbeddingFile;
 use crate::loras::LoraFile;
 use crate::names;
 use crate::schedules::Steps;
 use crate::wishes::Wishes;
+
+/// Of a sha256; two of ten million jobs share so many bytes once in 10^24 runs.
+const KEY_BYTES: usize = 16;
+
+/// What tells jobs apart.
+pub(crate) type Key = [u8; KEY_BYTES];
 
 /// Wishes that make sense together.
 #[derive(Clone, Debug)]
@@ -196,6 +203,24 @@ impl Job {
             .collect()
     }
 
+    /// A hash of everything that was asked for. Jobs with equal ones give equal tensors with the same
+    /// encoders and folders.
+    pub(crate) fn key(&self) -> Key {
+        let asked = format!(
+            "{:?}\n{:?}\n{:?}\n{:?}",
+            self.positive, self.wishes, self.size, self.steps
+        );
+        let mut key = Key::default();
+        let hash = Sha256::digest(asked.as_bytes());
+        key.copy_from_slice(&hash[..KEY_BYTES]);
+        key
+    }
+
+    /// The same for people and files.
+    pub(crate) fn key_in_hex(&self) -> String {
+        hex(&self.key())
+    }
+
     /// What a file's metadata say of the job.
     pub(crate) fn metadata(&self) -> BTreeMap<String, String> {
         let texts = self.texts().into_iter();
@@ -204,7 +229,9 @@ impl Job {
         let absent = absent.then(|| ("negative_absent", "true".to_owned()));
         let skip = self.wishes.clip_skip;
         let skip = skip.map(|number| ("clip_skip", number.to_string()));
-        let all = texts.chain(absent).chain(skip).chain(self.manner());
+        let key = [("request", self.key_in_hex())];
+        let all = texts.chain(absent).chain(skip).chain(key);
+        let all = all.chain(self.manner());
         all.map(|(key, value)| (key.to_owned(), value)).collect()
     }
 
@@ -253,6 +280,11 @@ impl Job {
                 .to_owned()
         })
     }
+}
+
+/// Two digits for each byte.
+pub(crate) fn hex(key: &Key) -> String {
+    format!("{:032x}", u128::from_be_bytes(*key))
 }
 
 const fn two_texts(family: Family) -> bool {

@@ -1,5 +1,7 @@
 //! The `sd-conditioner` command: prompts in, the tensors that a diffusion U-Net takes out.
 
+mod bench;
+mod bulk;
 mod compare;
 mod convert;
 mod editing;
@@ -21,8 +23,8 @@ mod output;
 mod paint;
 mod progress;
 mod pull;
-mod requests;
 mod schedules;
+mod scribe;
 mod supplies;
 mod together;
 mod tokens;
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         Command::Graph(flags) => graph::run(flags, quiet),
         Command::Convert(flags) => convert::run(flags, quiet),
         Command::Pull(flags) => pull::run(flags, quiet),
+        Command::Bench(flags) => bench::run(flags, quiet),
         Command::List => list::run(),
     };
     ui::exit_code(done)

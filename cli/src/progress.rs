@@ -52,14 +52,23 @@ impl Progress {
         self.show(BYTES, format!("{verb} {}", now.file), now.done, now.total);
     }
 
-    /// Lines of a requests file.
-    pub(crate) fn counting(&self, written: u64, failed: u64) {
-        let failures = match failed {
-            0 => String::new(),
-            _ => format!(", {failed} failed"),
-        };
-        self.bar.set_prefix(failures);
-        self.show(SPINNING, "encoding".to_owned(), written + failed, None);
+    /// Lines of a requests file: written, failed and skipped ones, and how far in its bytes that is.
+    pub(crate) fn counting(&self, lines: [u64; 3], bytes: u64, length: Option<u64>) {
+        if self.bar.is_hidden() {
+            return;
+        }
+        let [written, failed, skipped] = lines;
+        let more = [(failed, "failed"), (skipped, "done before")];
+        let more = more.into_iter().filter(|(count, _)| *count > 0);
+        let more: Vec<String> = more
+            .map(|(count, what)| format!(", {count} {what}"))
+            .collect();
+        let (all, more) = (written + failed + skipped, more.concat());
+        let rate = (written + failed) as f64 / self.bar.elapsed().as_secs_f64().max(0.1);
+        let style = if length.is_some() { LINES } else { SPINNING };
+        self.bar
+            .set_prefix(format!("{all} lines{more}, {rate:.1}/s"));
+        self.show(style, "encoding".to_owned(), bytes, length);
     }
 
     /// Takes the bar away.
@@ -97,7 +106,8 @@ impl Progress {
 
 const COUNTED: &str = "{msg} {wide_bar} {pos}/{len}";
 const BYTES: &str = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}";
-const SPINNING: &str = "{spinner} {msg}: {pos} lines{prefix} in {elapsed}";
+const LINES: &str = "{msg} {wide_bar} {prefix}, {eta} left";
+const SPINNING: &str = "{spinner} {msg}: {prefix} in {elapsed}";
 
 fn template(text: &str) -> ProgressStyle {
     ProgressStyle::with_template(text).unwrap_or_else(|_| ProgressStyle::default_bar())
@@ -109,7 +119,7 @@ mod tests {
 
     #[test]
     fn templates_are_sound() {
-        for text in [COUNTED, BYTES, SPINNING] {
+        for text in [COUNTED, BYTES, LINES, SPINNING] {
             assert!(ProgressStyle::with_template(text).is_ok(), "{text}");
         }
     }

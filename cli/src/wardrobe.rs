@@ -20,6 +20,17 @@ pub(crate) struct Wardrobe {
 /// A LoRA of a job, and what becomes of it.
 pub(crate) type Worn = (WeightedLora, LoraReport);
 
+/// Everything that a job puts on, those that its prompt names behind the others.
+pub(crate) fn worn(text: &Conditioner, job: &Job) -> Result<Vec<Worn>> {
+    let request = job.request(text.family(), Side::Positive);
+    let all = [job.loras(), &request.named_loras()?].concat();
+    if all.is_empty() {
+        return Ok(Vec::new());
+    }
+    let reports = text.report_loras(&all)?;
+    Ok(all.into_iter().zip(reports).collect())
+}
+
 impl Wardrobe {
     pub(crate) fn new(loaded: Conditioner) -> Wardrobe {
         Wardrobe {
@@ -33,27 +44,16 @@ impl Wardrobe {
         &self.loaded
     }
 
-    /// Everything that a job puts on, those that its prompt names behind the others.
-    pub(crate) fn worn(&self, job: &Job) -> Result<Vec<Worn>> {
-        let request = job.request(self.loaded.family(), Side::Positive);
-        let all = [job.loras(), &request.named_loras()?].concat();
-        if all.is_empty() {
-            return Ok(Vec::new());
-        }
-        let reports = self.loaded.report_loras(&all)?;
-        Ok(all.into_iter().zip(reports).collect())
-    }
-
     /// Encodes one job.
     pub(crate) fn encode(&self, job: &Job) -> Result<Made> {
         together::encode(&self.dressed(job)?, job)
     }
 
     /// Encodes several jobs; one answer for each, in order. Jobs of equal files share encoders, and
-    /// those that are on already come first.
-    pub(crate) fn encode_all(&self, jobs: &[&Job]) -> Vec<Result<Made>> {
+    /// those that are on already come first. Each comes with whether it can share a forward.
+    pub(crate) fn encode_all(&self, jobs: &[(&Job, bool)]) -> Vec<Result<Made>> {
         let mut groups: Vec<Vec<usize>> = Vec::new();
-        let files = |place: usize| jobs[place].lora_files().unwrap_or_default();
+        let files = |place: usize| jobs[place].0.lora_files().unwrap_or_default();
         for place in 0..jobs.len() {
             let same = |group: &&mut Vec<usize>| files(group[0]) == files(place);
             match groups.iter_mut().find(same) {
@@ -64,7 +64,7 @@ impl Wardrobe {
         groups.sort_by_key(|group| !self.has_on(files(group[0])));
         let mut made: Vec<(usize, Result<Made>)> = Vec::new();
         for group in groups {
-            let of_group: Vec<&Job> = group.iter().map(|place| jobs[*place]).collect();
+            let of_group: Vec<(&Job, bool)> = group.iter().map(|place| jobs[*place]).collect();
             made.extend(group.into_iter().zip(self.encode_alike(&of_group)));
         }
         made.sort_by_key(|(place, _)| *place);
@@ -72,11 +72,11 @@ impl Wardrobe {
     }
 
     /// Jobs of equal files.
-    fn encode_alike(&self, jobs: &[&Job]) -> Vec<Result<Made>> {
-        match self.dressed(jobs[0]) {
+    fn encode_alike(&self, jobs: &[(&Job, bool)]) -> Vec<Result<Made>> {
+        match self.dressed(jobs[0].0) {
             Ok(text) => together::encode_all(&text, jobs),
             // An error has no copies, and what fails here fails quickly.
-            Err(_) => jobs.iter().map(|job| self.encode(job)).collect(),
+            Err(_) => jobs.iter().map(|(job, _)| self.encode(job)).collect(),
         }
     }
 

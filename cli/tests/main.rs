@@ -3,6 +3,8 @@
 
 mod support;
 
+mod bench;
+mod bulk;
 mod compare;
 mod convert;
 mod embeddings;

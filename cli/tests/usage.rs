@@ -42,6 +42,26 @@ const WRONG: &[(&str, &str)] = &[
         "--negative-2 needs --negative",
     ),
     ("encode|--weights|w|--requests|r", "--out-dir"),
+    (
+        "encode|--weights|w|--positive|a|--out|o|--resume",
+        "--requests",
+    ),
+    (
+        "encode|--weights|w|--positive|a|--out|o|--pack|2GB",
+        "--requests",
+    ),
+    (
+        "encode|--weights|w|--requests|r|--out-dir|d|--pack|many",
+        "such as 2GB",
+    ),
+    (
+        "encode|--weights|w|--requests|r|--out-dir|d|--shard|3/2",
+        "I from 1 to N",
+    ),
+    (
+        "encode|--weights|w|--requests|r|--out-dir|d|--batch-windows|0",
+        "'--batch-windows <N>'",
+    ),
     ("encode|--weights|w|--positive|a|--out-dir|d", "--requests"),
     (
         "encode|--weights|w|--requests|r|--out-dir|d|--out|o",
@@ -154,6 +174,21 @@ const WRONG: &[(&str, &str)] = &[
     ),
     ("inspect", "FILE"),
     ("pull", "NAME"),
+    ("bench", "--weights"),
+    ("bench|--tiny|--weights|w", "--tiny needs --random-weights"),
+    ("bench|--random-weights", "--family other than auto"),
+    (
+        "bench|--random-weights|--family|sd1|--windows|0",
+        "'--windows <N>'",
+    ),
+    (
+        "bench|--random-weights|--family|sd1|--threads|0",
+        "'--threads <N>'",
+    ),
+    (
+        "bench|--random-weights|--family|sd1|--runs|0",
+        "'--runs <N>'",
+    ),
     ("nonsense", "unrecognized subcommand"),
 ];
 
@@ -198,6 +233,10 @@ const FIXED: &[(&str, &[&str])] = &[
             "--out <FILE.safetensors>",
             "--requests <FILE.jsonl>",
             "--out-dir <DIR>",
+            "--resume",
+            "--shard <I/N>",
+            "--pack <SIZE>",
+            "--batch-windows <N>",
             "--variant <VARIANT>",
             "--cleaner <CLEANER>",
             "--dialect <DIALECT>",
@@ -248,6 +287,22 @@ const FIXED: &[(&str, &[&str])] = &[
     ),
     ("inspect", &["<FILE>", "--json"]),
     ("pull", &["<NAME>"]),
+    (
+        "bench",
+        &[
+            "--weights <NAME or PATH>...",
+            "--random-weights [<SEED>]",
+            "--tiny",
+            "--family <FAMILY>",
+            "--windows <N>",
+            "--threads <N>",
+            "--runs <N>",
+            "--batch <N>",
+            "--dtype <DTYPE>",
+            "--device <DEVICE>",
+            "--json",
+        ],
+    ),
     ("list", &[]),
 ];
 

@@ -7,6 +7,7 @@ mod embeddings;
 mod finish;
 mod lengths;
 mod loras;
+mod pairs;
 mod plan;
 mod prepare;
 mod prompted;

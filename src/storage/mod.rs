@@ -41,6 +41,19 @@ pub fn write_tensors(
     })
 }
 
+/// A tensor's values as safetensors files hold them: row by row, little-endian, in its own type.
+///
+/// ```
+/// use sd_conditioner::candle_core::{Device, Tensor};
+/// let ones = Tensor::new(&[1_f32, 1.0], &Device::Cpu)?;
+/// assert_eq!(sd_conditioner::storage::bytes_of(&ones)?, [0, 0, 128, 63, 0, 0, 128, 63]);
+/// # Ok::<(), sd_conditioner::Error>(())
+/// ```
+pub fn bytes_of(tensor: &Tensor) -> Result<Vec<u8>> {
+    let tensor = tensor.to_device(&Device::Cpu)?.contiguous()?;
+    Ok(safetensors::View::data(&tensor).into_owned())
+}
+
 /// Writes any bytes, whole or not at all.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     weights::write_whole(path, bytes)

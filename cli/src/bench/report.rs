@@ -1,0 +1,100 @@
+//! Times → a table for people, or one object a line.
+
+use std::io;
+
+use sd_conditioner::Conditioner;
+use serde::Serialize;
+
+use super::timing::Times;
+use crate::groups::ComputeFlags;
+use crate::ui;
+
+/// What every row says, and how.
+#[derive(Debug)]
+pub(super) struct Report {
+    family: &'static str,
+    device: String,
+    dtype: &'static str,
+    threads: usize,
+    json: bool,
+}
+
+/// One line of JSON.
+#[derive(Debug, Serialize)]
+struct Row<'a> {
+    family: &'static str,
+    device: &'a str,
+    dtype: &'static str,
+    threads: usize,
+    /// Windows of 77 ids; 0 where none is encoded.
+    windows: usize,
+    stage: &'static str,
+    median_ms: f64,
+    min_ms: f64,
+    runs: usize,
+}
+
+impl Report {
+    /// Prints the head of the table.
+    pub(super) fn new(
+        text: &Conditioner,
+        compute: &ComputeFlags,
+        threads: usize,
+        json: bool,
+    ) -> io::Result<Report> {
+        let report = Report {
+            family: text.family().name(),
+            device: compute.device.to_string(),
+            dtype: compute.dtype.dtype().as_str(),
+            threads,
+            json,
+        };
+        if !json {
+            let many = if threads == 1 { "thread" } else { "threads" };
+            ui::print(format!(
+                "{} on {}, {}, {threads} {many}, kernels: {}\n",
+                report.family,
+                report.device,
+                report.dtype,
+                text.kernels()
+            ))?;
+            line("stage", "windows", "median ms", "min ms", "runs")?;
+        }
+        Ok(report)
+    }
+
+    /// Prints one stage.
+    pub(super) fn row(&self, stage: &'static str, windows: usize, times: &Times) -> io::Result<()> {
+        if self.json {
+            let row = Row {
+                family: self.family,
+                device: &self.device,
+                dtype: self.dtype,
+                threads: self.threads,
+                windows,
+                stage,
+                median_ms: times.median(),
+                min_ms: times.least(),
+                runs: times.runs(),
+            };
+            return ui::print(serde_json::to_string(&row)?);
+        }
+        let shown = match windows {
+            0 => String::new(),
+            some => some.to_string(),
+        };
+        line(
+            stage,
+            &shown,
+            &format!("{:.3}", times.median()),
+            &format!("{:.3}", times.least()),
+            &times.runs().to_string(),
+        )
+    }
+}
+
+fn line(stage: &str, windows: &str, median: &str, least: &str, runs: &str) -> io::Result<()> {
+    ui::print(format!(
+        "{stage:<9}{windows:>8}{median:>13}{least:>13}{runs:>6}"
+    ))
+}

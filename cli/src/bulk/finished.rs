@@ -1,0 +1,139 @@
+//! Files of an earlier run: what is in them, if they are whole.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read as _};
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+
+use crate::scribe::{Metadata, SCHEDULES};
+
+/// The format's own bound.
+const HEADER_AT_MOST: u64 = 100_000_000;
+
+/// What the header of a safetensors file says, as far as it matters here.
+#[derive(Debug, Default)]
+pub(super) struct Header {
+    pub(super) metadata: Metadata,
+    /// The types of the tensors, each once.
+    pub(super) dtypes: Vec<String>,
+    /// Bytes of all tensors.
+    pub(super) data: u64,
+}
+
+/// Where a tensor lies.
+#[derive(Deserialize)]
+struct Tensor {
+    dtype: String,
+    data_offsets: (u64, u64),
+}
+
+/// The header of a file that is as long as its header says; an error for any other.
+pub(super) fn header(path: &Path) -> io::Result<Header> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    let mut start = [0; 8];
+    file.read_exact(&mut start)?;
+    let n_bytes = u64::from_le_bytes(start);
+    if n_bytes > HEADER_AT_MOST || n_bytes + 8 > length {
+        return Err(damaged("its header is cut"));
+    }
+    let mut text = Vec::new();
+    file.take(n_bytes).read_to_end(&mut text)?;
+    let header: Header = serde_json::from_slice(&text).map_err(io::Error::from)?;
+    if header.data.checked_add(8 + n_bytes) != Some(length) {
+        return Err(damaged("it is not as long as its header says"));
+    }
+    Ok(header)
+}
+
+/// Whether a file holds what would be written again: whole, of the same words, in the same type.
+pub(super) fn is_whole(path: &Path, said: &Metadata, dtype: &str) -> bool {
+    let Ok(mut header) = header(path) else {
+        return false;
+    };
+    for key in SCHEDULES {
+        header.metadata.remove(key);
+    }
+    let typed = header
+        .dtypes
+        .iter()
+        .all(|own| own.eq_ignore_ascii_case(dtype));
+    header.metadata == *said && typed && header.data > 0
+}
+
+fn damaged(message: &str) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, message)
+}
+
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Header, D::Error> {
+        deserializer.deserialize_map(Entries)
+    }
+}
+
+/// Reads entry after entry; names of tensors are not kept.
+struct Entries;
+
+impl<'de> Visitor<'de> for Entries {
+    type Value = Header;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the header of a safetensors file")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
+        let mut header = Header::default();
+        while let Some(name) = map.next_key::<String>()? {
+            if name == "__metadata__" {
+                header.metadata = map.next_value::<BTreeMap<String, String>>()?;
+                continue;
+            }
+            let tensor: Tensor = map.next_value()?;
+            header.data = header.data.max(tensor.data_offsets.1);
+            if !header.dtypes.contains(&tensor.dtype) {
+                header.dtypes.push(tensor.dtype);
+            }
+        }
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(header)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sd_conditioner::candle_core::{DType, Device, Tensor};
+    use sd_conditioner::storage;
+
+    use super::*;
+
+    #[test]
+    fn files_that_are_cut_or_say_something_else_are_not_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.safetensors");
+        let said = Metadata::from([("positive".to_owned(), "a cat".to_owned())]);
+        let tensor = Tensor::zeros((1, 77, 8), DType::F16, &Device::Cpu).unwrap();
+        let tensors = BTreeMap::from([("prompt_embeds".to_owned(), tensor)]);
+        storage::write_tensors(&path, &tensors, &said).unwrap();
+        assert!(is_whole(&path, &said, "f16"));
+        assert!(!is_whole(&path, &said, "f32"));
+        let other = Metadata::from([("positive".to_owned(), "a dog".to_owned())]);
+        assert!(!is_whole(&path, &other, "f16"));
+        let bytes = std::fs::read(&path).unwrap();
+        for length in [0, 4, 8, 60, bytes.len() - 1] {
+            std::fs::write(&path, &bytes[..length]).unwrap();
+            assert!(!is_whole(&path, &said, "f16"), "{length} bytes");
+        }
+        let mut longer = bytes.clone();
+        longer.push(0);
+        std::fs::write(&path, &longer).unwrap();
+        assert!(!is_whole(&path, &said, "f16"));
+        let mut huge = bytes;
+        huge[..8].copy_from_slice(&u64::MAX.to_le_bytes());
+        std::fs::write(&path, &huge).unwrap();
+        assert!(!is_whole(&path, &said, "f16"));
+    }
+}

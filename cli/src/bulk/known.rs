@@ -1,0 +1,141 @@
+//! What a run remembers of lines that are behind it, in bounded memory.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher, Hash};
+
+use crate::job::Key;
+
+/// Different prompts that are remembered, to be encoded once.
+const PROMPTS: usize = 1 << 18;
+
+/// How far the writer is behind the reader at most, in lines.
+const BEHIND: usize = 1 << 15;
+
+/// Things that were said once.
+const SAID: usize = 1 << 14;
+
+/// A hash for sets of this process.
+fn hashed(value: impl Hash) -> u64 {
+    BuildHasherDefault::<DefaultHasher>::default().hash_one(value)
+}
+
+/// The ids of all lines, as hashes of 64 bits: 9 to 18 bytes a line. Among ten million ids, two share
+/// one by accident in one of 370,000 runs; the second is then refused as if it were the first.
+#[derive(Debug, Default)]
+pub(super) struct Ids(HashSet<u64>);
+
+impl Ids {
+    /// False if it was there before.
+    pub(super) fn add(&mut self, id: &str) -> bool {
+        self.0.insert(hashed(id))
+    }
+}
+
+/// Requests that earlier runs have packed: two hashes of 64 bits, 18 to 36 bytes each.
+#[derive(Debug, Default)]
+pub(super) struct Finished {
+    requests: HashSet<u64>,
+    ids: HashSet<u64>,
+}
+
+impl Finished {
+    pub(super) fn add(&mut self, id: &str, request: &str) {
+        self.requests.insert(hashed((id, request)));
+        self.ids.insert(hashed(id));
+    }
+
+    pub(super) fn has(&self, id: &str, request: &str) -> bool {
+        self.requests.contains(&hashed((id, request)))
+    }
+
+    /// Whatever was asked for under this id.
+    pub(super) fn has_id(&self, id: &str) -> bool {
+        self.ids.contains(&hashed(id))
+    }
+}
+
+/// The last so many different jobs with something about each; the oldest is forgotten.
+#[derive(Debug)]
+pub(super) struct Recent<T> {
+    jobs: HashMap<Key, T>,
+    order: VecDeque<Key>,
+    at_most: usize,
+}
+
+impl<T> Recent<T> {
+    /// For whoever reads.
+    pub(super) fn ahead() -> Recent<T> {
+        Recent::of(PROMPTS)
+    }
+
+    /// For whoever writes: remembers all that the reader does.
+    pub(super) fn behind() -> Recent<T> {
+        Recent::of(PROMPTS + BEHIND)
+    }
+
+    fn of(at_most: usize) -> Recent<T> {
+        Recent {
+            jobs: HashMap::new(),
+            order: VecDeque::new(),
+            at_most,
+        }
+    }
+
+    pub(super) fn get(&self, key: &Key) -> Option<&T> {
+        self.jobs.get(key)
+    }
+
+    pub(super) fn insert(&mut self, key: Key, about: T) {
+        if self.jobs.insert(key, about).is_none() {
+            self.order.push_back(key);
+        }
+        if self.order.len() > self.at_most
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.jobs.remove(&oldest);
+        }
+    }
+}
+
+/// What would be said of every line, and is said once; again when very much else was said between.
+#[derive(Debug, Default)]
+pub(super) struct Said(HashSet<u64>);
+
+impl Said {
+    /// True if it was not said yet.
+    pub(super) fn first(&mut self, text: &str) -> bool {
+        if self.0.len() >= SAID {
+            self.0.clear();
+        }
+        self.0.insert(hashed(text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_is_forgotten() {
+        let key = |number| Key::from([number; 16]);
+        let mut recent = Recent::of(2);
+        for number in [1, 2, 2, 3] {
+            recent.insert(key(number), number);
+        }
+        assert_eq!(
+            [1, 2, 3].map(|number| recent.get(&key(number)).copied()),
+            [None, Some(2), Some(3)]
+        );
+        assert_eq!((recent.jobs.len(), recent.order.len()), (2, 2));
+    }
+
+    #[test]
+    fn what_is_said_is_bounded() {
+        let mut said = Said::default();
+        assert!(said.first("a") && !said.first("a"));
+        for number in 0..3 * SAID {
+            said.first(&number.to_string());
+        }
+        assert!(said.0.len() <= SAID);
+    }
+}

@@ -1,0 +1,149 @@
+//! `encode --requests`: one JSON object a line in, tensors out. A bad line stops nothing.
+//!
+//! Three threads with a few batches between them: one reads and plans, this one encodes, one writes.
+//! What is remembered of lines that are behind: hashes of their ids, and a bounded number of prompts.
+
+mod batch;
+mod finished;
+mod index;
+mod known;
+mod lines;
+mod orders;
+mod pack;
+mod parts;
+mod reader;
+mod same;
+mod sink;
+mod writer;
+
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, anyhow};
+
+pub(crate) use self::lines::Lines;
+pub(crate) use self::orders::{BulkFlags, Orders};
+
+use self::batch::{Answer, Item, Task};
+use self::reader::{Earlier, Reader};
+use self::sink::Sink;
+use self::writer::{Counts, Writer};
+use crate::encode::Session;
+use crate::progress::Progress;
+use crate::supplies::Supplies;
+use crate::ui::Done;
+use crate::wardrobe;
+use crate::wishes::Wishes;
+
+/// Batches that wait between two threads.
+const WAITING: usize = 2;
+
+/// Opens the file (`-` is standard input) and makes the folder.
+pub(crate) fn open(path: &Path, orders: &Orders) -> anyhow::Result<Lines> {
+    let lines = Lines::open(path, orders.share)?;
+    let folder = &orders.folder;
+    fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    Ok(lines)
+}
+
+/// Encodes all lines; those that are there already go through the encoders together.
+pub(crate) fn run(
+    lines: Lines,
+    orders: &Orders,
+    session: &Session,
+    (wishes, supplies): (&Wishes, Supplies),
+    bar: &Progress,
+) -> Done {
+    let begun = Instant::now();
+    let scribe = session.scribe();
+    let (sink, finished) = Sink::open(orders, scribe)?;
+    let earlier = match (orders.resume, orders.pack) {
+        (false, _) => Earlier::Nothing,
+        (true, None) => Earlier::Files(orders.folder.clone()),
+        (true, Some(_)) => Earlier::Packed(finished),
+    };
+    let about = (lines.name.clone(), lines.length);
+    let wishes = (wishes.clone(), supplies);
+    let reader = Reader::new(lines, wishes, scribe.clone(), earlier, orders);
+    let writer = Writer::new(about, scribe.clone(), bar, sink);
+    let counts = through(reader, session, writer)?;
+    bar.clear();
+    bar.summary(summary(counts, begun.elapsed()));
+    Ok(ExitCode::from(u8::from(counts.failed > 0)))
+}
+
+/// All three threads, until the last one is done.
+fn through(reader: Reader, session: &Session, writer: Writer<'_>) -> anyhow::Result<Counts> {
+    let (batches, planned) = sync_channel(WAITING);
+    let (encoded, answers) = sync_channel(WAITING);
+    thread::scope(|scope| {
+        let reading = scope.spawn(move || reader.run(&batches));
+        let writing = scope.spawn(move || writer.run(&answers));
+        encode(session, &planned, &encoded);
+        // Both ends are closed here, so that neither thread waits for the other.
+        drop((planned, encoded));
+        let counts = joined(writing.join())?;
+        joined(reading.join())?;
+        Ok(counts)
+    })
+}
+
+fn joined<T>(ended: thread::Result<anyhow::Result<T>>) -> anyhow::Result<T> {
+    ended.unwrap_or_else(|_| Err(anyhow!("a thread of this program broke down")))
+}
+
+/// Encodes batch after batch, until there are no more or nobody takes the answers.
+fn encode(session: &Session, planned: &Receiver<Vec<Item>>, encoded: &SyncSender<Vec<Answer>>) {
+    while let Ok(batch) = planned.recv() {
+        if encoded.send(answers(session, batch)).is_err() {
+            return;
+        }
+    }
+}
+
+/// One answer for each line, in order.
+fn answers(session: &Session, batch: Vec<Item>) -> Vec<Answer> {
+    let ready = batch.iter().filter_map(|item| match &item.what {
+        Task::Encode(ready) => Some((&ready.job, ready.shares)),
+        Task::Fail(_) | Task::Skip | Task::Copy { .. } => None,
+    });
+    let jobs: Vec<_> = ready.collect();
+    let encoders = session.encoders();
+    let made = encoders.encode_all(&jobs).into_iter();
+    let made = made.zip(&jobs).map(|(made, (job, _))| {
+        let worn = wardrobe::worn(encoders.loaded(), job)?;
+        Ok((made?, worn))
+    });
+    let mut made = made.collect::<Vec<_>>().into_iter();
+    let answers = batch.into_iter().map(|item| {
+        let encoded = match &item.what {
+            Task::Encode(_) => made.next(),
+            Task::Fail(_) | Task::Skip | Task::Copy { .. } => None,
+        };
+        (item, encoded)
+    });
+    answers.collect()
+}
+
+/// `3 written, 0 failed, 1 equal to others, in 2.1 s (1.4 lines/s)`.
+fn summary(counts: Counts, took: Duration) -> String {
+    let Counts {
+        written,
+        failed,
+        skipped,
+        copied,
+    } = counts;
+    let more = [(copied, "equal to others"), (skipped, "done before")];
+    let more = more.into_iter().filter(|(count, _)| *count > 0);
+    let more: Vec<String> = more
+        .map(|(count, what)| format!(", {count} {what}"))
+        .collect();
+    let more = more.concat();
+    let seconds = took.as_secs_f64();
+    let rate = (written + failed) as f64 / seconds.max(1e-3);
+    format!("{written} written, {failed} failed{more}, in {seconds:.1} s ({rate:.1} lines/s)")
+}

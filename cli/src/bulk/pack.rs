@@ -1,0 +1,313 @@
+//! Requests → packed files of about one size, and an index of them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use sd_conditioner::storage;
+
+use super::finished;
+use super::index;
+use super::known::Finished;
+use super::orders::Orders;
+use super::parts::{Entry, OTHER_RUN, Part, Paths};
+use super::same::{Same, SameFile};
+use super::sink::Place;
+use crate::job::{self, Key};
+use crate::scribe::{Metadata, Scribe, Sheet};
+use crate::ui;
+
+/// The packed files of one run.
+pub(super) struct Pack {
+    folder: PathBuf,
+    stem: String,
+    /// Bytes of tensors in one file.
+    size: u64,
+    /// What every file says of itself.
+    facts: Metadata,
+    part: Option<Part>,
+    same: SameFile,
+    /// Of the part, or of the next one.
+    number: u32,
+}
+
+impl Pack {
+    /// Opens a folder. Returns also what earlier runs have finished in it.
+    pub(super) fn open(orders: &Orders, size: u64, scribe: &Scribe) -> Result<(Pack, Finished)> {
+        let mut facts = scribe.facts().clone();
+        facts.insert("out_dtype".to_owned(), scribe.out_dtype().to_owned());
+        let (folder, stem) = (&orders.folder, orders.stem());
+        let whole = index::numbers(folder, &stem, "", ".safetensors")?;
+        let begun = index::numbers(folder, &stem, ".", ".part")?;
+        if !orders.resume && (!whole.is_empty() || !begun.is_empty()) {
+            bail!(
+                "{}: holds packed files already; --resume goes on with them",
+                folder.display()
+            );
+        }
+        let mut finished = Finished::default();
+        for number in &whole {
+            read(&Paths::new(folder, &stem, *number), &facts, &mut finished)?;
+        }
+        let last = whole.last().copied().unwrap_or(0);
+        let (mut part, mut number) = (None, last + 1);
+        for begun in begun.into_iter().rev() {
+            let paths = Paths::new(folder, &stem, begun);
+            if begun <= last || part.is_some() {
+                remove(&paths);
+                continue;
+            }
+            part = go_on(&paths, &facts, &mut finished)?;
+            number = begun;
+        }
+        let pack = Pack {
+            same: SameFile::open(folder, &stem, &mut finished)?,
+            folder: folder.clone(),
+            stem,
+            size,
+            facts,
+            part,
+            number,
+        };
+        Ok((pack, finished))
+    }
+
+    pub(super) fn put(&mut self, id: &str, sheet: &Sheet) -> Result<Place> {
+        let (mut tensors, mut bytes) = (Vec::new(), Vec::new());
+        for (name, tensor) in &sheet.tensors {
+            let dtype = tensor.dtype().as_str().to_ascii_uppercase();
+            tensors.push((name.clone(), dtype, tensor.dims().to_vec()));
+            bytes.push(storage::bytes_of(tensor)?);
+        }
+        let mut said = sheet.metadata.clone();
+        said.retain(|key, _| !self.facts.contains_key(key));
+        self.add(&Entry::new(id, said, tensors)?, &bytes)
+    }
+
+    pub(super) fn copy(&mut self, id: &str, key: &Key, other: &Place) -> Result<()> {
+        self.same.add(&Same {
+            id: id.to_owned(),
+            request: job::hex(key),
+            file: other.file.clone(),
+            of: other.id.clone(),
+        })
+    }
+
+    fn add(&mut self, entry: &Entry, bytes: &[Vec<u8>]) -> Result<Place> {
+        let full = match &self.part {
+            Some(part) => part.is_full_for(entry, self.size)?,
+            None => false,
+        };
+        if full {
+            self.close()?;
+        }
+        let paths = self.paths(self.number);
+        let file = paths.whole.file_name().context("a file without a name")?;
+        let file = file.to_string_lossy().into_owned();
+        let part = match &mut self.part {
+            Some(part) => part,
+            none => none.insert(Part::new(paths, &self.facts, self.size, entry)?),
+        };
+        part.add(entry, bytes)?;
+        let id = entry.id.clone();
+        Ok(Place { file, id })
+    }
+
+    fn close(&mut self) -> Result<()> {
+        if let Some(part) = self.part.take() {
+            part.close()?;
+            self.number += 1;
+        }
+        Ok(())
+    }
+
+    pub(super) fn pause(&mut self) -> Result<()> {
+        self.part.as_mut().map_or(Ok(()), Part::make_safe)?;
+        self.same.make_safe()
+    }
+
+    /// Closes the last file and writes the index of all.
+    pub(super) fn finish(mut self) -> Result<()> {
+        self.close()?;
+        self.same.make_safe()?;
+        index::write(&self.folder, &self.stem, &self.facts)
+    }
+
+    fn paths(&self, number: u32) -> Paths {
+        Paths::new(&self.folder, &self.stem, number)
+    }
+}
+
+/// Learns what a whole file holds. One that is damaged is put aside.
+fn read(paths: &Paths, facts: &Metadata, finished: &mut Finished) -> Result<()> {
+    let path = &paths.whole;
+    let header = match finished::header(path) {
+        Ok(header) => header,
+        Err(error) => return put_aside(path, &error.to_string()),
+    };
+    let agrees = |(key, value)| header.metadata.get(key) == Some(value);
+    if !facts.iter().all(agrees) {
+        bail!("{}: {OTHER_RUN}", path.display());
+    }
+    for (id, said) in index::entries(&header.metadata) {
+        if let Some(request) = said.get("request") {
+            finished.add(id, request);
+        }
+    }
+    Ok(())
+}
+
+/// Goes on with a part that a kill has left, as far as it is good.
+fn go_on(paths: &Paths, facts: &Metadata, finished: &mut Finished) -> Result<Option<Part>> {
+    let Some((part, entries)) = Part::reopen(paths.clone(), facts)? else {
+        remove(paths);
+        return Ok(None);
+    };
+    for entry in entries {
+        if let Some(request) = entry.said.get("request") {
+            finished.add(&entry.id, request);
+        }
+    }
+    Ok(Some(part))
+}
+
+/// What cannot be removed is written over later.
+fn remove(paths: &Paths) {
+    let _ = fs::remove_file(&paths.part);
+    let _ = fs::remove_file(&paths.journal);
+}
+
+fn put_aside(path: &Path, why: &str) -> Result<()> {
+    let aside = path.with_extension("damaged");
+    fs::rename(path, &aside).with_context(|| path.display().to_string())?;
+    ui::warn(format!(
+        "{}: {why}; it is {} now, and what it held is made anew",
+        path.display(),
+        aside.display()
+    ));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use safetensors::SafeTensors;
+    use sd_conditioner::candle_core::{Device, Tensor};
+    use serde_json::Value;
+
+    use super::super::parts;
+    use super::*;
+
+    fn pack(folder: &Path, size: u64) -> Pack {
+        let mut finished = Finished::default();
+        Pack {
+            same: SameFile::open(folder, "embeddings", &mut finished).unwrap(),
+            folder: folder.to_owned(),
+            stem: "embeddings".to_owned(),
+            size,
+            facts: Metadata::from([("family".to_owned(), "sd1".to_owned())]),
+            part: None,
+            number: 1,
+        }
+    }
+
+    fn sheet(value: f32) -> Sheet {
+        let tensor = Tensor::full(value, (1, 4), &Device::Cpu).unwrap();
+        Sheet {
+            tensors: [("prompt_embeds".to_owned(), tensor)].into(),
+            metadata: Metadata::from([("request".to_owned(), value.to_string())]),
+            told: Vec::new(),
+        }
+    }
+
+    /// The first value of every tensor of a file.
+    fn values(path: &Path) -> Vec<(String, f32)> {
+        let bytes = fs::read(path).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let mut all: Vec<(String, f32)> = file
+            .iter()
+            .map(|(name, view)| {
+                let first = view.data().first_chunk::<4>().unwrap();
+                (name.to_owned(), f32::from_le_bytes(*first))
+            })
+            .collect();
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        all
+    }
+
+    /// A kill may cut the part, the journal, or both, anywhere.
+    #[test]
+    fn a_part_that_was_cut_goes_on_where_it_is_good() {
+        for (of_data, of_journal, good) in [(0, 0, 3), (1, 0, 2), (40, 0, 0), (0, 1, 2), (17, 5, 1)]
+        {
+            let folder = tempfile::tempdir().unwrap();
+            let mut before = pack(folder.path(), 1_000_000);
+            for value in [0.0_f32, 1.0, 2.0] {
+                before.put(&format!("id{value}"), &sheet(value)).unwrap();
+            }
+            before.pause().unwrap();
+            drop(before);
+            let paths = Paths::new(folder.path(), "embeddings", 1);
+            for (path, cut) in [(&paths.part, of_data), (&paths.journal, of_journal)] {
+                let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+                let length = file.metadata().unwrap().len();
+                file.set_len(length - cut).unwrap();
+            }
+            let mut after = pack(folder.path(), 1_000_000);
+            let mut finished = Finished::default();
+            after.part = go_on(&paths, &after.facts, &mut finished).unwrap();
+            let has = |value: i32| finished.has(&format!("id{value}"), &value.to_string());
+            let found = (0..3).filter(|value| has(*value)).count();
+            assert_eq!(found, good, "{of_data} {of_journal}");
+            after.put("last", &sheet(9.0)).unwrap();
+            after.finish().unwrap();
+            let values = values(&paths.whole);
+            assert_eq!(values.len(), good + 1);
+            assert_eq!(values[good], ("last.prompt_embeds".to_owned(), 9.0));
+            assert!(!paths.part.exists() && !paths.journal.exists());
+        }
+    }
+
+    #[test]
+    fn files_are_full_before_the_next_one_begins() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut pack = pack(folder.path(), 40);
+        for value in [0.0_f32, 1.0, 2.0, 3.0, 4.0] {
+            pack.put(&format!("id{value}"), &sheet(value)).unwrap();
+        }
+        pack.finish().unwrap();
+        let counts = (1..=4)
+            .map(|number| values(&Paths::new(folder.path(), "embeddings", number).whole).len());
+        assert_eq!(counts.collect::<Vec<_>>(), [2, 2, 1]);
+        let index = fs::read(folder.path().join("embeddings.index.json")).unwrap();
+        let index: Value = serde_json::from_slice(&index).unwrap();
+        assert_eq!(
+            index["requests"]["id4"]["file"],
+            "embeddings-00003.safetensors"
+        );
+        assert_eq!(index["metadata"]["family"], "sd1");
+    }
+
+    #[test]
+    fn a_journal_that_lies_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = Paths::new(folder.path(), "embeddings", 1);
+        fs::write(&paths.part, b"short").unwrap();
+        for journal in [
+            "",
+            "{",
+            "{\"room\":18446744073709551615,\"facts\":{}}\n",
+            "\n\n",
+        ] {
+            let mut file = fs::File::create(&paths.journal).unwrap();
+            file.write_all(journal.as_bytes()).unwrap();
+            assert!(
+                Part::reopen(paths.clone(), &Metadata::new())
+                    .unwrap()
+                    .is_none()
+            );
+        }
+        assert!(parts::n_bytes("F32", &[usize::MAX, 2]).is_err());
+    }
+}

@@ -1,0 +1,324 @@
+//! One packed file while it grows.
+//!
+//! A safetensors file begins with its header, which is known when the last tensor is. So a part begins
+//! with room for it, tensors follow as they come, and a journal beside the part says which. When the
+//! part is full the header is written, blanks fill its room (the format allows that), and the file is
+//! moved to its name. After a kill the journal tells how much of the part counts.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead as _, BufReader, BufWriter, Seek as _, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::scribe::Metadata;
+
+/// What a kill costs at most, in time and in bytes of the journal.
+const UNSAFE_FOR: Duration = Duration::from_secs(5);
+const UNSAFE_AT_MOST: usize = 4 << 20;
+
+/// Of the length of the header.
+const DIGITS: u64 = 8;
+
+/// Readers refuse headers of more than 100 million bytes.
+const HEADER_AT_MOST: u64 = 64 << 20;
+
+/// A request with tensors in a packed file, and a line of the journal.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct Entry {
+    pub(super) id: String,
+    /// Name, type and shape, in the order in which they lie.
+    pub(super) tensors: Vec<(String, String, Vec<usize>)>,
+    /// Bytes of all tensors.
+    pub(super) n_bytes: u64,
+    /// What the file says of it.
+    pub(super) said: BTreeMap<String, String>,
+}
+
+/// The first line of the journal.
+#[derive(Debug, Deserialize, Serialize)]
+struct Head {
+    room: u64,
+    facts: Metadata,
+}
+
+/// Where a part and its journal lie, and what it will be called.
+#[derive(Clone, Debug)]
+pub(super) struct Paths {
+    pub(super) whole: PathBuf,
+    pub(super) part: PathBuf,
+    pub(super) journal: PathBuf,
+}
+
+/// A part that grows.
+pub(super) struct Part {
+    paths: Paths,
+    data: BufWriter<File>,
+    journal: File,
+    /// Bytes kept for the header.
+    room: u64,
+    /// Bytes of tensors.
+    length: u64,
+    header: Header,
+    /// Lines for the journal, whose tensors may not be on the disk yet.
+    pending: Vec<u8>,
+    since: Instant,
+}
+
+/// The header's text as it grows.
+#[derive(Default)]
+struct Header {
+    said: String,
+    tensors: String,
+}
+
+impl Header {
+    fn new(facts: &Metadata) -> Result<Header> {
+        let mut header = Header::default();
+        for (key, value) in facts {
+            header.say(key, value)?;
+        }
+        Ok(header)
+    }
+
+    fn say(&mut self, key: &str, value: &str) -> Result<()> {
+        let comma = if self.said.is_empty() { "" } else { "," };
+        let (key, value) = (serde_json::to_string(key)?, serde_json::to_string(value)?);
+        self.said.extend([comma, &key, ":", &value]);
+        Ok(())
+    }
+
+    /// Adds an entry whose tensors start at `start`.
+    fn add(&mut self, entry: &Entry, mut start: u64) -> Result<()> {
+        let said = serde_json::to_string(&entry.said)?;
+        self.say(&format!("request.{}", entry.id), &said)?;
+        for (name, dtype, shape) in &entry.tensors {
+            let name = serde_json::to_string(&format!("{}.{name}", entry.id))?;
+            let end = start + n_bytes(dtype, shape)?;
+            let about = json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, end] });
+            self.tensors.extend([",", &name, ":", &about.to_string()]);
+            start = end;
+        }
+        Ok(())
+    }
+
+    fn length(&self) -> u64 {
+        (self.said.len() + self.tensors.len() + 32) as u64
+    }
+
+    fn text(&self) -> String {
+        let Header { said, tensors } = self;
+        format!("{{\"__metadata__\":{{{said}}}{tensors}}}")
+    }
+}
+
+/// Bytes of one tensor.
+pub(super) fn n_bytes(dtype: &str, shape: &[usize]) -> Result<u64> {
+    let each: u64 = match dtype {
+        "F32" => 4,
+        "F16" | "BF16" => 2,
+        other => bail!("values of type {other} are not packed"),
+    };
+    let sizes = shape.iter().map(|size| *size as u64);
+    let count = sizes.into_iter().try_fold(each, u64::checked_mul);
+    count.with_context(|| format!("a tensor of shape {shape:?}"))
+}
+
+impl Part {
+    /// Begins a part with room for as many entries like this one as fit into `size` bytes.
+    pub(super) fn new(paths: Paths, facts: &Metadata, size: u64, first: &Entry) -> Result<Part> {
+        let mut header = Header::new(facts)?;
+        let mut like = Header::new(facts)?;
+        like.add(first, size)?;
+        let each = like.length() - header.length();
+        let count = size / first.n_bytes.max(size / 4096).max(1) + 1;
+        let likely = each.saturating_mul(count).saturating_mul(5) / 4;
+        let needed = like.length() + each + 4096;
+        let room = likely.min(HEADER_AT_MOST).max(needed).next_multiple_of(8);
+        header.tensors.clear();
+        let failed = || paths.part.display().to_string();
+        let mut data = File::create(&paths.part).with_context(failed)?;
+        data.seek(SeekFrom::Start(DIGITS + room))
+            .with_context(failed)?;
+        let mut journal = File::create(&paths.journal).with_context(failed)?;
+        let facts = facts.clone();
+        writeln!(journal, "{}", serde_json::to_string(&Head { room, facts })?)?;
+        Ok(Part::of(paths, (data, journal), room, header))
+    }
+
+    fn of(paths: Paths, (data, journal): (File, File), room: u64, header: Header) -> Part {
+        Part {
+            paths,
+            data: BufWriter::with_capacity(1 << 20, data),
+            journal,
+            room,
+            length: 0,
+            header,
+            pending: Vec::new(),
+            since: Instant::now(),
+        }
+    }
+
+    /// Goes on with a part that was left behind, as far as its journal is good. Returns what it holds.
+    pub(super) fn reopen(paths: Paths, facts: &Metadata) -> Result<Option<(Part, Vec<Entry>)>> {
+        let failed = || paths.part.display().to_string();
+        let found = File::open(&paths.journal)
+            .ok()
+            .zip(OpenOptions::new().write(true).open(&paths.part).ok());
+        let Some((journal, data)) = found else {
+            return Ok(None);
+        };
+        let Some((head, entries, good)) = replay(journal, data.metadata()?.len())? else {
+            return Ok(None);
+        };
+        if head.facts != *facts {
+            bail!("{}: {OTHER_RUN}", failed());
+        }
+        let length: u64 = entries.iter().map(|entry| entry.n_bytes).sum();
+        data.set_len(DIGITS + head.room + length)
+            .with_context(failed)?;
+        let journal = OpenOptions::new().append(true).open(&paths.journal)?;
+        journal.set_len(good)?;
+        let mut part = Part::of(paths, (data, journal), head.room, Header::new(facts)?);
+        part.data.seek(SeekFrom::End(0))?;
+        for entry in &entries {
+            part.count(entry)?;
+        }
+        Ok(Some((part, entries)))
+    }
+
+    /// Whether an entry has no place here.
+    pub(super) fn is_full_for(&self, entry: &Entry, size: u64) -> Result<bool> {
+        let mut more = Header::default();
+        more.add(entry, self.length)?;
+        let header = self.header.length() + more.length();
+        let large = self.length > 0 && self.length + entry.n_bytes > size;
+        Ok(large || header > self.room)
+    }
+
+    /// Adds an entry, with the bytes of its tensors in order.
+    pub(super) fn add(&mut self, entry: &Entry, tensors: &[Vec<u8>]) -> Result<()> {
+        for bytes in tensors {
+            let written = self.data.write_all(bytes);
+            written.with_context(|| self.paths.part.display().to_string())?;
+        }
+        self.count(entry)?;
+        serde_json::to_writer(&mut self.pending, entry)?;
+        self.pending.push(b'\n');
+        if self.pending.len() > UNSAFE_AT_MOST || self.since.elapsed() > UNSAFE_FOR {
+            self.make_safe()?;
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, entry: &Entry) -> Result<()> {
+        self.header.add(entry, self.length)?;
+        self.length += entry.n_bytes;
+        Ok(())
+    }
+
+    /// Tensors first, then the journal that tells of them.
+    pub(super) fn make_safe(&mut self) -> Result<()> {
+        self.since = Instant::now();
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let failed = || self.paths.part.display().to_string();
+        self.data.flush().with_context(failed)?;
+        self.data.get_ref().sync_data().with_context(failed)?;
+        self.journal.write_all(&self.pending).with_context(failed)?;
+        self.journal.sync_data().with_context(failed)?;
+        self.pending.clear();
+        Ok(())
+    }
+
+    /// Writes the header and gives the file its name.
+    pub(super) fn close(mut self) -> Result<()> {
+        self.make_safe()?;
+        let failed = || self.paths.part.display().to_string();
+        let mut text = self.header.text().into_bytes();
+        let room = usize::try_from(self.room)?;
+        if text.len() > room {
+            bail!("{}: the header has outgrown its room", failed());
+        }
+        text.resize(room, b' ');
+        let mut file = self.data.get_ref();
+        file.seek(SeekFrom::Start(0)).with_context(failed)?;
+        file.write_all(&self.room.to_le_bytes())
+            .with_context(failed)?;
+        file.write_all(&text).with_context(failed)?;
+        file.sync_all().with_context(failed)?;
+        fs::rename(&self.paths.part, &self.paths.whole).with_context(failed)?;
+        // The file tells by itself now; a journal that stays is not read.
+        let _ = fs::remove_file(&self.paths.journal);
+        Ok(())
+    }
+}
+
+/// What a folder of another run is answered.
+pub(super) const OTHER_RUN: &str = "packed with other weights, types or another version; choose \
+     another --out-dir";
+
+/// The entries whose tensors lie within `length` bytes, and how much of the journal tells of them.
+fn replay(journal: File, length: u64) -> Result<Option<(Head, Vec<Entry>, u64)>> {
+    let mut lines = BufReader::new(journal);
+    let mut line = String::new();
+    let mut good = lines.read_line(&mut line)? as u64;
+    let Ok(head) = serde_json::from_str::<Head>(&line) else {
+        return Ok(None);
+    };
+    let (mut entries, mut end) = (Vec::new(), DIGITS.saturating_add(head.room));
+    if head.room > 2 * HEADER_AT_MOST {
+        return Ok(None);
+    }
+    loop {
+        line.clear();
+        // Half of a sign at the end is no line either.
+        let Ok(read) = lines.read_line(&mut line) else {
+            break;
+        };
+        let entry = serde_json::from_str::<Entry>(&line);
+        let (true, Ok(entry)) = (line.ends_with('\n'), entry) else {
+            break;
+        };
+        end = end.saturating_add(entry.n_bytes);
+        if end > length && entry.n_bytes > 0 {
+            break;
+        }
+        good += read as u64;
+        entries.push(entry);
+    }
+    Ok(Some((head, entries, good)))
+}
+
+impl Entry {
+    pub(super) fn new(id: &str, said: Metadata, tensors: Tensors) -> Result<Entry> {
+        let sizes = tensors
+            .iter()
+            .map(|(_, dtype, shape)| n_bytes(dtype, shape));
+        Ok(Entry {
+            id: id.to_owned(),
+            n_bytes: sizes.sum::<Result<u64>>()?,
+            tensors,
+            said,
+        })
+    }
+}
+
+/// Name, type and shape of each.
+pub(super) type Tensors = Vec<(String, String, Vec<usize>)>;
+
+impl Paths {
+    pub(super) fn new(folder: &Path, stem: &str, number: u32) -> Paths {
+        let name = format!("{stem}-{number:05}");
+        Paths {
+            whole: folder.join(format!("{name}.safetensors")),
+            part: folder.join(format!(".{name}.part")),
+            journal: folder.join(format!(".{name}.journal")),
+        }
+    }
+}

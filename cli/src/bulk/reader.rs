@@ -1,0 +1,171 @@
+//! Lines → batches: each line read, checked, looked up among what is done, and planned. A thread of
+//! its own does this while the encoders run.
+
+use std::path::PathBuf;
+use std::sync::mpsc::SyncSender;
+
+use anyhow::{anyhow, bail};
+use sd_conditioner::tokens::Chunks;
+
+use super::batch::{Batches, Item, Ready, Task};
+use super::finished;
+use super::known::{Finished, Ids, Recent, Said};
+use super::lines::{Lines, Place};
+use super::orders::Orders;
+use crate::job::{Job, Side};
+use crate::line::Line;
+use crate::scribe::Scribe;
+use crate::supplies::Supplies;
+use crate::together;
+use crate::wardrobe;
+use crate::wishes::Wishes;
+
+/// Where it is known what an earlier run has done.
+pub(super) enum Earlier {
+    /// Everything is to be made.
+    Nothing,
+    /// A file for each line.
+    Files(PathBuf),
+    /// Packed files, which were read at the start.
+    Packed(Finished),
+}
+
+/// Reads, checks and plans.
+pub(super) struct Reader {
+    pub(super) lines: Lines,
+    pub(super) wishes: Wishes,
+    pub(super) supplies: Supplies,
+    pub(super) scribe: Scribe,
+    pub(super) earlier: Earlier,
+    batches: Batches,
+    full: usize,
+    ids: Ids,
+    recent: Recent<()>,
+    said: Said,
+}
+
+impl Reader {
+    pub(super) fn new(
+        lines: Lines,
+        (wishes, supplies): (Wishes, Supplies),
+        scribe: Scribe,
+        earlier: Earlier,
+        orders: &Orders,
+    ) -> Reader {
+        Reader {
+            lines,
+            wishes,
+            supplies,
+            scribe,
+            earlier,
+            batches: Batches::new(orders.batch_windows),
+            full: orders.batch_windows,
+            ids: Ids::default(),
+            recent: Recent::ahead(),
+            said: Said::default(),
+        }
+    }
+
+    /// Reads to the end, or until nobody takes batches any more. Nothing waits for a line that is not
+    /// there yet.
+    pub(super) fn run(mut self, batches: &SyncSender<Vec<Item>>) -> anyhow::Result<()> {
+        while let Some((place, text)) = self.lines.next()? {
+            let full = match text {
+                Ok(text) if text.trim().is_empty() => None,
+                Ok(text) => self.take(place, &text),
+                Err(error) => self.batches.add_idle(failed(place, String::new(), error)),
+            };
+            let waiting = self.lines.may_wait().then(|| self.batches.rest());
+            for batch in full.into_iter().chain(waiting.into_iter().flatten()) {
+                if batches.send(batch).is_err() {
+                    return Ok(());
+                }
+            }
+        }
+        for batch in self.batches.rest() {
+            // Who takes none has a reason of its own, which is told.
+            let _ = batches.send(batch);
+        }
+        Ok(())
+    }
+
+    /// Adds one line to a batch. Returns one that is full.
+    fn take(&mut self, place: Place, text: &str) -> Option<Vec<Item>> {
+        let (id, job) = match self.read(text) {
+            Ok(read) => read,
+            Err(error) => return self.batches.add_idle(failed(place, String::new(), error)),
+        };
+        let loras = job.lora_files().unwrap_or_default().to_vec();
+        let (what, windows) = match self.task(&id, job) {
+            Ok(planned) => planned,
+            Err(error) => return self.batches.add_idle(failed(place, id, error)),
+        };
+        self.batches.add(Item { place, id, what }, &loras, &windows)
+    }
+
+    /// Reads and checks one line.
+    fn read(&mut self, text: &str) -> anyhow::Result<(String, Job)> {
+        let line = Line::parse(text).map_err(|error| anyhow!(error))?;
+        let id = line.id().map_err(|error| anyhow!(error))?;
+        if !self.ids.add(&id) {
+            bail!("the id `{id}` was used by a line before");
+        }
+        let wishes = line.over(&self.wishes).map_err(|error| anyhow!(error))?;
+        let job = wishes.job().map_err(|error| anyhow!(error))?;
+        Ok((id, self.supplies.supply(job)?))
+    }
+
+    /// What is to be done with a job, and the windows that it needs.
+    fn task(&mut self, id: &str, job: Job) -> anyhow::Result<(Task, Vec<Chunks>)> {
+        if self.is_finished(id, &job)? {
+            return Ok((Task::Skip, Vec::new()));
+        }
+        let key = job.key();
+        if self.recent.get(&key).is_some() {
+            return Ok((Task::Copy { key }, Vec::new()));
+        }
+        let sides = Side::BOTH.map(|side| {
+            let request = job.request(self.scribe.family(), side);
+            let chunks = self.scribe.text().chunks(request);
+            chunks.map(|chunks| chunks.into_iter().next().map(|(_, windows)| windows))
+        });
+        let [positive, negative] = sides;
+        let windows: Vec<Chunks> = [positive?, negative?].into_iter().flatten().collect();
+        let small = |chunks: &Chunks| chunks.len().get() <= self.full;
+        let shares = windows.iter().all(small) && together::can_share(&job);
+        let unused = job.unused(self.scribe.family()).into_iter();
+        let warnings = unused.filter(|text| self.said.first(text)).collect();
+        self.recent.insert(key, ());
+        let ready = Ready {
+            job,
+            key,
+            shares,
+            warnings,
+        };
+        Ok((Task::Encode(Box::new(ready)), windows))
+    }
+
+    fn is_finished(&self, id: &str, job: &Job) -> anyhow::Result<bool> {
+        match &self.earlier {
+            Earlier::Packed(finished) if finished.has(id, &job.key_in_hex()) => Ok(true),
+            Earlier::Packed(finished) if finished.has_id(id) => {
+                bail!("the id `{id}` was packed before, and something else was asked for under it")
+            }
+            Earlier::Nothing | Earlier::Packed(_) => Ok(false),
+            Earlier::Files(folder) => {
+                let path = folder.join(format!("{id}.safetensors"));
+                if !path.exists() {
+                    return Ok(false);
+                }
+                let worn = wardrobe::worn(self.scribe.text(), job)?;
+                let said = self.scribe.metadata(job, &worn);
+                Ok(finished::is_whole(&path, &said, self.scribe.out_dtype()))
+            }
+        }
+    }
+}
+
+fn failed(place: Place, id: String, error: anyhow::Error) -> Item {
+    let what = Task::Fail(error);
+    Item { place, id, what }
+}

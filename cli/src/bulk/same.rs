@@ -1,0 +1,91 @@
+//! Requests that have the tensors of another one: a line of JSON each, beside the packed files.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead as _, BufReader, BufWriter, ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+
+use super::known::Finished;
+
+/// A line of the file.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct Same {
+    pub(super) id: String,
+    /// What was asked for.
+    pub(super) request: String,
+    /// Where the tensors lie, and whose they are.
+    pub(super) file: String,
+    pub(super) of: String,
+}
+
+/// The file as it grows.
+pub(super) struct SameFile {
+    path: PathBuf,
+    out: BufWriter<File>,
+}
+
+impl SameFile {
+    /// Opens the file, behind those lines that an earlier run has left and whose tensors are there;
+    /// they are finished, too.
+    pub(super) fn open(folder: &Path, stem: &str, finished: &mut Finished) -> Result<SameFile> {
+        let path = path(folder, stem);
+        let begun = folder.join(format!(".{stem}.same.part"));
+        let mut out = BufWriter::new(File::create(&begun).with_context(|| shown(&begun))?);
+        each(&path, |same, line| {
+            // A kill may lose the tensors and keep this line.
+            if finished.has(&same.of, &same.request) {
+                finished.add(&same.id, &same.request);
+                out.write_all(line)?;
+            }
+            Ok(())
+        })?;
+        out.flush().with_context(|| shown(&begun))?;
+        fs::rename(&begun, &path).with_context(|| shown(&path))?;
+        let file = OpenOptions::new().append(true).open(&path);
+        let out = BufWriter::new(file.with_context(|| shown(&path))?);
+        Ok(SameFile { path, out })
+    }
+
+    pub(super) fn add(&mut self, same: &Same) -> Result<()> {
+        let mut line = serde_json::to_vec(same)?;
+        line.push(b'\n');
+        self.out.write_all(&line).with_context(|| shown(&self.path))
+    }
+
+    pub(super) fn make_safe(&mut self) -> Result<()> {
+        self.out.flush().with_context(|| shown(&self.path))
+    }
+}
+
+/// Hands over every whole line of the file of a folder, if there is one.
+pub(super) fn each(path: &Path, mut take: impl FnMut(Same, &[u8]) -> Result<()>) -> Result<()> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).with_context(|| shown(path)),
+    };
+    let mut lines = BufReader::new(file);
+    let mut line = Vec::new();
+    while lines
+        .read_until(b'\n', &mut line)
+        .with_context(|| shown(path))?
+        > 0
+    {
+        let same = serde_json::from_slice(&line);
+        if let (true, Ok(same)) = (line.ends_with(b"\n"), same) {
+            take(same, &line)?;
+        }
+        line.clear();
+    }
+    Ok(())
+}
+
+pub(super) fn path(folder: &Path, stem: &str) -> PathBuf {
+    folder.join(format!("{stem}.same.jsonl"))
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}

@@ -1,0 +1,151 @@
+//! What a job gave → what is written of it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::bail;
+use sd_conditioner::{Conditioner, Family, Guidance, storage};
+
+use crate::flags::EncodeFlags;
+use crate::job::{Job, Side};
+use crate::kinds::{self, Kind};
+use crate::notes;
+use crate::output::{self, Named};
+use crate::together::Made;
+use crate::values::Precision;
+use crate::wardrobe::Worn;
+use crate::worn;
+
+/// What a file says of itself.
+pub(crate) type Metadata = BTreeMap<String, String>;
+
+/// Keys of metadata that are known only when a job is encoded.
+pub(crate) const SCHEDULES: [&str; 2] = ["schedule", "hires_schedule"];
+
+/// Knows what every file says of the encoders, and in which type tensors are written.
+#[derive(Clone, Debug)]
+pub(crate) struct Scribe {
+    text: Conditioner,
+    out: Precision,
+    facts: Metadata,
+}
+
+/// What is written of one job under diffusers' names.
+#[derive(Debug)]
+pub(crate) struct Sheet {
+    pub(crate) tensors: Named,
+    pub(crate) metadata: Metadata,
+    /// What a person should be told.
+    pub(crate) told: Vec<String>,
+}
+
+impl Scribe {
+    pub(crate) fn new(text: &Conditioner, flags: &EncodeFlags) -> Scribe {
+        let mut facts = BTreeMap::from([
+            ("family", text.family().name().to_owned()),
+            ("checkpoint_hash", text.fingerprint().to_owned()),
+            ("crate_version", env!("CARGO_PKG_VERSION").to_owned()),
+            ("generator", "sd-conditioner".to_owned()),
+            ("dtype", flags.compute.dtype.dtype().as_str().to_owned()),
+        ]);
+        if let Some(seed) = flags.source.random_weights {
+            facts.insert("random_weights", seed.to_string());
+        }
+        let facts = facts.into_iter();
+        Scribe {
+            text: text.clone(),
+            out: flags.target.out_dtype,
+            facts: facts.map(|(key, value)| (key.to_owned(), value)).collect(),
+        }
+    }
+
+    pub(crate) fn family(&self) -> Family {
+        self.text.family()
+    }
+
+    /// The encoders as they were loaded.
+    pub(crate) fn text(&self) -> &Conditioner {
+        &self.text
+    }
+
+    /// What is the same for all files of a run.
+    pub(crate) fn facts(&self) -> &Metadata {
+        &self.facts
+    }
+
+    /// The name of the type in which tensors are written.
+    pub(crate) fn out_dtype(&self) -> &'static str {
+        self.out.dtype().as_str()
+    }
+
+    /// What a file of a job says of itself, but for its [`SCHEDULES`].
+    pub(crate) fn metadata(&self, job: &Job, worn: &[Worn]) -> Metadata {
+        let mut metadata = job.metadata();
+        metadata.extend(self.facts.clone());
+        if !worn.is_empty() {
+            metadata.insert("loras".to_owned(), worn::metadata(worn).to_string());
+        }
+        metadata
+    }
+
+    /// Tensors and metadata under diffusers' names.
+    pub(crate) fn sheet(&self, job: &Job, made: &Made, worn: &[Worn]) -> anyhow::Result<Sheet> {
+        let (mut metadata, dtype) = (self.metadata(job, worn), self.out.dtype());
+        let (tensors, told) = match made {
+            Made::Pair(guidance) => {
+                let told = notes::of_pair(job, &self.text, guidance);
+                (output::of_pair(guidance, dtype)?, told)
+            }
+            Made::Passes(passes) => {
+                for pass in passes {
+                    metadata.insert(pass.pass.key.to_owned(), pass.metadata().to_string());
+                }
+                let told = notes::of_passes(job, self.family(), passes);
+                (output::of_passes(passes, dtype)?, told)
+            }
+        };
+        Ok(Sheet {
+            tensors,
+            metadata,
+            told: told.iter().map(ToString::to_string).collect(),
+        })
+    }
+
+    /// Writes a file of the kind that its name asks for. Returns what should be told of it.
+    pub(crate) fn write(
+        &self,
+        job: &Job,
+        made: &Made,
+        worn: &[Worn],
+        path: &Path,
+    ) -> anyhow::Result<Vec<String>> {
+        match (Kind::of(path), made) {
+            (Kind::Pair, _) => {
+                let sheet = self.sheet(job, made, worn)?;
+                storage::write_tensors(path, &sheet.tensors, &sheet.metadata)?;
+                Ok(sheet.told)
+            }
+            (kind, Made::Pair(guidance)) => self.write_kind(kind, job, guidance, path),
+            (_, Made::Passes(_)) => bail!(
+                "{}: only a .safetensors file has a place for step ranges",
+                path.display()
+            ),
+        }
+    }
+
+    fn write_kind(
+        &self,
+        kind: Kind,
+        job: &Job,
+        guidance: &Guidance,
+        path: &Path,
+    ) -> anyhow::Result<Vec<String>> {
+        kinds::write(kind, path, guidance, self.out.dtype())?;
+        let told = notes::of_pair(job, &self.text, guidance);
+        let mut told: Vec<String> = told.iter().map(ToString::to_string).collect();
+        if job.text(Side::Negative).is_some() {
+            told.push("a file of this kind holds one prompt: the negative is not in it".to_owned());
+        }
+        Ok(told)
+    }
+}
