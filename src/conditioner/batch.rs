@@ -1,13 +1,15 @@
-//! PLANS → HIDDEN STATES: one forward for each encoder over the distinct windows of all requests.
+//! PLANS → HIDDEN STATES: one forward for each encoder over the distinct windows of all requests
+//! whose states are not known yet.
 
 use std::collections::HashMap;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 use crate::encoder::{Encoded, Pooled, Readout, Window};
 use crate::error::{Error, ErrorKind, Result};
 use crate::tokens::{CONTEXT, Chunk, Splice, TokenId};
 
+use super::cache::{self, Asked, Cache, Of, States};
 use super::embeddings::Embeddings;
 use super::plan::Planned;
 use super::{Part, Request};
@@ -24,9 +26,17 @@ struct Key<'a> {
     readout: Readout,
 }
 
-/// Rows of the batch by the windows that wanted them.
+/// What each distinct window gave.
 pub(super) struct Rows {
-    encoded: Encoded,
+    states: Vec<States>,
+}
+
+/// An encoder, and what is known of its windows.
+#[derive(Clone, Copy)]
+pub(super) struct Cached<'a> {
+    pub(super) part: &'a Part,
+    pub(super) cache: &'a Cache,
+    pub(super) device: &'a Device,
 }
 
 /// Where the windows of one plan are in the batch.
@@ -49,7 +59,7 @@ struct Collector<'a> {
 
 /// Runs one encoder for all plans.
 pub(super) fn encode(
-    part: &Part,
+    cached: Cached<'_>,
     requests: &[Request<'_>],
     plans: &[&Planned],
     fillers: &[Option<Chunk>],
@@ -58,14 +68,72 @@ pub(super) fn encode(
         rows: HashMap::new(),
         windows: Vec::new(),
         readouts: Vec::new(),
-        part,
+        part: cached.part,
     };
     let mut places = Vec::with_capacity(plans.len());
     for ((request, plan), filler) in requests.iter().zip(plans).zip(fillers) {
         places.push(collector.plan(request.embeddings_given(), plan, filler.as_ref())?);
     }
-    let encoded = part.clip.encode(&collector.windows, &collector.readouts)?;
-    Ok((Rows { encoded }, places))
+    let states = cached.states(&collector.windows, &collector.readouts)?;
+    Ok((Rows { states }, places))
+}
+
+impl Cached<'_> {
+    /// The states of all windows; the encoder runs for those that are not known.
+    fn states(&self, windows: &[Window<'_>], readouts: &[Readout]) -> Result<Vec<States>> {
+        let of = Of {
+            identity: &self.part.identity,
+            clip: &self.part.clip,
+            device: self.device,
+        };
+        let asked = windows.iter().zip(readouts).map(|(window, readout)| {
+            Ok(Asked {
+                digest: cache::digest(&of, window, *readout)?,
+                is_empty: window.is_empty(),
+            })
+        });
+        let asked = asked.collect::<Result<Vec<Asked>>>()?;
+        let mut found = self.cache.find(&of, &asked);
+        let new = (0..asked.len()).filter(|place| found[*place].is_none());
+        let new: Vec<usize> = new.collect();
+        let made = self.encoded(windows, readouts, &new)?;
+        let kept: Vec<(Asked, States)> = new.iter().map(|place| asked[*place]).zip(made).collect();
+        self.cache.keep(&of, &kept)?;
+        for (place, (_, states)) in new.into_iter().zip(kept) {
+            found[place] = Some(states);
+        }
+        let all = found
+            .into_iter()
+            .map(|one| one.ok_or_else(|| missing("a window")));
+        all.collect()
+    }
+
+    /// One forward over the windows at some places.
+    fn encoded(
+        &self,
+        windows: &[Window<'_>],
+        readouts: &[Readout],
+        places: &[usize],
+    ) -> Result<Vec<States>> {
+        if places.is_empty() {
+            return Ok(Vec::new());
+        }
+        let windows: Vec<Window<'_>> = places.iter().map(|place| windows[*place].clone()).collect();
+        let readouts: Vec<Readout> = places.iter().map(|place| readouts[*place]).collect();
+        let encoded = self.part.clip.encode(&windows, &readouts)?;
+        let each = readouts.iter().enumerate();
+        each.map(|(row, readout)| row_of(&encoded, row, readout.pooled))
+            .collect()
+    }
+}
+
+/// One window's part of what a forward gave.
+fn row_of(encoded: &Encoded, row: usize, pooled: Pooled) -> Result<States> {
+    let pooled = encoded.pooled(pooled).map(|all| all.narrow(0, row, 1));
+    Ok(States {
+        hidden: encoded.hidden.narrow(0, row, 1)?,
+        pooled: pooled.transpose()?,
+    })
 }
 
 impl<'a> Collector<'a> {
@@ -153,14 +221,21 @@ impl<'a> Collector<'a> {
 impl Rows {
     /// Hidden states of some windows, `[windows, 77, width]`.
     pub(super) fn hidden(&self, rows: &[u32]) -> Result<Tensor> {
-        let index = Tensor::new(rows, self.encoded.hidden.device())?;
-        Ok(self.encoded.hidden.index_select(&index, 0)?)
+        let hidden = |row: &u32| &self.states[*row as usize].hidden;
+        if let [row] = rows {
+            // In storage of its own: what is handed out is neither the batch nor the cache.
+            return Ok(hidden(row).force_contiguous()?);
+        }
+        Ok(Tensor::cat(
+            &rows.iter().map(hidden).collect::<Vec<_>>(),
+            0,
+        )?)
     }
 
-    /// The pooled vector of one window, `[1, _]`.
-    pub(super) fn pooled(&self, kind: Pooled, row: u32) -> Result<Option<Tensor>> {
-        let all = self.encoded.pooled(kind);
-        Ok(all.map(|all| all.narrow(0, row as usize, 1)).transpose()?)
+    /// The pooled vector that one window's readout named, `[1, _]`.
+    pub(super) fn pooled(&self, row: u32) -> Result<Option<Tensor>> {
+        let pooled = self.states[row as usize].pooled.as_ref();
+        Ok(pooled.map(Tensor::force_contiguous).transpose()?)
     }
 }
 

@@ -17,10 +17,13 @@ mod writing;
 pub use checkpoint::{Checkpoint, Container};
 pub use combine::{Encoders, combine};
 pub use embedding::{Embedding, EmbeddingFolder};
+pub(crate) use format::blocks::moved as moved_quantized;
 pub(crate) use format::file::{open as open_file, read_whole};
 pub(crate) use format::writer::{Outline, bytes as write_whole, write as write_tensors};
 pub use layout::Layout;
-pub(crate) use lora::{Base as LoraBase, Fitted as FittedLora, changed as changed_by_loras};
+pub(crate) use lora::{
+    Base as LoraBase, Fitted as FittedLora, LoraKey, changed as changed_by_loras,
+};
 pub use lora::{Lora, LoraFolder, LoraReport, LoraSummary, Unmatched, WeightedLora};
 pub use summary::{EncoderSummary, Inspected, Summary};
 pub use synthetic::{Synthetic, SyntheticSize};

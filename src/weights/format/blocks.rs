@@ -68,14 +68,28 @@ impl Blocks {
             let message = format!("{} bytes of {self} for shape {shape:?}", bytes.len());
             return Err(Error::new(ErrorKind::TensorShape, message));
         }
-        // candle panics for bytes that do not lie as its blocks must.
-        let mut room = vec![0; bytes.len() + ALIGNMENT];
-        let start = room.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
-        let room = &mut room[start..start + bytes.len()];
-        room.copy_from_slice(bytes);
-        let storage = QStorage::from_data(Cow::Borrowed(room), device, self.0)?;
-        Ok(QTensor::new(storage, shape)?)
+        aligned(bytes, |bytes| {
+            let storage = QStorage::from_data(Cow::Borrowed(bytes), device, self.0)?;
+            Ok(QTensor::new(storage, shape)?)
+        })
     }
+}
+
+/// The same blocks on another device.
+pub(crate) fn moved(tensor: &QTensor, device: &Device) -> Result<QTensor> {
+    aligned(&tensor.data()?, |bytes| {
+        let storage = QStorage::from_data(Cow::Borrowed(bytes), device, tensor.dtype())?;
+        Ok(QTensor::new(storage, tensor.shape())?)
+    })
+}
+
+/// candle panics for bytes that do not lie as its blocks must.
+fn aligned<T>(bytes: &[u8], then: impl FnOnce(&[u8]) -> T) -> T {
+    let mut room = vec![0; bytes.len() + ALIGNMENT];
+    let start = room.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
+    let room = &mut room[start..start + bytes.len()];
+    room.copy_from_slice(bytes);
+    then(room)
 }
 
 impl fmt::Display for Blocks {
