@@ -242,3 +242,127 @@ impl Rows {
 fn missing(what: &str) -> Error {
     Error::new(ErrorKind::Request, format!("{what} is missing"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use candle_core::DType;
+
+    use super::*;
+    use crate::conditioner::cache::{CacheOptions, DiskCache};
+    use crate::encoder::{ClipConfig, ClipText, Kept};
+    use crate::kernels::{Activation, Kernels, Reference};
+    use crate::tokens::END_OF_TEXT;
+    use crate::weights::{EncoderId, Synthetic, SyntheticSize};
+
+    /// Counts the windows that go through attention, layer by layer.
+    #[derive(Debug)]
+    struct Counting {
+        name: &'static str,
+        plain: Reference,
+        windows: AtomicUsize,
+    }
+
+    impl Kernels for Counting {
+        fn name(&self) -> &'static str {
+            self.name
+        }
+
+        fn linear(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+            self.plain.linear(x, weight, bias)
+        }
+
+        fn layer_norm(&self, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+            self.plain.layer_norm(x, weight, bias)
+        }
+
+        fn activate(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
+            self.plain.activate(x, activation)
+        }
+
+        fn causal_attention(
+            &self,
+            qkv: &Tensor,
+            heads: usize,
+            hidden_keys: Option<&Tensor>,
+        ) -> Result<Tensor> {
+            self.windows.fetch_add(qkv.dim(0)?, Ordering::Relaxed);
+            self.plain.causal_attention(qkv, heads, hidden_keys)
+        }
+    }
+
+    /// An encoder with counting kernels, and a cache in a folder.
+    fn part(name: &'static str, cache: &Cache) -> (Part, Arc<Counting>) {
+        let counting = Arc::new(Counting {
+            name,
+            plain: Reference::new(&Device::Cpu).unwrap(),
+            windows: AtomicUsize::new(0),
+        });
+        let source = Synthetic::new(EncoderId::OpenClipG, SyntheticSize::Tiny, 5);
+        let config = ClipConfig::detect(EncoderId::OpenClipG, &source).unwrap();
+        let (kept, kernels) = (Kept::from(DType::F32), Arc::clone(&counting));
+        let clip = ClipText::load(
+            &source,
+            &config,
+            kept,
+            kernels,
+            &Device::Cpu,
+            &mut |_, _| (),
+        );
+        let part = Part {
+            id: EncoderId::OpenClipG,
+            identity: cache.identities(&[], 1).remove(0),
+            clip: clip.unwrap(),
+        };
+        (part, counting)
+    }
+
+    /// The number of windows and layers that were run for `chunks`.
+    fn run(cache: &Cache, (part, counting): &(Part, Arc<Counting>), chunks: &[Chunk]) -> usize {
+        let windows: Vec<Window<'_>> = chunks.iter().map(Window::from).collect();
+        let readout = Readout {
+            layer: 1,
+            final_norm: false,
+            pooled: Pooled::Skip,
+            pooled_layer: 1,
+        };
+        let device = &Device::Cpu;
+        let cached = Cached {
+            part,
+            cache,
+            device,
+        };
+        let before = counting.windows.load(Ordering::Relaxed);
+        let states = cached.states(&windows, &vec![readout; windows.len()]);
+        assert_eq!(states.unwrap().len(), windows.len());
+        counting.windows.load(Ordering::Relaxed) - before
+    }
+
+    #[test]
+    fn known_windows_do_not_run_the_encoder_and_other_kernels_know_none_of_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = CacheOptions {
+            disk: Some(DiskCache {
+                folder: folder.path().to_owned(),
+                max_bytes: 1 << 30,
+            }),
+            ..CacheOptions::default()
+        };
+        let windows = [END_OF_TEXT, 0].map(Chunk::empty);
+        let cache = Cache::new(&options).unwrap();
+        let one = part("one", &cache);
+        assert_eq!(run(&cache, &one, &windows[..1]), 1);
+        assert_eq!(run(&cache, &one, &windows[..1]), 0);
+        assert_eq!(run(&cache, &one, &windows), 1);
+        assert_eq!(run(&cache, &one, &windows), 0);
+        // The same encoder in the same cache, with the identity of the first.
+        let mut other = part("other", &cache);
+        other.0.identity = one.0.identity.clone();
+        assert_eq!(run(&cache, &other, &windows), 2);
+        let later = Cache::new(&options).unwrap();
+        assert_eq!(run(&later, &part("one", &later), &windows), 0);
+        assert_eq!(run(&later, &part("third", &later), &windows), 2);
+    }
+}

@@ -81,12 +81,14 @@ impl Home {
             let seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
             seats.iter().filter_map(Weak::upgrade).collect()
         };
-        if seats
-            .iter()
-            .all(|seat| seat.placed().device.same_device(device))
-        {
+        let there = |seat: &Arc<Seat>| seat.placed().device.same_device(device);
+        if seats.iter().all(there) {
             return Ok(());
         }
+        self.carry(&seats, device)
+    }
+
+    fn carry(&self, seats: &[Arc<Seat>], device: &Device) -> Result<()> {
         let kernels = self.kernels(device)?;
         let mut go = Move::to(device);
         let placed = seats
@@ -172,5 +174,61 @@ impl Conditioner {
 
     pub(super) fn placed(&self) -> Arc<Placed> {
         self.inner.seat.placed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::encoder::ClipText;
+    use crate::weights::{Family, SyntheticSize};
+
+    /// The address of a matrix: equal where it is shared.
+    fn embedding(clip: &ClipText) -> candle_core::TensorId {
+        let mut id = None;
+        let _same = clip.with_changes(&mut |name, tensor| {
+            if name == "token_embedding" {
+                id = Some(tensor.id());
+            }
+            Ok(None)
+        });
+        id.unwrap()
+    }
+
+    /// All handles of a load get new encoders that still share their tensors; the old ones are free
+    /// when the last call that uses them has ended; the cache holds nothing of the old device.
+    #[test]
+    fn a_move_takes_all_handles_along() {
+        let builder = Conditioner::builder();
+        let text = builder.random_weights(Family::Sdxl, SyntheticSize::Tiny, 5);
+        let text = text.unwrap();
+        let before = text.encode("a barn").unwrap();
+        let other = {
+            let placed = text.placed();
+            let seat = text.inner.home.seat(
+                placed.parts.iter().map(|part| Part::clone(part)).collect(),
+                placed.device.clone(),
+            );
+            Conditioner {
+                inner: Arc::new(text.inner.with(Vec::new(), seat, Vec::new())),
+            }
+        };
+        let running = text.placed();
+        let [old, old_other] = [&text, &other].map(|one| Arc::downgrade(&one.placed()));
+        let seats = [Arc::clone(&text.inner.seat), Arc::clone(&other.inner.seat)];
+        text.inner.home.carry(&seats, &Device::Cpu).unwrap();
+        assert_eq!(text.cache_stats().entries, 0);
+        assert!(old_other.upgrade().is_none() && old.upgrade().is_some());
+        drop(running);
+        assert!(old.upgrade().is_none());
+        for (one, other) in text.encoders().zip(other.encoders()) {
+            assert_eq!(embedding(&one), embedding(&other));
+        }
+        let after = text.encode("a barn").unwrap();
+        let values = |tensor: &candle_core::Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>();
+        assert_eq!(
+            values(before.context()).unwrap(),
+            values(after.context()).unwrap()
+        );
     }
 }

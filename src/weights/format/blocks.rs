@@ -98,3 +98,22 @@ impl fmt::Display for Blocks {
         f.write_str(name.map_or("blocks", |(.., name)| *name))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Tensor;
+
+    use super::*;
+
+    #[test]
+    fn moved_blocks_are_the_same() {
+        let values: Vec<f32> = (0..256).map(|number| 0.1 * number as f32 - 3.0).collect();
+        let tensor = Tensor::from_vec(values, (1, 256), &Device::Cpu).unwrap();
+        for dtype in [GgmlDType::Q8_0, GgmlDType::Q4K] {
+            let blocks = QTensor::quantize(&tensor, dtype).unwrap();
+            let there = moved(&blocks, &Device::Cpu).unwrap();
+            assert_eq!((there.dtype(), there.shape()), (dtype, blocks.shape()));
+            assert_eq!(there.data().unwrap(), blocks.data().unwrap());
+        }
+    }
+}
