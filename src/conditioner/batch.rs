@@ -359,7 +359,7 @@ mod tests {
         assert_eq!(run(&cache, &one, &windows), 0);
         // The same encoder in the same cache, with the identity of the first.
         let mut other = part("other", &cache);
-        other.0.identity = one.0.identity.clone();
+        other.0.identity = one.0.identity;
         assert_eq!(run(&cache, &other, &windows), 2);
         let later = Cache::new(&options).unwrap();
         assert_eq!(run(&later, &part("one", &later), &windows), 0);

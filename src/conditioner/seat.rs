@@ -206,7 +206,7 @@ mod tests {
         let other = {
             let placed = text.placed();
             let seat = text.inner.home.seat(
-                placed.parts.iter().map(|part| Part::clone(part)).collect(),
+                placed.parts.iter().map(Part::clone).collect(),
                 placed.device.clone(),
             );
             Conditioner {
