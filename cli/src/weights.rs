@@ -34,7 +34,7 @@ pub(crate) fn load(
     } else {
         builder
     };
-    let builder = builder.cache(kept(compute.cache_dir.as_deref()));
+    let builder = builder.cache(kept(flags.cache_dir.as_deref()));
     let loaded = match (flags.random_weights, flags.family()) {
         (Some(seed), Some(family)) => random(builder, family, flags.tiny, seed, progress),
         (Some(_), None) => bail!("--random-weights needs a --family other than auto"),

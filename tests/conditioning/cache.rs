@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use sd_conditioner::candle_core::{DType, Device};
+use sd_conditioner::candle_core::{DType, Device, Tensor};
 use sd_conditioner::conditioner::{CacheOptions, CacheStats, DiskCache};
-use sd_conditioner::weights::{Lora, SyntheticSize};
+use sd_conditioner::kernels;
+use sd_conditioner::weights::{Lora, Synthetic, SyntheticSize};
 use sd_conditioner::{Builder, Conditioner, Conditioning, Embeddings, Family, Profile, Request};
 
 use crate::support::close::bits;
@@ -356,4 +357,43 @@ fn what_is_there_already_stays() {
     assert!(text.device().is_cpu() && text.kernels() == name);
     assert_eq!(text.cache_stats().entries, entries, "nothing moved");
     assert!(same(&text.clone().encode(TEXTS[0]).unwrap(), &before));
+}
+
+/// Why a window may be kept whatever it was encoded with: at real sizes too, no row of a product, and
+/// no window of an attention, depends on how many others there are.
+#[test]
+fn a_windows_bits_do_not_depend_on_its_batch() {
+    let device = Device::Cpu;
+    let kernels = kernels::choose(&device).unwrap();
+    let random = |shape: &[usize]| {
+        let name = format!("{shape:?}");
+        let values = Synthetic::plain(73, "test", &name, shape.iter().product(), 1.0);
+        Tensor::from_vec(values, shape, &device).unwrap()
+    };
+    for (columns, rows) in [(768, 3072), (1280, 3840), (5120, 1280)] {
+        let x = random(&[6 * 77, columns]);
+        let weight = random(&[rows, columns]);
+        for dtype in [DType::F32, DType::F16] {
+            let weight = weight.to_dtype(dtype).unwrap();
+            let product = |windows: usize| {
+                let x = x.narrow(0, 0, windows * 77).unwrap();
+                let all = kernels.linear(&x, &weight, None).unwrap();
+                bits(&all.narrow(0, 0, 77).unwrap())
+            };
+            let alone = product(1);
+            for windows in [2, 3, 6] {
+                assert!(
+                    product(windows) == alone,
+                    "{columns} {rows} {dtype:?} {windows}"
+                );
+            }
+        }
+    }
+    let qkv = random(&[6, 77, 3 * 1280]);
+    let mixed = |windows: usize| {
+        let qkv = qkv.narrow(0, 0, windows).unwrap();
+        let all = kernels.causal_attention(&qkv, 20, None).unwrap();
+        bits(&all.narrow(0, 0, 1).unwrap())
+    };
+    assert!(mixed(1) == mixed(2) && mixed(1) == mixed(6));
 }
