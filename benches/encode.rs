@@ -11,6 +11,7 @@ use std::time::Instant;
 use candle_nn::{Module, VarBuilder, VarMap};
 use candle_transformers::models::stable_diffusion::clip::{ClipTextTransformer, Config};
 use sd_conditioner::candle_core::{DType, Device, Tensor};
+use sd_conditioner::conditioner::CacheOptions;
 use sd_conditioner::weights::SyntheticSize;
 use sd_conditioner::{Conditioner, Family, Profile, Request};
 
@@ -36,7 +37,9 @@ fn main() -> Result<(), Error> {
 }
 
 fn row(family: Family) -> Result<(), Error> {
-    let text = Conditioner::builder().random_weights(family, SyntheticSize::Full, 73)?;
+    let text = Conditioner::builder()
+        .cache(CacheOptions::OFF)
+        .random_weights(family, SyntheticSize::Full, 73)?;
     let ours = || {
         let side = |text| Request::new(text).profile(Profile::ComfyUi);
         black_box(text.encode_pair(side(POSITIVE), side(NEGATIVE))?);

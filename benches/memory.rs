@@ -6,23 +6,16 @@
 //! claims to be 7 GB long. A FOLDER that was named keeps them.
 #![expect(clippy::print_stdout, reason = "a program that shows what it measures")]
 
-#[expect(dead_code, reason = "the tests write more kinds of files")]
-#[path = "../tests/support/entries.rs"]
-mod entries;
-#[expect(dead_code, reason = "the tests write more kinds of files")]
-#[path = "../tests/support/spelling.rs"]
-mod spelling;
+mod files;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use entries::{Entry, Stored, save, save_sparse};
 use sd_conditioner::candle_core::DType;
-use sd_conditioner::weights::{Checkpoint, EncoderId, Synthetic, SyntheticSize};
+use sd_conditioner::weights::{Checkpoint, SyntheticSize};
 use sd_conditioner::{Conditioner, Family};
-use spelling::{Projection, huggingface, open_clip};
 
 const SEED: u64 = 73;
 const POSITIVE: &str = "a lighthouse on a cliff at dusk, drifting fog";
@@ -45,8 +38,8 @@ fn main() -> Result<(), Error> {
 fn parent(folder: Option<&&str>) -> Result<(), Error> {
     let temporary = tempfile::tempdir()?;
     let folder = folder.map_or(temporary.path(), |folder| Path::new(*folder));
-    let text = text_part(folder);
-    let whole = whole(folder);
+    let text = files::text_part(folder, SEED);
+    let (whole, _) = files::whole(folder, SEED, false)?;
     println!("| what | wall, s | CPU so far, s | peak memory so far, MiB |\n|---|---|---|---|");
     for dtype in ["f32", "f16", "bf16"] {
         start(&["random", dtype])?;
@@ -63,46 +56,6 @@ fn start(arguments: &[&str]) -> Result<(), Error> {
         return Ok(());
     }
     Err(format!("{arguments:?}: {status}").into())
-}
-
-/// The encoders of an SDXL checkpoint as it is published, in f16; written once.
-fn text_part(folder: &Path) -> PathBuf {
-    let path = folder.join("sdxl-text-f16.safetensors");
-    if path.exists() {
-        return path;
-    }
-    save(&path, &towers())
-}
-
-/// The same with a U-Net and a VAE of a real one's size, all values zero and none stored.
-fn whole(folder: &Path) -> PathBuf {
-    let mut entries = towers();
-    let unet = |name: &str, shape: &[usize]| {
-        Entry::filled(
-            &format!("model.diffusion_model.{name}"),
-            Stored::F16,
-            shape,
-            0.0,
-        )
-    };
-    let cross = "input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight";
-    entries.push(unet(cross, &[640, 2048]));
-    entries.extend((0..1680).map(|n| unet(&format!("output_blocks.{n}.weight"), &[1024, 1536])));
-    let vae = |n| format!("first_stage_model.decoder.{n}.weight");
-    entries.extend((0..250).map(|n| Entry::filled(&vae(n), Stored::F16, &[512, 340], 0.0)));
-    save_sparse(&folder.join("sdxl-whole-sparse.safetensors"), &entries)
-}
-
-fn towers() -> Vec<Entry> {
-    let source = |encoder| Synthetic::new(encoder, SyntheticSize::Full, SEED);
-    let [first, second] = [
-        "conditioner.embedders.0.transformer.",
-        "conditioner.embedders.1.model.",
-    ];
-    let (l, g) = (source(EncoderId::ClipL), source(EncoderId::OpenClipG));
-    let mut entries = huggingface(&l, first, "text_model.", Projection::None, Stored::F16);
-    entries.extend(open_clip(&g, second, Projection::Bare, Stored::F16));
-    entries
 }
 
 /// Loads, encodes one pair, and prints a row.

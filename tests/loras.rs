@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use sd_conditioner::candle_core::{DType, Tensor};
+use sd_conditioner::conditioner::CacheOptions;
 use sd_conditioner::weights::{EncoderId, Lora, Synthetic, SyntheticSize, WeightedLora};
 use sd_conditioner::{Conditioner, Family, Result};
 
@@ -21,7 +22,7 @@ const SEED: u64 = 73;
 
 /// Tiny encoders of a family in f32.
 fn tiny(family: Family) -> Conditioner {
-    let builder = Conditioner::builder();
+    let builder = Conditioner::builder().cache(CacheOptions::OFF);
     builder
         .random_weights(family, SyntheticSize::Tiny, SEED)
         .unwrap()

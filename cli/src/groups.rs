@@ -42,6 +42,10 @@ pub(crate) struct SourceFlags {
     /// With --random-weights: few and narrow layers, for tests
     #[arg(long)]
     pub(crate) tiny: bool,
+    /// A folder that keeps what windows gave from one run to the next, up to 4 GiB; windows that are
+    /// known are not encoded again
+    #[arg(long, value_name = "DIR", requires = "source")]
+    pub(crate) cache_dir: Option<PathBuf>,
 }
 
 impl SourceFlags {

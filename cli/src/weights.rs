@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use sd_conditioner::conditioner::{CacheOptions, DiskCache};
 use sd_conditioner::hub::{Hub, HubOptions};
 use sd_conditioner::weights::{Checkpoint, LoadReport, SyntheticSize};
 use sd_conditioner::{Builder, Conditioner, Family, Result};
@@ -14,6 +15,9 @@ use crate::ui;
 
 /// Names listed of those that nobody read.
 const UNUSED_SHOWN: usize = 3;
+
+/// The most that a folder of `--cache-dir` takes.
+const CACHE_BYTES: u64 = 4 << 30;
 
 /// The encoders that the flags ask for. They hand out f32; the file is rounded at the very end.
 pub(crate) fn load(
@@ -30,6 +34,7 @@ pub(crate) fn load(
     } else {
         builder
     };
+    let builder = builder.cache(kept(flags.cache_dir.as_deref()));
     let loaded = match (flags.random_weights, flags.family()) {
         (Some(seed), Some(family)) => random(builder, family, flags.tiny, seed, progress),
         (Some(_), None) => bail!("--random-weights needs a --family other than auto"),
@@ -41,6 +46,18 @@ pub(crate) fn load(
         ui::warn(note);
     }
     Ok(text)
+}
+
+/// In memory as always, and in the folder named.
+fn kept(folder: Option<&Path>) -> CacheOptions {
+    let disk = folder.map(|folder| DiskCache {
+        folder: folder.to_owned(),
+        max_bytes: CACHE_BYTES,
+    });
+    CacheOptions {
+        disk,
+        ..CacheOptions::default()
+    }
 }
 
 fn random(

@@ -369,3 +369,23 @@ fn devices_that_a_build_lacks_are_named() {
         }
     }
 }
+
+/// The next run reads what the first one kept, and says the same.
+#[test]
+fn a_folder_keeps_windows_between_runs() {
+    let folder = tempdir().unwrap();
+    let (out, kept) = (folder.path().join("out"), folder.path().join("kept"));
+    let written = |negative: &str, more: &[&str]| {
+        let texts = ["--positive", "a lighthouse", "--negative", negative];
+        encode("sdxl", &[&texts[..], more].concat(), &out).expect(0);
+        std::fs::read(&out).unwrap()
+    };
+    let cached = ["--cache-dir", &kept.to_string_lossy()];
+    let n_files = || std::fs::read_dir(&kept).unwrap().count();
+    let first = written("fog", &cached);
+    assert_eq!(n_files(), 4);
+    assert!(written("fog", &cached) == first && written("fog", &[]) == first);
+    assert_eq!(n_files(), 4);
+    assert!(written("rain", &cached) == written("rain", &[]));
+    assert_eq!(n_files(), 6);
+}

@@ -8,11 +8,13 @@ use candle_core::{DType, Device};
 use crate::encoder::{ClipConfig, ClipText, Kept, Quantized};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hub::{self, Hub};
-use crate::kernels::{self, Kernels, Reference};
+use crate::kernels::Kernels;
 use crate::weights::{
     self, Checkpoint, EncoderId, Family, LoadReport, Synthetic, SyntheticSize, TensorSource,
 };
 
+use super::cache::{Cache, CacheOptions};
+use super::seat::{self, Home};
 use super::{Conditioner, Inner, Part};
 
 type Sources = Vec<(EncoderId, Box<dyn TensorSource>)>;
@@ -42,6 +44,7 @@ pub struct Builder {
     variant: Option<String>,
     quantized: Quantized,
     reference: bool,
+    cache: CacheOptions,
 }
 
 impl Default for Builder {
@@ -54,6 +57,7 @@ impl Default for Builder {
             variant: None,
             quantized: Quantized::Expand,
             reference: false,
+            cache: CacheOptions::default(),
         }
     }
 }
@@ -100,6 +104,14 @@ impl Builder {
     /// Plain operations only, for tests and bug reports.
     pub fn reference_kernels(mut self) -> Self {
         self.reference = true;
+        self
+    }
+
+    /// What is kept of the windows that were encoded, so that equal ones are not encoded again:
+    /// 64 MiB in memory unless set. Results are the same without it; see
+    /// [`cache_stats`](Conditioner::cache_stats).
+    pub fn cache(mut self, options: CacheOptions) -> Self {
+        self.cache = options;
         self
     }
 
@@ -198,17 +210,29 @@ impl Builder {
             return Err(Error::new(ErrorKind::Mismatch, message));
         }
         let kernels = self.kernels()?;
-        let part = |(config, source): &(ClipConfig, &dyn TensorSource)| {
+        let cache = Cache::new(&self.cache)?;
+        let identities = cache.identities(&[], encoders.len()).into_iter();
+        let part = |((config, source), identity): (&(ClipConfig, &dyn TensorSource), _)| {
             let (kept, device) = (self.kept(), &self.device);
             let kernels = kernels.clone();
             let clip = ClipText::load(*source, config, kept, kernels, device, &mut |_, _| ())?;
             Ok(Part {
                 id: config.encoder,
+                identity,
                 clip,
             })
         };
-        let parts = encoders.iter().map(part).collect::<Result<_>>()?;
-        Ok(self.wrapped(family, parts, LoadReport::default(), "sources".to_owned()))
+        let parts = encoders
+            .iter()
+            .zip(identities)
+            .map(part)
+            .collect::<Result<_>>()?;
+        Ok(self.wrapped(
+            family,
+            (cache, parts),
+            LoadReport::default(),
+            "sources".to_owned(),
+        ))
     }
 
     fn kept(&self) -> Kept {
@@ -219,27 +243,25 @@ impl Builder {
     }
 
     fn kernels(&self) -> Result<Arc<dyn Kernels>> {
-        if self.reference {
-            return Ok(Arc::new(Reference::new(&self.device)?));
-        }
-        kernels::choose(&self.device)
+        seat::choose(self.reference, &self.device)
     }
 
     fn wrapped(
         self,
         family: Family,
-        parts: Vec<Part>,
+        (cache, parts): (Cache, Vec<Part>),
         report: LoadReport,
         fingerprint: String,
     ) -> Conditioner {
+        let home = Arc::new(Home::new(cache, self.reference));
         let inner = Inner {
             family,
-            parts,
+            seat: home.seat(parts, self.device),
+            home,
             report,
             fingerprint,
             dtype: self.dtype,
             output: self.output.unwrap_or(self.dtype),
-            device: self.device,
             worn: Vec::new(),
             loras: Vec::new(),
             base: None,
@@ -259,8 +281,10 @@ impl Builder {
         progress: Progress<'_>,
     ) -> Result<Conditioner> {
         let kernels = self.kernels()?;
+        let cache = Cache::new(&self.cache)?;
+        let identities = cache.identities(&[], sources.len());
         let mut parts = Vec::with_capacity(sources.len());
-        for (id, source) in sources {
+        for ((id, source), identity) in sources.iter().zip(identities) {
             let source = Watched {
                 id: *id,
                 source: &**source,
@@ -268,10 +292,11 @@ impl Builder {
             source.note_casts(self.dtype, &mut report);
             parts.push(Part {
                 id: *id,
+                identity,
                 clip: self.load_one(&source, kernels.clone(), progress)?,
             });
         }
-        Ok(self.wrapped(family, parts, report, fingerprint))
+        Ok(self.wrapped(family, (cache, parts), report, fingerprint))
     }
 
     fn load_one(

@@ -117,7 +117,7 @@ impl Run<'_> {
     }
 
     fn pooled(&self, index: usize) -> Result<Option<Tensor>> {
-        let (plan, places) = (self.plans[index], &self.places[index]);
+        let places = &self.places[index];
         let rules = self.requests[index].rules();
         let is_last = self.part.id == EncoderId::OpenClipG;
         if let Emphasis::Adv(_) = rules.emphasis
@@ -132,11 +132,7 @@ impl Run<'_> {
             PooledFrom::FirstWindow => texts.first().and_then(|(own, _)| own.first().copied()),
             PooledFrom::LastWindow => texts.last().and_then(|(own, _)| own.last().copied()),
         };
-        let kind = plan.readout.map(|readout| readout.pooled);
-        match kind.zip(row) {
-            Some((kind, row)) => self.rows.pooled(kind, row),
-            None => Ok(None),
-        }
+        row.map_or(Ok(None), |row| self.rows.pooled(row))
     }
 }
 

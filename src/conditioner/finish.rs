@@ -9,10 +9,11 @@ use crate::tokens::Split;
 use crate::weights::Family;
 
 use super::plan::Planned;
-use super::{Inner, Request};
+use super::{Inner, Placed, Request};
 
 pub(super) fn finish(
     inner: &Inner,
+    placed: &Placed,
     request: &Request<'_>,
     plan: &[Planned],
     mut states: Vec<EncoderStates>,
@@ -38,7 +39,7 @@ pub(super) fn finish(
         request.size_hints(),
         request.is_negative(),
         (rules.size_precision, inner.dtype),
-        &inner.device,
+        &placed.device,
     )?;
     Ok(sized.with_notes(notes(plan)))
 }

@@ -31,15 +31,20 @@ impl Conditioner {
         let towers = base.description()?;
         let fitted = loras.iter().map(|lora| FittedLora::new(lora, &towers));
         let fitted = fitted.collect::<Result<Vec<FittedLora>>>()?;
-        let parts = base.parts.iter().map(|part| {
+        let _still = base.home.still();
+        let placed = base.seat.placed();
+        let identities = base.home.cache.identities(loras, placed.parts.len());
+        let parts = placed.parts.iter().zip(identities).map(|(part, identity)| {
             let id = part.id;
             let change = &mut |name: &str, tensor: &_| changed_by_loras(&fitted, id, name, tensor);
             let clip = part.clip.with_changes(change)?;
-            Ok(Part { id, clip })
+            Ok(Part { id, identity, clip })
         });
-        let parts = parts.collect::<Result<_>>()?;
+        let seat = base
+            .home
+            .seat(parts.collect::<Result<_>>()?, placed.device.clone());
         let reports = fitted.iter().map(|one| one.report().clone()).collect();
-        let inner = base.with(loras.to_vec(), parts, reports);
+        let inner = base.with(loras.to_vec(), seat, reports);
         Ok(Conditioner {
             inner: Arc::new(inner),
         })
@@ -69,7 +74,7 @@ impl Inner {
     /// Names and shapes of all tensors.
     fn description(&self) -> Result<LoraBase> {
         let mut encoders: Vec<(EncoderId, BTreeMap<String, Vec<usize>>)> = Vec::new();
-        for part in &self.parts {
+        for part in &self.seat.placed().parts {
             let mut shapes = BTreeMap::new();
             let _same = part.clip.with_changes(&mut |name, tensor| {
                 shapes.insert(name.to_owned(), tensor.dims().to_vec());

@@ -2,6 +2,7 @@
 
 mod batch;
 mod builder;
+mod cache;
 mod compose;
 mod embeddings;
 mod finish;
@@ -15,8 +16,10 @@ mod reading;
 mod readout;
 mod request;
 mod schedule;
+mod seat;
 
 pub use builder::{Builder, Progress};
+pub use cache::{CacheOptions, CacheStats, DiskCache};
 pub use embeddings::Embeddings;
 pub use reading::{ReadText, Reading, readings_for};
 pub use request::Request;
@@ -25,10 +28,12 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use candle_core::{DType, Device};
+use candle_core::DType;
 
+use self::cache::Identity;
 use self::compose::Run;
 use self::plan::{Planned, Tower};
+use self::seat::{Home, Placed, Seat};
 use crate::conditioning::{Conditioning, Guidance};
 use crate::encoder::ClipText;
 use crate::error::Result;
@@ -56,13 +61,14 @@ pub struct Conditioner {
 #[derive(Debug)]
 struct Inner {
     family: Family,
-    /// In the family's order.
-    parts: Vec<Part>,
+    /// The encoders.
+    seat: Arc<Seat>,
+    /// What it shares with all other handles of the load.
+    home: Arc<Home>,
     report: LoadReport,
     fingerprint: String,
     dtype: DType,
     output: DType,
-    device: Device,
     /// Its `LoRA`s, and what became of each.
     worn: Vec<WeightedLora>,
     loras: Vec<LoraReport>,
@@ -75,6 +81,7 @@ struct Inner {
 #[derive(Clone, Debug)]
 struct Part {
     id: EncoderId,
+    identity: Identity,
     clip: ClipText,
 }
 
@@ -179,7 +186,8 @@ impl Conditioner {
     /// compel's blends and conjunctions follow each other.
     pub fn chunks<'a>(&self, request: impl Into<Request<'a>>) -> Result<Vec<(EncoderId, Chunks)>> {
         let plans = self.plan(&request.into(), 0)?;
-        let ids = self.inner.parts.iter().map(|part| part.id);
+        let placed = self.placed();
+        let ids = placed.parts.iter().map(|part| part.id);
         Ok(ids.zip(plans.iter().map(shown)).collect())
     }
 
@@ -188,9 +196,13 @@ impl Conditioner {
         self.inner.family
     }
 
-    /// The loaded encoders, in the order in which their channels are joined.
-    pub fn encoders(&self) -> impl Iterator<Item = &ClipText> {
-        self.inner.parts.iter().map(|part| &part.clip)
+    /// The loaded encoders where they are now, in the order in which their channels are joined.
+    /// Each shares its tensors with this handle, and keeps them where they are if the handle moves
+    /// ([`load_to`](Self::load_to)).
+    pub fn encoders(&self) -> impl Iterator<Item = ClipText> {
+        let placed = self.placed();
+        let clips: Vec<ClipText> = placed.parts.iter().map(|part| part.clip.clone()).collect();
+        clips.into_iter()
     }
 
     /// What became of the file's tensors.
@@ -210,10 +222,9 @@ impl Conditioner {
 
     /// The name of the kernels it runs on.
     pub fn kernels(&self) -> &'static str {
-        self.inner
-            .parts
-            .first()
-            .map_or("none", |part| part.clip.kernels())
+        let placed = self.placed();
+        let first = placed.parts.first();
+        first.map_or("none", |part| part.clip.kernels())
     }
 
     fn plan_all(&self, requests: &[Request<'_>]) -> Result<Vec<Vec<Planned>>> {
@@ -225,7 +236,8 @@ impl Conditioner {
 
     /// What each encoder will be given, and what is read from it.
     fn plan(&self, request: &Request<'_>, fill: usize) -> Result<Vec<Planned>> {
-        let parts = &self.inner.parts;
+        let placed = self.placed();
+        let parts = &placed.parts;
         let tower = |part: &Part| Tower {
             id: part.id,
             width: part.clip.config().width,
@@ -245,9 +257,9 @@ impl Conditioner {
         plans: &[Vec<Planned>],
         calls: &[Range<usize>],
     ) -> Result<Vec<Conditioning>> {
-        let inner = &self.inner;
-        let mut by_encoder = Vec::with_capacity(inner.parts.len());
-        for (place, part) in inner.parts.iter().enumerate() {
+        let (inner, placed) = (&self.inner, self.placed());
+        let mut by_encoder = Vec::with_capacity(placed.parts.len());
+        for (place, part) in placed.parts.iter().enumerate() {
             let plans: Vec<&Planned> = plans.iter().map(|plan| &plan[place]).collect();
             let fillers = plans.iter().zip(requests);
             let fillers: Vec<_> = fillers
@@ -256,7 +268,12 @@ impl Conditioner {
                     compose::needs_filler(plan, rule).then(|| plan.filler())
                 })
                 .collect();
-            let (rows, places) = batch::encode(part, requests, &plans, &fillers)?;
+            let cached = batch::Cached {
+                part,
+                cache: &inner.home.cache,
+                device: &placed.device,
+            };
+            let (rows, places) = batch::encode(cached, requests, &plans, &fillers)?;
             let run = Run {
                 part,
                 family: inner.family,
@@ -274,7 +291,7 @@ impl Conditioner {
                 .iter()
                 .map(|states| states[index].clone())
                 .collect();
-            finish::finish(inner, request, plan, states)
+            finish::finish(inner, &placed, request, plan, states)
         });
         each.collect()
     }

@@ -11,7 +11,7 @@ use crate::prompt::{Dialect, Note, NoteKind};
 use crate::weights::{LoraFolder, LoraReport, WeightedLora};
 
 use super::prepare::Prepared;
-use super::{Conditioner, Embeddings, Inner, Part, Request, compose};
+use super::{Conditioner, Embeddings, Inner, Request, Seat, compose};
 
 /// A LoRA that a prompt asks for.
 struct Named {
@@ -27,7 +27,7 @@ struct Named {
 #[derive(Debug)]
 pub(super) struct Kept {
     key: String,
-    parts: Vec<Part>,
+    seat: Arc<Seat>,
     reports: Vec<LoraReport>,
 }
 
@@ -79,16 +79,17 @@ impl Conditioner {
         let all = || [&self.inner.worn, named].concat();
         if let Some(last) = kept.as_ref().filter(|last| last.key == key) {
             return Ok(Conditioner {
-                inner: Arc::new(
-                    self.inner
-                        .with(all(), last.parts.clone(), last.reports.clone()),
-                ),
+                inner: Arc::new(self.inner.with(
+                    all(),
+                    Arc::clone(&last.seat),
+                    last.reports.clone(),
+                )),
             });
         }
         let text = self.with_loras(&all())?;
         *kept = Some(Kept {
             key: key.to_owned(),
-            parts: text.inner.parts.clone(),
+            seat: Arc::clone(&text.inner.seat),
             reports: text.inner.loras.clone(),
         });
         Ok(text)
@@ -150,16 +151,16 @@ impl Inner {
     pub(super) fn with(
         self: &Arc<Inner>,
         worn: Vec<WeightedLora>,
-        parts: Vec<Part>,
+        seat: Arc<Seat>,
         reports: Vec<LoraReport>,
     ) -> Inner {
         let base = self.base.as_ref().unwrap_or(self);
         let identities: String = worn.iter().map(WeightedLora::identity).collect();
         Inner {
-            parts,
+            seat,
+            home: Arc::clone(&base.home),
             report: base.report.clone(),
             fingerprint: format!("{}{identities}", base.fingerprint),
-            device: base.device.clone(),
             loras: reports,
             worn,
             base: Some(Arc::clone(base)),

@@ -58,7 +58,8 @@ pub fn readings_for(family: Family, request: &Request<'_>) -> Vec<Reading> {
 impl Conditioner {
     /// How these encoders would read a request. Runs nothing.
     pub fn readings(&self, request: &Request<'_>) -> Vec<Reading> {
-        let parts = self.inner.parts.iter();
+        let placed = self.placed();
+        let parts = placed.parts.iter();
         let towers = parts.map(|part| Tower {
             id: part.id,
             width: part.clip.config().width,

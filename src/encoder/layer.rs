@@ -61,8 +61,10 @@ impl Weight {
         if let Some(kept) = kept {
             return Ok(Weight::Quantized(kept.into()));
         }
-        let parts = names.iter().map(|name| load.matrix(name));
-        stack(parts.collect::<Result<_>>()?).map(Weight::Dense)
+        let stacked = load
+            .source
+            .load_stacked(names, load.kept.dtype, load.device);
+        stacked.map(Weight::Dense)
     }
 
     /// The matrix as a product needs it.

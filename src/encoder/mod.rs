@@ -5,6 +5,7 @@ mod changes;
 mod config;
 mod layer;
 mod model;
+mod moving;
 mod readout;
 mod window;
 
@@ -13,3 +14,5 @@ pub use layer::{Kept, Quantized};
 pub use model::{ClipText, Encoded};
 pub use readout::{ClipSkip, Pooled, Readout};
 pub use window::Window;
+
+pub(crate) use moving::Move;

@@ -23,7 +23,7 @@ pub struct ClipText {
     pub(super) layers: Vec<Layer>,
     pub(super) final_norm: Norm,
     pub(super) projection: Option<Tensor>,
-    kernels: Arc<dyn Kernels>,
+    pub(super) kernels: Arc<dyn Kernels>,
 }
 
 /// What one forward gives, in f32.

@@ -49,6 +49,21 @@ impl<'a> Window<'a> {
         self
     }
 
+    /// Rows and their vectors, in the order in which they were given.
+    pub(crate) fn vectors(&self) -> &[(usize, Tensor)] {
+        &self.vectors
+    }
+
+    /// The rows that no row attends to.
+    pub(crate) fn hidden_keys(&self) -> [bool; CONTEXT] {
+        self.hidden_keys.unwrap_or([false; CONTEXT])
+    }
+
+    /// True for the empty prompt: nothing between the start and the end.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.chunk.end() == 1 && self.vectors.is_empty() && self.hidden_keys.is_none()
+    }
+
     /// Its ids.
     pub fn chunk(&self) -> &'a Chunk {
         self.chunk

@@ -17,10 +17,13 @@ mod writing;
 pub use checkpoint::{Checkpoint, Container};
 pub use combine::{Encoders, combine};
 pub use embedding::{Embedding, EmbeddingFolder};
+pub(crate) use format::blocks::moved as moved_quantized;
 pub(crate) use format::file::{open as open_file, read_whole};
 pub(crate) use format::writer::{Outline, bytes as write_whole, write as write_tensors};
 pub use layout::Layout;
-pub(crate) use lora::{Base as LoraBase, Fitted as FittedLora, changed as changed_by_loras};
+pub(crate) use lora::{
+    Base as LoraBase, Fitted as FittedLora, LoraKey, changed as changed_by_loras,
+};
 pub use lora::{Lora, LoraFolder, LoraReport, LoraSummary, Unmatched, WeightedLora};
 pub use summary::{EncoderSummary, Inspected, Summary};
 pub use synthetic::{Synthetic, SyntheticSize};
@@ -170,6 +173,11 @@ pub trait TensorSource: fmt::Debug + Send + Sync {
     /// Reads one tensor, converted to `dtype` on `device`.
     fn load(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor>;
 
+    /// Reads tensors of one width below each other, as one: query, key and value lie so in memory.
+    fn load_stacked(&self, names: &[String], dtype: DType, device: &Device) -> Result<Tensor> {
+        stack(names.iter().map(|name| self.load(name, dtype, device)))
+    }
+
     /// Reads one matrix as it is quantized, without expanding it. `None` where the file has it in
     /// another way; then [`load`](Self::load) gives it.
     fn load_quantized(&self, name: &str, device: &Device) -> Result<Option<QTensor>> {
@@ -182,6 +190,14 @@ pub trait TensorSource: fmt::Debug + Send + Sync {
     /// from the encoder.
     fn hidden_act(&self) -> Option<&str> {
         None
+    }
+}
+
+/// Below each other; a lone one is not copied.
+fn stack(parts: impl Iterator<Item = Result<Tensor>>) -> Result<Tensor> {
+    match <[Tensor; 1]>::try_from(parts.collect::<Result<Vec<_>>>()?) {
+        Ok([only]) => Ok(only),
+        Err(parts) => Ok(Tensor::cat(&parts, 0)?),
     }
 }
 

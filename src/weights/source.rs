@@ -10,10 +10,11 @@ use candle_core::{DType, Device, Tensor};
 use super::checkpoint::Located;
 use super::format::archive::{Archive, Entry};
 use super::format::decode::{self, Flaw};
+use super::format::filling::Filling;
 use super::format::stored::Stored;
 use super::layout::names::Part;
 use super::layout::tower::Recipe;
-use super::{EncoderId, TensorInfo, TensorSource};
+use super::{EncoderId, TensorInfo, TensorSource, stack};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Reads tensors one at a time; knows where each is.
@@ -38,6 +39,42 @@ impl TowerSource {
             recipes: tower.recipes.clone(),
             hidden_act: config.as_ref().and_then(|config| config.hidden_act.clone()),
         }
+    }
+
+    /// Tensors below each other, read straight into their places. `None` for types, forms and
+    /// orientations that need more than that.
+    fn filled(&self, recipes: &[&Recipe], dtype: DType, device: &Device) -> Result<Option<Tensor>> {
+        let Some(shape) = stacked(recipes) else {
+            return Ok(None);
+        };
+        let range = |recipe: &Recipe| third(recipe.part, recipe.entry.n_bytes);
+        let n_bytes = recipes
+            .iter()
+            .map(|one| range(one))
+            .map(|range| range.end - range.start);
+        let (first, size) = (
+            &recipes[0].entry,
+            [n_bytes.sum(), shape.iter().product::<usize>() as u64],
+        );
+        let filling = Filling::new(first, size, dtype, device);
+        let takes = |filling: &Filling| recipes.iter().all(|one| filling.takes(&one.entry));
+        let Some(mut filling) = filling.filter(takes) else {
+            return Ok(None);
+        };
+        for recipe in recipes {
+            let added = filling.add(&self.archive, &recipe.entry, &range(recipe));
+            let checked = added.and_then(|flaw| judge(flaw, &recipe.entry));
+            checked.map_err(|error| self.place(error, recipe))?;
+        }
+        filling.finish(&shape, dtype, device).map(Some)
+    }
+
+    fn recipe(&self, name: &str) -> Result<&Recipe> {
+        self.recipes.get(name).ok_or_else(|| {
+            let message = format!("the text encoder {} has no such tensor", self.encoder);
+            let error = Error::new(ErrorKind::MissingTensor, message).at_tensor(name);
+            error.at_path(&self.archive.path)
+        })
     }
 
     fn build(&self, recipe: &Recipe, dtype: DType, device: &Device) -> Result<Tensor> {
@@ -114,13 +151,21 @@ impl TensorSource for TowerSource {
     }
 
     fn load(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
-        let Some(recipe) = self.recipes.get(name) else {
-            let message = format!("the text encoder {} has no such tensor", self.encoder);
-            let error = Error::new(ErrorKind::MissingTensor, message).at_tensor(name);
-            return Err(error.at_path(&self.archive.path));
-        };
+        let recipe = self.recipe(name)?;
+        if let Some(tensor) = self.filled(&[recipe], dtype, device)? {
+            return Ok(tensor);
+        }
         self.build(recipe, dtype, device)
             .map_err(|error| self.place(error, recipe))
+    }
+
+    fn load_stacked(&self, names: &[String], dtype: DType, device: &Device) -> Result<Tensor> {
+        let recipes = names.iter().map(|name| self.recipe(name));
+        let recipes = recipes.collect::<Result<Vec<&Recipe>>>()?;
+        match self.filled(&recipes, dtype, device)? {
+            Some(tensor) => Ok(tensor),
+            None => stack(names.iter().map(|name| self.load(name, dtype, device))),
+        }
     }
 
     fn load_quantized(&self, name: &str, device: &Device) -> Result<Option<QTensor>> {
@@ -159,6 +204,21 @@ where
     }
 }
 
+/// The shape of tensors below each other, if they are as the file has them and fit.
+fn stacked(recipes: &[&Recipe]) -> Option<Vec<usize>> {
+    let (first, rest) = recipes.split_first()?;
+    let mut shape = first.shape.clone();
+    for recipe in rest {
+        let (rows, columns) = recipe.shape.split_first()?;
+        if Some(columns) != shape.get(1..) {
+            return None;
+        }
+        shape[0] = shape[0].checked_add(*rows)?;
+    }
+    let plain = |recipe: &&Recipe| !recipe.transposed && recipe.scale.is_none();
+    recipes.iter().all(plain).then_some(shape)
+}
+
 /// NaN and infinity in any tensor, and zeros throughout a matrix (a bias may be zero), cannot be
 /// trained weights.
 fn check(bytes: &[u8], entry: &Entry) -> Result<()> {
@@ -166,6 +226,10 @@ fn check(bytes: &[u8], entry: &Entry) -> Result<()> {
         Stored::Blocks(blocks) => decode::flaw_of(&blocks.values(bytes)?),
         stored => decode::flaw(bytes, stored),
     };
+    judge(flaw, entry)
+}
+
+fn judge(flaw: Option<Flaw>, entry: &Entry) -> Result<()> {
     let message = match flaw {
         Some(Flaw::NotFinite(index)) => format!("value {index} is NaN or infinite"),
         Some(Flaw::AllZero) if entry.shape.len() == 2 => "all values are zero".to_owned(),

@@ -3,6 +3,7 @@
 //! A build without `cuda` has one device; with it the first GPU is a second one.
 
 use sd_conditioner::candle_core::{DType, Device};
+use sd_conditioner::conditioner::CacheOptions;
 use sd_conditioner::weights::SyntheticSize;
 use sd_conditioner::{Conditioner, Family, Profile, Request};
 
@@ -37,6 +38,7 @@ fn load(family: Family, device: &Device, dtype: DType) -> Conditioner {
         .device(device.clone())
         .dtype(dtype)
         .output_dtype(DType::F32)
+        .cache(CacheOptions::OFF)
         .random_weights(family, SyntheticSize::Tiny, 73)
         .unwrap()
 }
@@ -84,5 +86,27 @@ fn a_conditioner_is_shared_between_threads() {
     for thread in threads.collect::<Vec<_>>() {
         let there = thread.join().unwrap();
         assert_close("a thread", there.context(), alone.context(), 0.0);
+    }
+}
+
+/// A way there gives what loading there gives; the way back gives what was before. Clones
+/// come along.
+#[test]
+fn encoders_move_with_all_their_handles() {
+    for device in devices() {
+        let here = load(Family::Sdxl, &Device::Cpu, DType::F16);
+        let there = load(Family::Sdxl, &device, DType::F16);
+        let encode = |text: &Conditioner| {
+            let encoded = text.encode("a (red:1.3) barn").unwrap();
+            encoded.to_device(&Device::Cpu).unwrap()
+        };
+        let (before, want) = (encode(&here), encode(&there));
+        let other = here.clone();
+        here.load_to(&device).unwrap();
+        assert!(other.device().same_device(&device) && other.kernels() == there.kernels());
+        assert_close("there", encode(&other).context(), want.context(), 0.0);
+        other.offload().unwrap();
+        assert!(here.device().is_cpu());
+        assert_close("back", encode(&here).context(), before.context(), 0.0);
     }
 }

@@ -1,6 +1,7 @@
 //! Schedules: the texts of the reference's run, each against its tensors; and the whole timeline.
 
 use sd_conditioner::candle_core::Tensor;
+use sd_conditioner::conditioner::CacheOptions;
 use sd_conditioner::conditioning::{Conditioning, Span, Timeline};
 use sd_conditioner::prompt::schedule::Pass;
 use sd_conditioner::weights::SyntheticSize;
@@ -12,6 +13,7 @@ use crate::support::golden::{Case, Goldens};
 
 fn conditioner(seed: u64) -> Conditioner {
     Conditioner::builder()
+        .cache(CacheOptions::OFF)
         .random_weights(Family::Sd1, SyntheticSize::Tiny, seed)
         .unwrap()
 }

@@ -1,13 +1,12 @@
 //! A set of named tensors in one file or several, of which only the headers were read.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use super::header::Announced;
+use super::positioned::Positioned;
 use super::sniff::{self, Kind};
 use super::stored::{Form, Stored};
 use super::{file, gguf, header, pickle, strided};
@@ -34,22 +33,16 @@ pub(crate) struct Entry {
 #[derive(Debug)]
 struct Part {
     path: PathBuf,
-    file: Mutex<File>,
+    file: Positioned,
     length: u64,
 }
 
 impl Part {
-    fn read(&self, start: u64, bytes: &mut [u8]) -> io::Result<()> {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        file.seek(SeekFrom::Start(start))?;
-        file.read_exact(bytes)
-    }
-
     /// Values of a strided tensor row by row, from byte `from` of them on.
     fn gather(&self, entry: &Entry, strides: &[u64], from: u64, to: &mut [u8]) -> io::Result<()> {
         let walk = strided::Walk::new(&entry.shape, strides, entry.stored.value_bytes());
         let mut span = vec![0; walk.n_bytes()];
-        self.read(entry.start, &mut span)?;
+        self.file.read(entry.start, &mut span)?;
         walk.copy(&span, from, to);
         Ok(())
     }
@@ -113,7 +106,7 @@ impl Archive {
         }
         self.parts.push(Part {
             path: path.to_owned(),
-            file: Mutex::new(file),
+            file: file.into(),
             length,
         });
         Ok(())
@@ -191,21 +184,33 @@ impl Archive {
     /// Reads some bytes of a tensor. The range was checked against the file's length when the
     /// header was read, so no more is allocated than the file has.
     pub(crate) fn read(&self, entry: &Entry, range: Range<u64>) -> Result<Vec<u8>> {
-        let part = &self.parts[entry.part];
         let inside = range.start <= range.end && range.end <= entry.n_bytes;
         let count = usize::try_from(range.end.saturating_sub(range.start));
         let (true, Ok(count)) = (inside, count) else {
-            let message = format!("bytes {range:?} of a tensor with {}", entry.n_bytes);
-            return Err(Error::new(ErrorKind::FileFormat, message).at_path(&part.path));
+            return Err(self.outside(entry, &range));
         };
         let mut bytes = vec![0; count];
-        let start = entry.start + range.start;
-        let read = match &entry.form {
-            Form::Dense => part.read(start, &mut bytes),
-            Form::Strided(strides) => part.gather(entry, strides, range.start, &mut bytes),
-        };
-        read.map_err(|error| Error::io(&part.path, error).at_tensor(&entry.file_name))?;
+        self.read_into(entry, range.start, &mut bytes)?;
         Ok(bytes)
+    }
+
+    /// Fills `bytes` from byte `from` of a tensor on.
+    pub(crate) fn read_into(&self, entry: &Entry, from: u64, bytes: &mut [u8]) -> Result<()> {
+        let part = &self.parts[entry.part];
+        let end = from.saturating_add(bytes.len() as u64);
+        if end > entry.n_bytes {
+            return Err(self.outside(entry, &(from..end)));
+        }
+        let read = match &entry.form {
+            Form::Dense => part.file.read(entry.start + from, bytes),
+            Form::Strided(strides) => part.gather(entry, strides, from, bytes),
+        };
+        read.map_err(|error| Error::io(&part.path, error).at_tensor(&entry.file_name))
+    }
+
+    fn outside(&self, entry: &Entry, range: &Range<u64>) -> Error {
+        let message = format!("bytes {range:?} of a tensor with {}", entry.n_bytes);
+        Error::new(ErrorKind::FileFormat, message).at_path(self.path_of(entry))
     }
 
     /// Reads a whole tensor.

@@ -68,19 +68,52 @@ impl Blocks {
             let message = format!("{} bytes of {self} for shape {shape:?}", bytes.len());
             return Err(Error::new(ErrorKind::TensorShape, message));
         }
-        // candle panics for bytes that do not lie as its blocks must.
-        let mut room = vec![0; bytes.len() + ALIGNMENT];
-        let start = room.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
-        let room = &mut room[start..start + bytes.len()];
-        room.copy_from_slice(bytes);
-        let storage = QStorage::from_data(Cow::Borrowed(room), device, self.0)?;
-        Ok(QTensor::new(storage, shape)?)
+        aligned(bytes, |bytes| {
+            let storage = QStorage::from_data(Cow::Borrowed(bytes), device, self.0)?;
+            Ok(QTensor::new(storage, shape)?)
+        })
     }
+}
+
+/// The same blocks on another device.
+pub(crate) fn moved(tensor: &QTensor, device: &Device) -> Result<QTensor> {
+    aligned(&tensor.data()?, |bytes| {
+        let storage = QStorage::from_data(Cow::Borrowed(bytes), device, tensor.dtype())?;
+        Ok(QTensor::new(storage, tensor.shape())?)
+    })
+}
+
+/// candle panics for bytes that do not lie as its blocks must.
+fn aligned<T>(bytes: &[u8], then: impl FnOnce(&[u8]) -> T) -> T {
+    let mut room = vec![0; bytes.len() + ALIGNMENT];
+    let start = room.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
+    let room = &mut room[start..start + bytes.len()];
+    room.copy_from_slice(bytes);
+    then(room)
 }
 
 impl fmt::Display for Blocks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = TYPES.iter().find(|(_, dtype, _)| *dtype == self.0);
         f.write_str(name.map_or("blocks", |(.., name)| *name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Tensor;
+
+    use super::*;
+
+    #[test]
+    fn moved_blocks_are_the_same() {
+        let values: Vec<f32> = (0..256).map(|number| 0.1 * number as f32 - 3.0).collect();
+        let tensor = Tensor::from_vec(values, (1, 256), &Device::Cpu).unwrap();
+        for dtype in [GgmlDType::Q8_0, GgmlDType::Q4K] {
+            let blocks = QTensor::quantize(&tensor, dtype).unwrap();
+            let there = moved(&blocks, &Device::Cpu).unwrap();
+            assert_eq!((there.dtype(), there.shape()), (dtype, blocks.shape()));
+            assert_eq!(there.data().unwrap(), blocks.data().unwrap());
+        }
     }
 }

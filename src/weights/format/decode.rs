@@ -162,7 +162,8 @@ pub(crate) fn flaw_of(values: &[f32]) -> Option<Flaw> {
     verdict(bad, values.iter().any(|value| value.abs() > 0.0))
 }
 
-fn verdict(bad: Option<usize>, nonzero: bool) -> Option<Flaw> {
+/// From the first bad value and whether any is not zero.
+pub(crate) fn verdict(bad: Option<usize>, nonzero: bool) -> Option<Flaw> {
     match (bad, nonzero) {
         (Some(index), _) => Some(Flaw::NotFinite(index)),
         (None, false) => Some(Flaw::AllZero),

@@ -4,6 +4,7 @@ pub(crate) mod archive;
 pub(crate) mod blocks;
 pub(crate) mod decode;
 pub(crate) mod file;
+pub(crate) mod filling;
 pub(crate) mod folder;
 #[cfg(feature = "gguf")]
 pub(crate) mod gguf;
@@ -16,6 +17,7 @@ pub(crate) mod pickle;
 #[cfg(not(feature = "pickle"))]
 #[path = "no_pickle.rs"]
 pub(crate) mod pickle;
+mod positioned;
 pub(crate) mod shards;
 pub(crate) mod sniff;
 pub(crate) mod stored;

@@ -21,7 +21,7 @@ pub use summary::LoraSummary;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use self::adapter::Adapters;
 use self::family::Origin;
@@ -65,6 +65,28 @@ pub struct WeightedLora {
     strength: f64,
     strength_2: Option<f64>,
     any_family: bool,
+}
+
+/// One opened file and its strengths. It does not hold the file open.
+#[derive(Clone, Debug)]
+pub(crate) struct LoraKey {
+    opened: Weak<Opened>,
+    strengths: [u64; 2],
+    any_family: bool,
+}
+
+impl PartialEq for LoraKey {
+    fn eq(&self, other: &LoraKey) -> bool {
+        let LoraKey {
+            opened,
+            strengths,
+            any_family,
+        } = self;
+        // An address is not given to another file while a weak reference to it is alive.
+        Weak::ptr_eq(opened, &other.opened)
+            && *strengths == other.strengths
+            && *any_family == other.any_family
+    }
 }
 
 /// Text modules by name.
@@ -175,6 +197,15 @@ impl WeightedLora {
     /// The file.
     pub fn lora(&self) -> &Lora {
         &self.lora
+    }
+
+    /// Tells it and its strengths apart from others for certain, for as long as the key lives.
+    pub(crate) fn key(&self) -> LoraKey {
+        LoraKey {
+            opened: Arc::downgrade(&self.lora.opened),
+            strengths: [self.strength, self.strength_2.unwrap_or(self.strength)].map(f64::to_bits),
+            any_family: self.any_family,
+        }
     }
 
     /// Tells it and its strengths apart from others.

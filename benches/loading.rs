@@ -1,0 +1,131 @@
+//! Time from a whole SDXL checkpoint (7 GB, in the page cache) to loaded encoders and to the first
+//! conditioning, beside `dd` reading the same bytes of the encoders. Linux only.
+//!
+//! `cargo bench --bench loading [-- FOLDER]` writes the file into FOLDER (a temporary one otherwise):
+//! encoders of random weights in f16 (1.6 GB), and a U-Net and a VAE that are holes. Each load is a
+//! process of its own; `dd` runs before each.
+#![expect(clippy::print_stdout, reason = "a program that shows what it measures")]
+
+mod files;
+
+use std::fs;
+use std::ops::Range;
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use sd_conditioner::Conditioner;
+use sd_conditioner::candle_core::DType;
+
+const SEED: u64 = 73;
+const RUNS: usize = 7;
+const DTYPES: [DType; 3] = [DType::F16, DType::BF16, DType::F32];
+
+type Error = Box<dyn std::error::Error>;
+
+fn main() -> Result<(), Error> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["load", dtype, path] => load(path, dtype),
+        _ => parent(arguments.iter().find(|one| !one.starts_with('-'))),
+    }
+}
+
+/// In this process: seconds to load, seconds to the first pair, peak memory in MiB.
+fn load(path: &str, dtype: &str) -> Result<(), Error> {
+    let known = DTYPES.into_iter().find(|one| one.as_str() == dtype);
+    let builder = Conditioner::builder().dtype(known.ok_or("no such type")?);
+    let start = Instant::now();
+    let text = builder.open(path)?;
+    let loaded = start.elapsed().as_secs_f64();
+    text.encode_pair("a lighthouse on a cliff at dusk", "blurry")?;
+    let first = start.elapsed().as_secs_f64() - loaded;
+    println!("{loaded} {first} {}", peak_mib()?);
+    Ok(())
+}
+
+fn parent(folder: Option<&&str>) -> Result<(), Error> {
+    let temporary = tempfile::tempdir()?;
+    let folder = folder.map_or(temporary.path(), |folder| Path::new(*folder));
+    let (path, text) = files::whole(folder, SEED, true)?;
+    let (n_bytes, length) = (text.end - text.start, fs::metadata(&path)?.len());
+    println!(
+        "{:.2} GB of encoders in a file of {:.2} GB; medians of {RUNS} (least), seconds\n",
+        n_bytes as f64 / 1e9,
+        length as f64 / 1e9
+    );
+    println!("| kept in | dd | load | load / dd | first pair | peak memory, MiB |");
+    println!("|---|---|---|---|---|---|");
+    dd(&path, &text)?;
+    for dtype in DTYPES {
+        row(&path, &text, dtype)?;
+    }
+    Ok(())
+}
+
+fn row(path: &Path, text: &Range<u64>, dtype: DType) -> Result<(), Error> {
+    let mut columns: [Vec<f64>; 4] = Default::default();
+    for _ in 0..RUNS {
+        columns[0].push(dd(path, text)?);
+        for (column, value) in columns[1..].iter_mut().zip(child(path, dtype)?) {
+            column.push(value);
+        }
+    }
+    let [dd, load, first, peak] = columns.map(|mut column| {
+        column.sort_by(f64::total_cmp);
+        (column[RUNS / 2], column[0])
+    });
+    println!(
+        "| {} | {:.3} ({:.3}) | {:.3} ({:.3}) | {:.2} ({:.2}) | {:.2} ({:.2}) | {:.0} |",
+        dtype.as_str(),
+        dd.0,
+        dd.1,
+        load.0,
+        load.1,
+        load.0 / dd.0,
+        load.1 / dd.1,
+        first.0,
+        first.1,
+        peak.0
+    );
+    Ok(())
+}
+
+/// Seconds that `dd` takes for the bytes of the encoders.
+fn dd(path: &Path, text: &Range<u64>) -> Result<f64, Error> {
+    let start = Instant::now();
+    let ran = Command::new("dd")
+        .arg(format!("if={}", path.display()))
+        .args(["of=/dev/null", "bs=1M", "iflag=skip_bytes,count_bytes"])
+        .arg(format!("skip={}", text.start))
+        .arg(format!("count={}", text.end - text.start))
+        .output()?;
+    let seconds = start.elapsed().as_secs_f64();
+    if ran.status.success() {
+        return Ok(seconds);
+    }
+    Err(String::from_utf8_lossy(&ran.stderr).into())
+}
+
+fn child(path: &Path, dtype: DType) -> Result<Vec<f64>, Error> {
+    let ran = Command::new(std::env::current_exe()?)
+        .args(["load", dtype.as_str()])
+        .arg(path)
+        .output()?;
+    if !ran.status.success() {
+        return Err(String::from_utf8_lossy(&ran.stderr).into());
+    }
+    let said = String::from_utf8(ran.stdout)?;
+    let numbers = said.split_whitespace().map(str::parse);
+    Ok(numbers.collect::<Result<_, _>>()?)
+}
+
+fn peak_mib() -> Result<f64, Error> {
+    let text = fs::read_to_string("/proc/self/status")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line
+        .and_then(|line| line.split_whitespace().next())
+        .ok_or("no VmHWM")?;
+    Ok(kib.parse::<f64>()? / 1024.0)
+}

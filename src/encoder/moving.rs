@@ -1,0 +1,98 @@
+//! AN ENCODER + A DEVICE → THE SAME ENCODER there.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor, TensorId};
+
+use crate::error::Result;
+use crate::kernels::Kernels;
+use crate::weights::moved_quantized;
+
+use super::ClipText;
+use super::layer::{Layer, Linear, Norm, Weight};
+
+/// Tensors on their way to one device. What several encoders share is moved once, and shared again.
+#[derive(Debug)]
+pub(crate) struct Move<'a> {
+    device: &'a Device,
+    done: HashMap<TensorId, Tensor>,
+}
+
+impl Move<'_> {
+    pub(crate) fn to(device: &Device) -> Move<'_> {
+        let done = HashMap::new();
+        Move { device, done }
+    }
+
+    fn tensor(&mut self, tensor: &mut Tensor) -> Result<()> {
+        if let Some(there) = self.done.get(&tensor.id()) {
+            *tensor = there.clone();
+            return Ok(());
+        }
+        let there = tensor.to_device(self.device)?;
+        self.done.insert(tensor.id(), there.clone());
+        *tensor = there;
+        Ok(())
+    }
+
+    fn weight(&mut self, weight: &mut Weight) -> Result<()> {
+        match weight {
+            Weight::Dense(tensor) => self.tensor(tensor),
+            Weight::Quantized(parts) => {
+                if parts
+                    .iter()
+                    .all(|part| part.device().same_device(self.device))
+                {
+                    return Ok(());
+                }
+                let there = parts.iter().map(|part| moved_quantized(part, self.device));
+                *parts = there.collect::<Result<_>>()?;
+                Ok(())
+            }
+        }
+    }
+
+    fn norm(&mut self, norm: &mut Norm) -> Result<()> {
+        self.tensor(&mut norm.weight)?;
+        self.tensor(&mut norm.bias)
+    }
+
+    fn linear(&mut self, linear: &mut Linear) -> Result<()> {
+        self.weight(&mut linear.weight)?;
+        self.tensor(&mut linear.bias)
+    }
+
+    fn layer(&mut self, layer: &mut Layer) -> Result<()> {
+        self.norm(&mut layer.norm1)?;
+        self.linear(&mut layer.query_key_value)?;
+        self.linear(&mut layer.out)?;
+        self.norm(&mut layer.norm2)?;
+        self.linear(&mut layer.up)?;
+        self.linear(&mut layer.down)
+    }
+}
+
+impl ClipText {
+    /// The encoder on another device, with kernels for it; this one stays as it is. Tensors that are
+    /// there already are shared.
+    pub fn to_device(&self, device: &Device, kernels: Arc<dyn Kernels>) -> Result<ClipText> {
+        self.moved(&mut Move::to(device), kernels)
+    }
+
+    /// The same as part of a move of several encoders.
+    pub(crate) fn moved(&self, go: &mut Move<'_>, kernels: Arc<dyn Kernels>) -> Result<ClipText> {
+        let mut there = self.clone();
+        go.tensor(&mut there.token_embedding)?;
+        go.tensor(&mut there.position_embedding)?;
+        for layer in &mut there.layers {
+            go.layer(layer)?;
+        }
+        go.norm(&mut there.final_norm)?;
+        if let Some(projection) = &mut there.projection {
+            go.tensor(projection)?;
+        }
+        there.kernels = kernels;
+        Ok(there)
+    }
+}
