@@ -16,7 +16,7 @@ use super::PAIR;
 /// Loaded encoders and what they are given.
 pub(super) struct Bench<'a> {
     text: &'a Conditioner,
-    towers: Vec<Tower<'a>>,
+    towers: Vec<Tower>,
     /// What `assemble` starts from.
     guidance: Guidance,
     windows: usize,
@@ -24,8 +24,8 @@ pub(super) struct Bench<'a> {
 }
 
 /// One encoder, what the family reads from it, and its windows.
-struct Tower<'a> {
-    clip: &'a ClipText,
+struct Tower {
+    clip: ClipText,
     chunks: Vec<Chunk>,
     readouts: Vec<Readout>,
 }
@@ -51,7 +51,7 @@ impl<'a> Bench<'a> {
         let towers = text.encoders().enumerate().map(|(place, clip)| {
             let chunks = chunks.iter().flat_map(|of_text| of_text[place].1.iter());
             let chunks: Vec<Chunk> = chunks.cloned().collect();
-            let readout = readout(text, clip)?;
+            let readout = readout(text, &clip)?;
             Ok(Tower {
                 clip,
                 readouts: vec![readout; chunks.len()],
@@ -128,7 +128,7 @@ impl<'a> Bench<'a> {
     }
 }
 
-impl Tower<'_> {
+impl Tower {
     fn encode(&self) -> Result<Encoded> {
         let windows: Vec<Window<'_>> = self.chunks.iter().map(Window::from).collect();
         Ok(self.clip.encode(&windows, &self.readouts)?)
