@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::quantized::QTensor;
 use candle_core::{DType, Device, Tensor};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernels::{Block, Kernels, NormOf, Product};
 use crate::weights::TensorSource;
 
@@ -189,6 +189,23 @@ impl Layer {
             norm2: Norm::load(load, &name("ln2"))?,
             up: Linear::load(load, &name("fc1"))?,
             down: Linear::load(load, &name("fc2"))?,
+        })
+    }
+
+    /// The same with no matrix quantized; the others are shared.
+    pub(super) fn expanded(&self) -> Result<Layer> {
+        let expanded = |linear: &Linear| {
+            let weight = Weight::Dense(linear.weight.dense()?);
+            let bias = linear.bias.clone();
+            Ok::<Linear, Error>(Linear { weight, bias })
+        };
+        Ok(Layer {
+            norm1: self.norm1.clone(),
+            query_key_value: expanded(&self.query_key_value)?,
+            out: expanded(&self.out)?,
+            norm2: self.norm2.clone(),
+            up: expanded(&self.up)?,
+            down: expanded(&self.down)?,
         })
     }
 

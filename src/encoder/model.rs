@@ -124,7 +124,7 @@ impl ClipText {
         let fast = fast.map(|tower| self.kernels.run(&tower, &x, hidden_keys, &keep));
         let kept = match fast.transpose()?.flatten() {
             Some(kept) => kept,
-            None => self.by_operations(x, hidden_keys, &keep)?,
+            None => self.by_layers(x, hidden_keys, &keep)?,
         };
         let kept = keep.into_iter().zip(kept);
         Ok(std::iter::once(embedded).chain(kept).collect())
@@ -140,8 +140,8 @@ impl ClipText {
         })
     }
 
-    /// Layer after layer, operation after operation.
-    fn by_operations(
+    /// Layer after layer; quantized matrices are expanded for their layer alone.
+    fn by_layers(
         &self,
         mut x: Tensor,
         hidden_keys: Option<&Tensor>,
@@ -150,12 +150,26 @@ impl ClipText {
         let deepest = keep.last().copied().unwrap_or_default();
         let mut kept = Vec::with_capacity(keep.len());
         for (index, layer) in self.layers.iter().enumerate().take(deepest) {
-            x = layer.forward(&x, hidden_keys, &self.config, &*self.kernels)?;
+            x = self.one_layer(&layer.expanded()?, &x, hidden_keys)?;
             if keep.contains(&(index + 1)) {
                 kept.push(x.clone());
             }
         }
         Ok(kept)
+    }
+
+    /// One layer, whole where the kernels can, else operation after operation.
+    fn one_layer(&self, layer: &Layer, x: &Tensor, hidden_keys: Option<&Tensor>) -> Result<Tensor> {
+        let tower = layer.block().map(|block| Tower {
+            blocks: vec![block],
+            heads: self.config.heads,
+            activation: self.config.activation,
+        });
+        let whole = tower.map(|tower| self.kernels.run(&tower, x, hidden_keys, &[1]));
+        match whole.transpose()?.flatten().and_then(|mut all| all.pop()) {
+            Some(state) => Ok(state),
+            None => layer.forward(x, hidden_keys, &self.config, &*self.kernels),
+        }
     }
 
     /// How far to run, after checking that everything asked for exists.

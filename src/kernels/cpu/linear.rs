@@ -1,5 +1,7 @@
 //! A product with every panel of a group, by the vector unit's multiply-add.
 
+use std::ops::Range;
+
 use super::isa::Isa;
 use super::matrix::Matrix;
 use super::panel::COLUMNS;
@@ -59,23 +61,21 @@ pub(super) fn linear(isa: &Isa, team: &Team, linear: Linear<'_>, x: &[f32], out:
     assert!(out.len() >= windows * rows * COLUMNS && linear.bias.len() == rows);
     let chunk = TILES * isa.tiles.len();
     let out = SharedMut::new(out);
-    let tasks = rows.div_ceil(chunk);
-    team.share(tasks, |task, room| {
-        let first = task * chunk;
+    team.share_product((rows, chunk), windows, |rows, windows, room| {
         let part = Part {
             isa,
             linear,
             x,
             out,
-            first,
-            count: chunk.min(rows - first),
+            first: rows.start,
+            count: rows.len(),
             windows,
         };
         part.run(room);
     });
 }
 
-/// Some rows of a product, for all windows.
+/// Some rows of a product, for some windows.
 struct Part<'a> {
     isa: &'a Isa,
     linear: Linear<'a>,
@@ -83,13 +83,13 @@ struct Part<'a> {
     out: SharedMut<'a>,
     first: usize,
     count: usize,
-    windows: usize,
+    windows: Range<usize>,
 }
 
 impl Part<'_> {
     fn run(&self, room: &mut [f32]) {
         let depth = self.linear.matrix.depth;
-        for window in 0..self.windows {
+        for window in self.windows.clone() {
             // SAFETY: no other task touches these rows.
             let rows =
                 unsafe { std::slice::from_raw_parts_mut(self.out(window), self.count * COLUMNS) };
@@ -100,12 +100,12 @@ impl Part<'_> {
             for (row, wide) in room.chunks_exact_mut(deep).take(self.count).enumerate() {
                 self.linear.matrix.widen(self.first + row, from, wide);
             }
-            for window in 0..self.windows {
+            for window in self.windows.clone() {
                 self.multiply(window, from, deep, room);
             }
         }
         if let Then::Activate(activation) = self.linear.then {
-            for window in 0..self.windows {
+            for window in self.windows.clone() {
                 let values = self.out(window);
                 // SAFETY: `values` are this task's, and the unit is there.
                 unsafe { (self.isa.activate)(values, self.count * COLUMNS, activation) }

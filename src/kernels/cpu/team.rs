@@ -1,11 +1,15 @@
 //! Work shared out to the threads of the caller's rayon pool, each with a room of its own for what it
 //! needs in between.
 
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
 use super::aligned::Aligned;
+
+/// Parts of a product for each thread, so that a late one holds up nobody for long.
+const SHARES: usize = 3;
 
 /// Rooms for as many threads as the pool has.
 #[derive(Debug)]
@@ -21,6 +25,25 @@ impl Team {
         Team {
             rooms: (0..threads).map(room).collect(),
         }
+    }
+
+    /// Calls `work` for parts of a product: so many rows at most, for all windows where that is work
+    /// for every thread, else for some of them.
+    pub(super) fn share_product(
+        &self,
+        (rows, chunk): (usize, usize),
+        windows: usize,
+        work: impl Fn(Range<usize>, Range<usize>, &mut [f32]) + Sync,
+    ) {
+        let by_rows = rows.div_ceil(chunk);
+        let wanted = (SHARES * self.rooms.len()).div_ceil(by_rows);
+        let many = windows.div_ceil(wanted.clamp(1, windows.max(1)));
+        let by_windows = windows.div_ceil(many.max(1));
+        self.share(by_rows * by_windows, |task, room| {
+            let (row, window) = (task / by_windows * chunk, task % by_windows * many);
+            let rows = row..rows.min(row + chunk);
+            work(rows, window..windows.min(window + many), room);
+        });
     }
 
     /// Calls `work` for each number below `tasks`, many at once.

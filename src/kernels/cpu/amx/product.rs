@@ -91,15 +91,14 @@ fn parted<const PARTS: usize>(
     let parts = SharedMut::new(room);
     split_panels::<PARTS>(team, x, depth, parts);
     let out = SharedMut::new(out);
-    team.share(rows.div_ceil(CHUNK), |task, room| {
-        let first = task * CHUNK;
+    team.share_product((rows, CHUNK), windows, |rows, windows, room| {
         let part = Part::<PARTS> {
             isa,
             linear,
             parts,
             out,
-            first,
-            count: CHUNK.min(rows - first),
+            first: rows.start,
+            count: rows.len(),
             windows,
         };
         // SAFETY: `Amx::ask` found the unit, tasks write other rows, and nobody writes the parts now.
@@ -124,7 +123,7 @@ fn split_panels<const PARTS: usize>(team: &Team, x: &[f32], depth: usize, parts:
     });
 }
 
-/// Some rows of a product, for all windows.
+/// Some rows of a product, for some windows.
 struct Part<'a, const PARTS: usize> {
     isa: &'a Isa,
     linear: Linear<'a>,
@@ -132,7 +131,7 @@ struct Part<'a, const PARTS: usize> {
     out: SharedMut<'a>,
     first: usize,
     count: usize,
-    windows: usize,
+    windows: Range<usize>,
 }
 
 /// A task's room.
@@ -152,8 +151,8 @@ impl<const PARTS: usize> Part<'_, PARTS> {
         for from in (0..depth).step_by(DEPTH / PARTS) {
             let deep = (DEPTH / PARTS).min(depth - from);
             self.pack(from, deep, &mut room);
-            for window in (0..self.windows).step_by(WINDOWS) {
-                let windows = WINDOWS.min(self.windows - window);
+            for window in self.windows.clone().step_by(WINDOWS) {
+                let windows = WINDOWS.min(self.windows.end - window);
                 for near in (0..deep / DEEP).step_by(NEAR) {
                     let steps = near..(near + NEAR).min(deep / DEEP);
                     self.across(&unit, (window, windows), (from, deep), steps, &mut room);
@@ -162,7 +161,7 @@ impl<const PARTS: usize> Part<'_, PARTS> {
         }
         drop(unit);
         if let Then::Activate(activation) = self.linear.then {
-            for window in 0..self.windows {
+            for window in self.windows.clone() {
                 let rows = self.rows(window);
                 (self.isa.activate)(rows.as_mut_ptr(), rows.len(), activation);
             }
