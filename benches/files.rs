@@ -8,54 +8,43 @@ mod entries;
 mod spelling;
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, BufWriter, Write};
+use std::ops::Range;
+use std::path::Path;
 
 use sd_conditioner::weights::{EncoderId, Synthetic, SyntheticSize};
 
-use entries::{Entry, Stored, header, save};
+use entries::{Entry, Stored, header};
 use spelling::{Projection, huggingface, open_clip};
 
 /// Where the names of the encoders begin; they lie before all others.
 const TEXT: &str = "conditioner.";
 
-/// The encoders of an SDXL checkpoint as it is published, in f16; written once.
-#[allow(dead_code, reason = "one bench reads it, the other does not")]
-pub(crate) fn text_part(folder: &Path, seed: u64) -> PathBuf {
-    let path = folder.join("sdxl-text-f16.safetensors");
-    if path.exists() {
-        return path;
-    }
-    save(&path, &towers(seed))
-}
-
-/// The same with a U-Net and a VAE of a real one's size, all values zero and none stored; the range
-/// of the encoders' bytes. Without `text` these take no space either.
-pub(crate) fn whole(
-    folder: &Path,
-    seed: u64,
-    text: bool,
-) -> std::io::Result<(PathBuf, std::ops::Range<u64>)> {
+/// An SDXL checkpoint as it is published, in f16: with `others` it has a U-Net and a VAE of a real
+/// one's size, all values zero and none stored; without `text` the encoders are holes too. The range
+/// of the encoders' bytes.
+pub(crate) fn write(path: &Path, seed: u64, text: bool, others: bool) -> io::Result<Range<u64>> {
     let mut entries = towers(seed);
-    entries.extend(others());
+    if others {
+        entries.extend(beside());
+    }
     let (order, header) = header(&entries);
     let n_bytes =
         |entry: &Entry| (entry.shape.iter().product::<usize>() * entry.stored.n_bytes()) as u64;
     let is_text = |entry: &&Entry| entry.name.starts_with(TEXT);
     let start = header.len() as u64;
     let end = start + order.iter().take_while(is_text).map(n_bytes).sum::<u64>();
-    let path = folder.join(format!("sdxl-whole-{text}.safetensors"));
-    let mut file = BufWriter::new(File::create(&path)?);
+    let mut file = BufWriter::new(File::create(path)?);
     file.write_all(&header)?;
     for entry in order.iter().take_while(|entry| text && is_text(entry)) {
         file.write_all(&entry.stored.bytes(&(entry.make)()))?;
     }
     let length = start + order.iter().map(n_bytes).sum::<u64>();
     file.into_inner()?.set_len(length)?;
-    Ok((path, start..end))
+    Ok(start..end)
 }
 
-fn others() -> Vec<Entry> {
+fn beside() -> Vec<Entry> {
     let zeros = |name: &str, shape: &[usize]| Entry::filled(name, Stored::F16, shape, 0.0);
     let unet = |name: &str, shape: &[usize]| zeros(&format!("model.diffusion_model.{name}"), shape);
     let cross = "input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight";

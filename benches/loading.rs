@@ -48,7 +48,8 @@ fn load(path: &str, dtype: &str) -> Result<(), Error> {
 fn parent(folder: Option<&&str>) -> Result<(), Error> {
     let temporary = tempfile::tempdir()?;
     let folder = folder.map_or(temporary.path(), |folder| Path::new(*folder));
-    let (path, text) = files::whole(folder, SEED, true)?;
+    let path = folder.join("sdxl-whole.safetensors");
+    let text = files::write(&path, SEED, true, true)?;
     let (n_bytes, length) = (text.end - text.start, fs::metadata(&path)?.len());
     println!(
         "{:.2} GB of encoders in a file of {:.2} GB; medians of {RUNS} (least), seconds\n",

@@ -38,8 +38,12 @@ fn main() -> Result<(), Error> {
 fn parent(folder: Option<&&str>) -> Result<(), Error> {
     let temporary = tempfile::tempdir()?;
     let folder = folder.map_or(temporary.path(), |folder| Path::new(*folder));
-    let text = files::text_part(folder, SEED);
-    let (whole, _) = files::whole(folder, SEED, false)?;
+    let text = folder.join("sdxl-text-f16.safetensors");
+    if !text.exists() {
+        files::write(&text, SEED, true, false)?;
+    }
+    let whole = folder.join("sdxl-whole-sparse.safetensors");
+    files::write(&whole, SEED, false, true)?;
     println!("| what | wall, s | CPU so far, s | peak memory so far, MiB |\n|---|---|---|---|");
     for dtype in ["f32", "f16", "bf16"] {
         start(&["random", dtype])?;

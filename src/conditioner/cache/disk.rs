@@ -29,10 +29,13 @@ const TAIL: usize = 32;
 const SUFFIX: &str = "states";
 
 /// A file that is being filled, or whose writer died.
-const UNFINISHED: &str = "part";
+const UNFINISHED: &str = "states-part";
 
 /// After this long a file that is not finished is nobody's.
 const ABANDONED: Duration = Duration::from_secs(3600);
+
+/// Files are counted anew when this part of the room was written: other processes write too.
+const RECOUNT: u64 = 16;
 
 /// More pooled values than any encoder has.
 const MOST_POOLED: usize = 1 << 16;
@@ -49,6 +52,8 @@ pub struct DiskCache {
     /// Made if it is not there.
     pub folder: PathBuf,
     /// The most bytes that its files may take; the ones that were not used for longest are removed.
+    /// Each further process may go beyond it by a sixteenth, since it counts the others' files only
+    /// now and then. Files of other names are left alone.
     /// A window takes 0.24 MB (SD 1.x), 0.32 MB (SD 2.x) or 0.64 MB (SDXL, both encoders).
     pub max_bytes: u64,
 }
@@ -58,7 +63,7 @@ pub(super) struct Disk {
     folder: PathBuf,
     most: u64,
     /// What the folder's files took when it was last counted, and what was written since.
-    size: Mutex<Option<u64>>,
+    size: Mutex<Option<[u64; 2]>>,
     /// Names of unfinished files.
     next: AtomicU64,
     failures: AtomicU64,
@@ -152,12 +157,14 @@ impl Disk {
     /// Removes what was not used for longest when the folder has grown too large.
     fn bound(&self, written: u64) -> io::Result<()> {
         let mut size = locked(&self.size);
-        let now = size.map(|size| size + written);
-        if now.is_some_and(|now| now <= self.most) {
-            *size = now;
-            return Ok(());
-        }
-        *size = Some(self.sweep()?);
+        let now = size.map(|[counted, since]| [counted, since + written]);
+        let fits = |[counted, since]: [u64; 2]| {
+            counted + since <= self.most && since <= self.most / RECOUNT
+        };
+        *size = match now.filter(|now| fits(*now)) {
+            Some(now) => Some(now),
+            None => Some([self.sweep()?, 0]),
+        };
         Ok(())
     }
 
@@ -173,7 +180,7 @@ impl Disk {
             let Ok(about) = fs::metadata(&path) else {
                 continue;
             };
-            if ending == SUFFIX {
+            if ending == SUFFIX && is_ours(&path) {
                 files.push((used(&about), about.len(), path));
             } else if ending == UNFINISHED && age(&about) > ABANDONED {
                 let _ = fs::remove_file(&path);
@@ -193,6 +200,12 @@ impl Disk {
         }
         Ok(total)
     }
+}
+
+/// Named by a hash.
+fn is_ours(path: &Path) -> bool {
+    let name = path.file_stem().and_then(|name| name.to_str());
+    name.is_some_and(|name| name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 fn ignore_missing(error: io::Error) -> io::Result<()> {
