@@ -11,7 +11,7 @@ import numpy as np
 
 GAMMA = np.uint64(0x9E3779B97F4A7C15)
 MULTIPLIERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
-BLOCK = 1 << 22
+BLOCK = 1 << 15
 
 # Tag in the rule, width, layers, heads, activation, width of the projection.
 ENCODERS = {
