@@ -84,20 +84,20 @@ unsafe fn softmax<S: Simd>(head: Head, first: usize) {
     let seen = (first + S::LANES).min(ROWS);
     let nothing = S::splat(f32::NEG_INFINITY);
     let mut most = nothing;
-    for key in 0..seen {
+    for (key, place) in PLACES[..seen].iter().enumerate() {
         let mut score = S::load(scores.add(key * COLUMNS));
         if !head.hidden_keys.is_null() {
             score = S::add(score, S::splat(*head.hidden_keys.add(key)));
             S::store(scores.add(key * COLUMNS), score);
         }
-        let place = S::splat(PLACES[key]);
+        let place = S::splat(*place);
         most = S::max(most, S::where_less(queries, place, nothing, score));
     }
     let mut sum = S::splat(0.0);
-    for key in 0..seen {
+    for (key, place) in PLACES[..seen].iter().enumerate() {
         let score = S::sub(S::load(scores.add(key * COLUMNS)), most);
         let share = exp::<S>(S::mul(score, S::splat(SCALE)));
-        let share = S::where_less(queries, S::splat(PLACES[key]), S::splat(0.0), share);
+        let share = S::where_less(queries, S::splat(*place), S::splat(0.0), share);
         sum = S::add(sum, share);
         S::store(scores.add(key * COLUMNS), share);
     }

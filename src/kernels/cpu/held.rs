@@ -34,7 +34,7 @@ pub(super) fn run(
     let Some(input) = input.floats() else {
         return Ok(None);
     };
-    let held = hidden.as_ref().map(|keys| Held::new(keys));
+    let held = hidden.as_ref().map(Held::new);
     let keys = held.as_ref().map(|held| held.as_ref()?.floats());
     if rows != ROWS
         || width != tower.heads * HEAD

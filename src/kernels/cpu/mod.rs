@@ -6,7 +6,6 @@
 #![expect(
     unsafe_code,
     unsafe_op_in_unsafe_fn,
-    clippy::multiple_unsafe_ops_per_block,
     clippy::inline_always,
     reason = "vector instructions; what each body needs stands in its `# Safety`"
 )]

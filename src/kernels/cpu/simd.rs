@@ -1,6 +1,11 @@
 //! What the kernels need of a vector unit, and the functions that are made of it. One body serves
 //! every unit: `#[inline(always)]` carries it into entry points that have the unit's instructions on
 //! (`isa.rs`).
+#![expect(
+    clippy::approx_constant,
+    clippy::excessive_precision,
+    reason = "coefficients as they were fitted, one of them near 2/√π"
+)]
 
 /// A vector unit. All methods are as safe as the instructions are there and the pointers hold so many
 /// values; alignment does not matter.
@@ -54,13 +59,11 @@ const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
 /// it with 1.
 #[inline(always)]
 pub(super) unsafe fn exp<S: Simd>(x: S::V) -> S::V {
-    unsafe {
-        let x = S::min(S::max(x, S::splat(EXP_RANGE[0])), S::splat(EXP_RANGE[1]));
-        let whole = S::round(S::mul(x, S::splat(std::f32::consts::LOG2_E)));
-        let rest = S::fma(whole, S::splat(-LN_2[0]), x);
-        let rest = S::fma(whole, S::splat(-LN_2[1]), rest);
-        S::mul(polynomial::<S>(&EXP, rest), S::power_of_two(whole))
-    }
+    let x = S::min(S::max(x, S::splat(EXP_RANGE[0])), S::splat(EXP_RANGE[1]));
+    let whole = S::round(S::mul(x, S::splat(std::f32::consts::LOG2_E)));
+    let rest = S::fma(whole, S::splat(-LN_2[0]), x);
+    let rest = S::fma(whole, S::splat(-LN_2[1]), rest);
+    S::mul(polynomial::<S>(&EXP, rest), S::power_of_two(whole))
 }
 
 /// Where `erf` changes from one polynomial to the other.
@@ -93,33 +96,27 @@ const ERF_OUTER: [f32; 9] = [
 /// The error function, absolute error below 1.5e-7.
 #[inline(always)]
 pub(super) unsafe fn erf<S: Simd>(z: S::V) -> S::V {
-    unsafe {
-        let size = S::min(S::abs(z), S::splat(4.0));
-        let inner = S::mul(polynomial::<S>(&ERF_INNER, S::mul(z, z)), z);
-        let tail = polynomial::<S>(&ERF_OUTER, size);
-        let tail = exp::<S>(S::sub(S::splat(0.0), tail));
-        let outer = S::with_sign(S::sub(S::splat(1.0), tail), z);
-        S::where_less(size, S::splat(ERF_SMALL), inner, outer)
-    }
+    let size = S::min(S::abs(z), S::splat(4.0));
+    let inner = S::mul(polynomial::<S>(&ERF_INNER, S::mul(z, z)), z);
+    let tail = polynomial::<S>(&ERF_OUTER, size);
+    let tail = exp::<S>(S::sub(S::splat(0.0), tail));
+    let outer = S::with_sign(S::sub(S::splat(1.0), tail), z);
+    S::where_less(size, S::splat(ERF_SMALL), inner, outer)
 }
 
 /// `1 / (1 + e^-x)`
 #[inline(always)]
 pub(super) unsafe fn sigmoid<S: Simd>(x: S::V) -> S::V {
-    unsafe {
-        let power = exp::<S>(S::sub(S::splat(0.0), x));
-        S::div(S::splat(1.0), S::add(S::splat(1.0), power))
-    }
+    let power = exp::<S>(S::sub(S::splat(0.0), x));
+    S::div(S::splat(1.0), S::add(S::splat(1.0), power))
 }
 
 /// From the constant term up.
 #[inline(always)]
 unsafe fn polynomial<S: Simd>(terms: &[f32], x: S::V) -> S::V {
-    unsafe {
-        let mut sum = S::splat(terms[terms.len() - 1]);
-        for term in terms[..terms.len() - 1].iter().rev() {
-            sum = S::fma(sum, x, S::splat(*term));
-        }
-        sum
+    let mut sum = S::splat(terms[terms.len() - 1]);
+    for term in terms[..terms.len() - 1].iter().rev() {
+        sum = S::fma(sum, x, S::splat(*term));
     }
+    sum
 }

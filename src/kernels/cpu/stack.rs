@@ -42,7 +42,7 @@ impl Layer<'_> {
             (self.down, width, mlp),
         ];
         let norms = [self.norm1, self.norm2].concat();
-        width % HEAD == 0
+        width.is_multiple_of(HEAD)
             && norms.iter().all(|values| values.len() == width)
             && shapes.iter().all(|(weights, rows, depth)| {
                 let Matrix {

@@ -84,6 +84,10 @@ static SHAPES: Shapes = Shapes {
 /// The unit, in use by this thread until it is dropped. Not `Send`.
 pub(super) struct Unit(std::marker::PhantomData<*const ()>);
 
+#[expect(
+    clippy::unused_self,
+    reason = "the registers belong to the one who holds the unit"
+)]
 impl Unit {
     /// # Safety
     ///
