@@ -50,14 +50,14 @@ impl Pack {
             read(&Paths::new(folder, &stem, *number), &facts, &mut finished)?;
         }
         let last = whole.last().copied().unwrap_or(0);
+        let paths = |number| Paths::new(folder, &stem, number);
         let (mut part, mut number) = (None, last + 1);
         for begun in begun.into_iter().rev() {
-            let paths = Paths::new(folder, &stem, begun);
             if begun <= last || part.is_some() {
-                remove(&paths);
+                remove(&paths(begun));
                 continue;
             }
-            part = go_on(&paths, &facts, &mut finished)?;
+            part = go_on(&paths(begun), &facts, &mut finished)?;
             number = begun;
         }
         let pack = Pack {
