@@ -194,6 +194,10 @@ impl EncodeFlags {
         if target.requests.is_some() {
             return None;
         }
+        if self.bulk.is_given() {
+            let message = "--resume, --shard, --pack and --batch-windows need --requests";
+            return Some((MISSING, message));
+        }
         if self.texts.positive.is_none() {
             let message = "--positive TEXT is missing (or --requests FILE.jsonl)";
             return Some((MISSING, message));

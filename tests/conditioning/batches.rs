@@ -94,3 +94,32 @@ fn a_pair_has_one_length() {
         }
     }
 }
+
+/// Pairs of all lengths in one call, in every tool's way to one length.
+#[test]
+fn pairs_together_equal_pairs_alone() {
+    let text = Conditioner::builder()
+        .random_weights(Family::Sdxl, SyntheticSize::Tiny, 73)
+        .unwrap();
+    let texts = [TEXTS[0], LONG, "", TEXTS[3]];
+    let sides = texts
+        .iter()
+        .flat_map(|one| texts.map(|other| [*one, other]));
+    let pairs = sides.flat_map(|pair| {
+        Profile::ALL.map(|profile| pair.map(|text| Request::new(text).profile(profile)))
+    });
+    let pairs: Vec<[Request<'_>; 2]> = pairs.collect();
+    let together = text.encode_pairs(&pairs).unwrap();
+    assert_eq!(together.len(), pairs.len());
+    for (place, ([positive, negative], both)) in pairs.into_iter().zip(&together).enumerate() {
+        let alone = text.encode_pair(positive, negative).unwrap();
+        for (one, other) in [
+            (alone.positive(), both.positive()),
+            (alone.negative(), both.negative()),
+        ] {
+            assert_eq!(bits(one.context()), bits(other.context()), "{place}");
+            assert_eq!(one.notes(), other.notes(), "{place}");
+        }
+    }
+    assert!(text.encode_pairs(&[]).unwrap().is_empty());
+}

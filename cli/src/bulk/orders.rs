@@ -16,17 +16,25 @@ const ON_A_DEVICE: usize = 128;
 pub(crate) struct BulkFlags {
     /// Skip lines that an earlier run has finished; files that are cut or were asked for otherwise
     /// are made anew
-    #[arg(long, requires = "requests")]
+    #[arg(long)]
     pub(crate) resume: bool,
     /// Only every N-th line, from line I on (1 to N): N runs share one requests file
-    #[arg(long, value_name = "I/N", requires = "requests")]
+    #[arg(long, value_name = "I/N")]
     pub(crate) shard: Option<Share>,
     /// Write many requests into one file of about this size (such as 2GB), and an index beside them
-    #[arg(long, value_name = "SIZE", requires = "requests", value_parser = size)]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) pack: Option<u64>,
     /// Windows of 77 ids in one forward [default: 32 on the CPU, 128 elsewhere]
-    #[arg(long, value_name = "N", requires = "requests", value_parser = windows())]
+    #[arg(long, value_name = "N", value_parser = windows())]
     pub(crate) batch_windows: Option<usize>,
+}
+
+impl BulkFlags {
+    /// Whether any of them is.
+    pub(crate) fn is_given(&self) -> bool {
+        let numbers = self.pack.is_some() || self.batch_windows.is_some();
+        self.resume || self.shard.is_some() || numbers
+    }
 }
 
 /// Which lines of a file are a run's own.
