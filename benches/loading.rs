@@ -3,7 +3,8 @@
 //!
 //! `cargo bench --bench loading [-- FOLDER]` writes the file into FOLDER (a temporary one otherwise):
 //! encoders of random weights in f16 (1.6 GB), and a U-Net and a VAE that are holes. Each load is a
-//! process of its own; `dd` runs before each.
+//! process of its own; `dd` runs before each, once with a buffer of 1 MiB that it uses again and again,
+//! and once with one as large as all it reads, which is what keeping the bytes costs at least.
 #![expect(clippy::print_stdout, reason = "a program that shows what it measures")]
 
 mod files;
@@ -19,6 +20,8 @@ use sd_conditioner::candle_core::DType;
 
 const SEED: u64 = 73;
 const RUNS: usize = 7;
+/// What `dd` reads at once.
+const BLOCK: u64 = 1 << 20;
 const DTYPES: [DType; 3] = [DType::F16, DType::BF16, DType::F32];
 
 type Error = Box<dyn std::error::Error>;
@@ -56,9 +59,9 @@ fn parent(folder: Option<&&str>) -> Result<(), Error> {
         n_bytes as f64 / 1e9,
         length as f64 / 1e9
     );
-    println!("| kept in | dd | load | load / dd | first pair | peak memory, MiB |");
-    println!("|---|---|---|---|---|---|");
-    dd(&path, &text)?;
+    println!("| kept in | dd | dd, kept | load | load / dd | first pair | peak memory, MiB |");
+    println!("|---|---|---|---|---|---|---|");
+    dd(&path, &text, BLOCK)?;
     for dtype in DTYPES {
         row(&path, &text, dtype)?;
     }
@@ -66,22 +69,25 @@ fn parent(folder: Option<&&str>) -> Result<(), Error> {
 }
 
 fn row(path: &Path, text: &Range<u64>, dtype: DType) -> Result<(), Error> {
-    let mut columns: [Vec<f64>; 4] = Default::default();
+    let mut columns: [Vec<f64>; 5] = Default::default();
     for _ in 0..RUNS {
-        columns[0].push(dd(path, text)?);
-        for (column, value) in columns[1..].iter_mut().zip(child(path, dtype)?) {
+        columns[0].push(dd(path, text, BLOCK)?);
+        columns[1].push(dd(path, text, text.end - text.start)?);
+        for (column, value) in columns[2..].iter_mut().zip(child(path, dtype)?) {
             column.push(value);
         }
     }
-    let [dd, load, first, peak] = columns.map(|mut column| {
+    let [dd, whole, load, first, peak] = columns.map(|mut column| {
         column.sort_by(f64::total_cmp);
         (column[RUNS / 2], column[0])
     });
     println!(
-        "| {} | {:.3} ({:.3}) | {:.3} ({:.3}) | {:.2} ({:.2}) | {:.2} ({:.2}) | {:.0} |",
+        "| {} | {:.3} ({:.3}) | {:.3} ({:.3}) | {:.3} ({:.3}) | {:.2} ({:.2}) | {:.2} ({:.2}) | {:.0} |",
         dtype.as_str(),
         dd.0,
         dd.1,
+        whole.0,
+        whole.1,
         load.0,
         load.1,
         load.0 / dd.0,
@@ -93,12 +99,13 @@ fn row(path: &Path, text: &Range<u64>, dtype: DType) -> Result<(), Error> {
     Ok(())
 }
 
-/// Seconds that `dd` takes for the bytes of the encoders.
-fn dd(path: &Path, text: &Range<u64>) -> Result<f64, Error> {
+/// Seconds that `dd` takes for the bytes of the encoders, so many at once.
+fn dd(path: &Path, text: &Range<u64>, block: u64) -> Result<f64, Error> {
     let start = Instant::now();
     let ran = Command::new("dd")
         .arg(format!("if={}", path.display()))
-        .args(["of=/dev/null", "bs=1M", "iflag=skip_bytes,count_bytes"])
+        .args(["of=/dev/null", "iflag=skip_bytes,count_bytes"])
+        .arg(format!("bs={block}"))
         .arg(format!("skip={}", text.start))
         .arg(format!("count={}", text.end - text.start))
         .output()?;
