@@ -6,6 +6,7 @@ mod config;
 mod layer;
 mod model;
 mod readout;
+mod whole;
 mod window;
 
 pub use config::ClipConfig;

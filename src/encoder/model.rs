@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernels::{Kernels, Tower};
+use crate::kernels::{Kernels, Prepared, Tower};
 use crate::tokens::CONTEXT;
 use crate::weights::TensorSource;
 
@@ -23,7 +23,9 @@ pub struct ClipText {
     pub(super) layers: Vec<Layer>,
     pub(super) final_norm: Norm,
     pub(super) projection: Option<Tensor>,
-    kernels: Arc<dyn Kernels>,
+    pub(super) kernels: Arc<dyn Kernels>,
+    /// What the kernels keep for these very tensors.
+    pub(super) prepared: Prepared,
 }
 
 /// What one forward gives, in f32.
@@ -80,6 +82,7 @@ impl ClipText {
                 .map(|_| load.matrix("projection"))
                 .transpose()?,
             kernels,
+            prepared: Prepared::default(),
         })
     }
 
@@ -97,6 +100,9 @@ impl ClipText {
     /// Layers that no readout needs are not run.
     pub fn encode(&self, windows: &[Window<'_>], readouts: &[Readout]) -> Result<Encoded> {
         let wanted = self.wanted_states(windows, readouts)?;
+        if let Some(encoded) = self.encode_whole(windows, readouts)? {
+            return Ok(encoded);
+        }
         let x = self.embed(windows)?;
         let hidden_keys = window::hidden_keys(windows, x.device())?;
         let states = self.states(x, hidden_keys.as_ref(), &wanted, readouts)?;
@@ -131,7 +137,7 @@ impl ClipText {
     }
 
     /// The first layers as the fast paths take them; `None` if a matrix is kept quantized.
-    fn tower(&self, layers: usize) -> Option<Tower<'_>> {
+    pub(super) fn tower(&self, layers: usize) -> Option<Tower<'_>> {
         let blocks = self.layers.iter().take(layers).map(Layer::block);
         Some(Tower {
             blocks: blocks.collect::<Option<_>>()?,
