@@ -91,6 +91,16 @@ impl ClipText {
         &self.config
     }
 
+    /// The same tensors on other kernels of the same device.
+    #[must_use]
+    pub fn with_kernels(&self, kernels: Arc<dyn Kernels>) -> ClipText {
+        ClipText {
+            kernels,
+            prepared: Prepared::default(),
+            ..self.clone()
+        }
+    }
+
     /// The name of the kernels it runs on.
     pub fn kernels(&self) -> &'static str {
         self.kernels.name()

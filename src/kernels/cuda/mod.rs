@@ -96,8 +96,11 @@ impl CudaKernels {
         let vectors = self.vectors(batch)?;
         for piece in pieces(batch.ends.len()) {
             let run = self.piece(engine, &stream, (batch, &piece), &vectors, &out);
-            // Nothing may be dropped while the card still reads it.
-            run.inspect_err(|_| drop(engine.stream.synchronize()))?;
+            if run.is_err() {
+                // Nothing may be dropped while the card still reads it; the first error is told.
+                let _ = engine.stream.synchronize();
+            }
+            run?;
         }
         Ok(Some(out))
     }

@@ -6,7 +6,7 @@ use std::ops::Range;
 const BUCKETS: [usize; 14] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128];
 
 /// The most windows in one forward; what is above runs in pieces.
-pub(crate) const LARGEST_BUCKET: usize = 128;
+const LARGEST_BUCKET: usize = 128;
 
 /// The windows that are run for `windows` of them, 1 to 128.
 pub(crate) fn bucket(windows: usize) -> usize {

@@ -10,7 +10,7 @@ mod steps;
 mod tuning;
 
 pub(crate) use arena::{ALIGNMENT, Arena, Sizes, input_parts, input_words};
-pub(crate) use bucket::{LARGEST_BUCKET, bucket, pieces};
+pub(crate) use bucket::{bucket, pieces};
 pub(crate) use input::{is_sound, write_input};
 pub(crate) use recent::Recent;
 pub(crate) use source::{Launch, attention, eights, row_blocks, source};

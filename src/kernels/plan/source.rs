@@ -1,6 +1,6 @@
 //! The kernels' text for one type of numbers, and how many blocks and threads each is started with.
 
-use super::{Kind, WINDOW};
+use super::Kind;
 
 /// What is compiled for cards, and by a test for the CPU.
 const FUSED: &str = include_str!("../cuda/fused.cu");
@@ -65,6 +65,7 @@ fn launch(across: usize, down: usize, threads: usize) -> Option<Launch> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::plan::WINDOW;
 
     #[test]
     fn the_numbers_are_those_of_the_kernels() {
