@@ -1,6 +1,7 @@
 //! The plain operations against what they are by definition, computed in f64.
 
 mod emulated;
+mod whole;
 
 use sd_conditioner::candle_core::{Device, Tensor};
 use sd_conditioner::kernels::{Activation, Kernels, Reference, choose};

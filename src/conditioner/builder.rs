@@ -42,6 +42,7 @@ pub struct Builder {
     variant: Option<String>,
     quantized: Quantized,
     reference: bool,
+    kernels: kernels::Options,
 }
 
 impl Default for Builder {
@@ -54,6 +55,7 @@ impl Default for Builder {
             variant: None,
             quantized: Quantized::Expand,
             reference: false,
+            kernels: kernels::Options::default(),
         }
     }
 }
@@ -100,6 +102,12 @@ impl Builder {
     /// Plain operations only, for tests and bug reports.
     pub fn reference_kernels(mut self) -> Self {
         self.reference = true;
+        self
+    }
+
+    /// How the kernels work, and where they keep what they have measured on this machine.
+    pub fn kernel_options(mut self, options: kernels::Options) -> Self {
+        self.kernels = options;
         self
     }
 
@@ -222,7 +230,7 @@ impl Builder {
         if self.reference {
             return Ok(Arc::new(Reference::new(&self.device)?));
         }
-        kernels::choose(&self.device)
+        kernels::choose_with(&self.device, &self.kernels)
     }
 
     fn wrapped(

@@ -101,6 +101,21 @@ impl ClipText {
         }
     }
 
+    /// How many forwards its kernels have captured, to be replayed in one call (CUDA).
+    pub fn captured(&self) -> usize {
+        self.kernels.captured(&self.prepared)
+    }
+
+    /// How its embeddings and, unless they are kept quantized, its matrices are kept.
+    pub fn dtype(&self) -> DType {
+        self.token_embedding.dtype()
+    }
+
+    /// Where its tensors are.
+    pub fn device(&self) -> &Device {
+        self.token_embedding.device()
+    }
+
     /// The name of the kernels it runs on.
     pub fn kernels(&self) -> &'static str {
         self.kernels.name()

@@ -82,6 +82,11 @@ pub trait Kernels: fmt::Debug + Send + Sync {
     ) -> Result<Option<ReadOut>> {
         Ok(None)
     }
+
+    /// How many forwards of an encoder are captured, to be replayed in one call.
+    fn captured(&self, _prepared: &Prepared) -> usize {
+        0
+    }
 }
 
 /// The best kernels for a device.

@@ -85,6 +85,16 @@ impl Prepared {
     }
 }
 
+impl Prepared {
+    /// What is kept, if anything is.
+    pub fn get(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
 impl fmt::Debug for Prepared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let made = self.0.try_lock().is_ok_and(|slot| slot.is_some());

@@ -78,6 +78,11 @@ pub(crate) fn check(
     let plain = f16.context("f16 is one of the types")?;
     odd_batches(&plain, &windows, report)?;
     let (fused, captured) = (on(&plain, false, device)?, on(&plain, true, device)?);
+    states(&captured, &windows)?;
+    report.holds(
+        &format!("{id}: forwards are captured"),
+        captured.captured() > 0,
+    );
     Ok(Loaded {
         plain,
         fused,

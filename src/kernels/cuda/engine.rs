@@ -113,6 +113,12 @@ impl Engine {
         })
     }
 
+    /// Graphs that are ready to be replayed.
+    pub(super) fn captured(&self) -> usize {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.graphs.len()
+    }
+
     /// Encodes some windows of a batch and copies what is wanted out, all of it enqueued only.
     /// `spliced` must stay where it is until candle's stream has run what this enqueues on it.
     pub(super) fn encode(

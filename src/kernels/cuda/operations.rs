@@ -198,4 +198,14 @@ impl Kernels for CudaKernels {
     ) -> Result<Option<ReadOut>> {
         self.encode_whole(encoder, batch, prepared)
     }
+
+    fn captured(&self, prepared: &Prepared) -> usize {
+        let slot = prepared.get();
+        let engine = slot
+            .as_ref()
+            .and_then(|slot| slot.downcast_ref::<super::Slot>());
+        engine
+            .and_then(Option::as_ref)
+            .map_or(0, super::Engine::captured)
+    }
 }

@@ -30,6 +30,10 @@ impl<K: PartialEq, V> Recent<K, V> {
         gone
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     pub(crate) fn clear(&mut self) {
         self.entries.clear();
     }
@@ -59,6 +63,7 @@ mod tests {
             (recent.get(&"b"), recent.get(&"a")),
             (Some(&mut 2), Some(&mut 4))
         );
+        assert_eq!(recent.len(), 2);
         recent.clear();
         assert_eq!(recent.get(&"a"), None);
     }
