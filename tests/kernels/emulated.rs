@@ -274,3 +274,46 @@ fn pooling_equals_its_twin() {
         }
     }
 }
+
+/// Oldest card with each of the two attention kernels, and a newer one.
+const TARGETS: [&str; 3] = ["compute_75", "compute_80", "compute_90"];
+
+#[test]
+fn the_kernels_compile_for_cards() {
+    let found = Command::new("nvcc").arg("--version").output();
+    if !found.is_ok_and(|found| found.status.success()) {
+        println!("NOT RUN: compiling the CUDA kernels needs `nvcc`");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/kernels/cuda/fused.cu");
+    for (target, only) in TARGETS
+        .into_iter()
+        .zip(["ONLY_F32", "ONLY_F16", "ONLY_BF16"])
+    {
+        let ptx = folder.path().join(target);
+        let output = Command::new("nvcc")
+            .args(["-ptx", "-std=c++17", "-arch", target, "-D", only, "-o"])
+            .args([&ptx, &source])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{target} {only}: {said}");
+        let ptx = std::fs::read_to_string(ptx).unwrap();
+        let name = only.trim_start_matches("ONLY_").to_lowercase();
+        for kernel in [
+            "embed_norm",
+            "residual_norm",
+            "norm_rows",
+            "bias_activate",
+            "attention_plain",
+        ] {
+            assert!(
+                ptx.contains(&format!(".entry {kernel}_{name}(")),
+                "{kernel}_{name}"
+            );
+        }
+        let fragments = ptx.contains("mma.sync.aligned.m16n8k16");
+        assert_eq!(fragments, only != "ONLY_F32", "{target} {only}");
+    }
+}
