@@ -6,6 +6,10 @@
 #[cfg(feature = "cuda")]
 mod cuda;
 #[cfg(any(test, feature = "cuda"))]
+#[cfg_attr(
+    not(feature = "cuda"),
+    expect(dead_code, unused_imports, reason = "without cards only tests use it")
+)]
 mod plan;
 mod reference;
 mod tower;

@@ -11,7 +11,7 @@ const ROWS: usize = 154;
 
 /// Types, and how far one rounding of a result is allowed to move it.
 const TYPES: [(DType, f64); 3] = [
-    (DType::F32, 5e-6),
+    (DType::F32, 1e-5),
     (DType::F16, 2e-3),
     (DType::BF16, 1.6e-2),
 ];
@@ -144,13 +144,15 @@ fn attention(sides: &Sides, report: &mut Report) -> Result<()> {
 fn products(sides: &Sides, report: &mut Report) -> Result<()> {
     for (inputs, outputs) in [(1280, 3840), (1280, 5120), (5120, 1280), (768, 768)] {
         for (dtype, _) in TYPES {
+            let bar = if dtype == DType::F32 { 1e-5 } else { 2e-4 };
             let x = numbers(&[ROWS, inputs], 6, &sides.device)?;
             let weight = numbers(&[outputs, inputs], 7, &sides.device)?;
-            // The twins widen: both factors are rounded already, so only the order of sums differs.
+            // The twins widen: both factors are rounded already, so only the sums differ; tensor cores
+            // cut theirs a little shorter.
             let run =
                 |kernels: &dyn Kernels, all: &[Tensor]| Ok(kernels.linear(&all[0], &all[1], None)?);
             let what = format!("product {inputs} to {outputs}");
-            sides.compare(&what, &[x, weight], (dtype, 1e-5), &run, report)?;
+            sides.compare(&what, &[x, weight], (dtype, bar), &run, report)?;
         }
     }
     Ok(())

@@ -35,13 +35,14 @@ const MOST_FAILURES: usize = 3;
 
 #[derive(Debug)]
 pub(super) struct Engine {
-    pub(super) shared: Arc<Shared>,
-    pub(super) stream: Arc<CudaStream>,
+    /// First, so that graphs go before the kernels and tensors that they point to.
+    state: Mutex<State>,
     pub(super) weights: Weights,
-    pub(super) activation: Activation,
+    pub(super) stream: Arc<CudaStream>,
+    shared: Arc<Shared>,
+    activation: Activation,
     heads: usize,
     capture: bool,
-    state: Mutex<State>,
 }
 
 /// What changes from call to call.
