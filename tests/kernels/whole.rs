@@ -166,7 +166,7 @@ fn whole() -> Arc<Whole> {
 }
 
 fn chunks() -> Vec<Chunk> {
-    let rules = Profile::COMFYUI.choices();
+    let rules = Profile::ComfyUi.choices();
     let texts = [
         "",
         "a cat",

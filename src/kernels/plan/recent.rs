@@ -48,9 +48,12 @@ mod tests {
         let mut recent = Recent::new(2);
         assert_eq!(recent.insert("a", 1), None);
         assert_eq!(recent.insert("b", 2), None);
-        assert_eq!(recent.get(&"a"), Some(&mut 1));
+        assert_eq!(recent.get(&"a").copied(), Some(1));
         assert_eq!(recent.insert("c", 3), Some(2));
-        assert_eq!((recent.get(&"b"), recent.get(&"a")), (None, Some(&mut 1)));
+        assert_eq!(
+            (recent.get(&"b").copied(), recent.get(&"a").copied()),
+            (None, Some(1))
+        );
     }
 
     #[test]
@@ -60,11 +63,11 @@ mod tests {
         recent.insert("b", 2);
         assert_eq!(recent.insert("a", 4), Some(1));
         assert_eq!(
-            (recent.get(&"b"), recent.get(&"a")),
-            (Some(&mut 2), Some(&mut 4))
+            (recent.get(&"b").copied(), recent.get(&"a").copied()),
+            (Some(2), Some(4))
         );
         assert_eq!(recent.len(), 2);
         recent.clear();
-        assert_eq!(recent.get(&"a"), None);
+        assert_eq!(recent.get(&"a").copied(), None);
     }
 }
