@@ -112,9 +112,9 @@ pub(super) fn vectors<'a>(windows: &[&'a Window<'_>]) -> Vec<(usize, &'a Tensor)
         vectors.map(move |(row, vector)| (place, *row, vector))
     });
     // A row beyond its window is beyond the batch too, and so refused.
-    let place = |(place, row, vector)| match row < CONTEXT {
-        true => (place * CONTEXT + row, vector),
-        false => (usize::MAX, vector),
+    let place = |(place, row, vector)| {
+        let inside = (row < CONTEXT).then(|| place * CONTEXT + row);
+        (inside.unwrap_or(usize::MAX), vector)
     };
     each.map(place).collect()
 }

@@ -25,7 +25,7 @@ pub(crate) struct Loaded {
     pub(crate) captured: ClipText,
 }
 
-/// What f16 and bf16 may differ from f32: what PyTorch 2.11 in the same type differs on one H200, with
+/// What f16 and bf16 may differ from f32: what torch 2.11 in the same type differs on one H200, with
 /// weights of the same rule. Relative max, relative rms, cosine; hidden states and pooled vectors.
 const fn bars(id: EncoderId, dtype: DType) -> [[f64; 3]; 2] {
     match (id, dtype) {

@@ -26,6 +26,9 @@ fn numbers(shape: &[usize], salt: usize, device: &Device) -> Result<Tensor> {
         .to_device(device)?)
 }
 
+/// One operation of some kernels on some inputs.
+type Run<'a> = dyn Fn(&dyn Kernels, &[Tensor]) -> Result<Tensor> + 'a;
+
 /// The kernels that are checked, and both twins.
 struct Sides {
     fast: std::sync::Arc<dyn Kernels>,
@@ -41,7 +44,7 @@ impl Sides {
         what: &str,
         inputs: &[Tensor],
         (dtype, bar): (DType, f64),
-        run: &dyn Fn(&dyn Kernels, &[Tensor]) -> Result<Tensor>,
+        run: &Run<'_>,
         report: &mut Report,
     ) -> Result<()> {
         let rounded = |tensor: &Tensor| Ok(tensor.to_dtype(dtype)?);

@@ -54,16 +54,18 @@ fn run() -> Result<bool> {
 fn everything(wishes: &Wishes, report: &mut Report) -> Result<()> {
     let start = Instant::now();
     let since = || start.elapsed().as_secs_f64();
-    let device = match wishes.cpu {
-        true => Device::Cpu,
-        false => Device::new_cuda(wishes.device).context("no CUDA card could be opened")?,
+    let device = if wishes.cpu {
+        Device::Cpu
+    } else {
+        Device::new_cuda(wishes.device).context("no CUDA card could be opened")?
     };
     println!("{:?}: {:?}", device.location(), device_memory(&device)?);
     kernels::check(&device, report).context("the kernels")?;
     println!("kernels checked after {:.1} s", since());
-    let size = match wishes.quick {
-        true => SyntheticSize::Tiny,
-        false => SyntheticSize::Full,
+    let size = if wishes.quick {
+        SyntheticSize::Tiny
+    } else {
+        SyntheticSize::Full
     };
     let towers = [EncoderId::ClipL, EncoderId::OpenClipH, EncoderId::OpenClipG];
     let check = |id: EncoderId| -> Result<Loaded> {

@@ -104,13 +104,13 @@ impl Engine {
             copied: event()?,
         });
         Ok(Engine {
-            shared,
-            stream,
+            state,
             weights,
+            stream,
+            shared,
             activation,
             heads,
             capture,
-            state,
         })
     }
 

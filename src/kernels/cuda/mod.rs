@@ -95,7 +95,7 @@ impl CudaKernels {
         let stream = self.device.cuda_stream();
         let vectors = self.vectors(batch)?;
         for piece in pieces(batch.ends.len()) {
-            let run = self.piece(engine, &stream, (batch, &piece), &vectors, &out);
+            let run = encode_piece(engine, &stream, (batch, &piece), &vectors, &out);
             if run.is_err() {
                 // Nothing may be dropped while the card still reads it; the first error is told.
                 let _ = engine.stream.synchronize();
@@ -103,41 +103,6 @@ impl CudaKernels {
             run?;
         }
         Ok(Some(out))
-    }
-
-    fn piece(
-        &self,
-        engine: &Engine,
-        stream: &CudaStream,
-        (batch, windows): (&Batch<'_>, &std::ops::Range<usize>),
-        vectors: &[(usize, Tensor)],
-        out: &ReadOut,
-    ) -> Result<()> {
-        let rows = WINDOW * windows.start..WINDOW * windows.end;
-        let inside = vectors.iter().filter(|(row, _)| rows.contains(row));
-        let spliced = inside.filter_map(|(row, vector)| {
-            let (from, _) = tensors::address(vector, stream)?;
-            Some(Spliced {
-                row: row - rows.start,
-                from,
-            })
-        });
-        let spliced: Vec<Spliced> = spliced.collect();
-        let sizes = &engine.weights.sizes;
-        let places = [
-            (Place::Hidden, Some(&out.hidden)),
-            (Place::Pooled, out.normed.as_ref()),
-            (Place::Projected, out.projected.as_ref()),
-        ];
-        let wanted = places.into_iter().filter_map(|(from, tensor)| {
-            let (start, kind) = tensors::address(tensor?, stream)?;
-            let before = super::plan::Sizes::rows(from, windows.start) * sizes.row(from);
-            let to = start + (before * kind.bytes()) as functions::Address;
-            Some(Wanted { from, to })
-        });
-        let wanted: Vec<Wanted> = wanted.collect();
-        let spec = spec(batch);
-        engine.encode(stream, (batch, windows.clone()), &spec, &spliced, &wanted)
     }
 
     /// The vectors of some rows as the card takes them.
@@ -176,6 +141,41 @@ impl CudaKernels {
             _ => Ok(None),
         }
     }
+}
+
+/// Encodes some windows of a batch, and copies what is read to its place in `out`.
+fn encode_piece(
+    engine: &Engine,
+    stream: &CudaStream,
+    (batch, windows): (&Batch<'_>, &std::ops::Range<usize>),
+    vectors: &[(usize, Tensor)],
+    out: &ReadOut,
+) -> Result<()> {
+    let rows = WINDOW * windows.start..WINDOW * windows.end;
+    let inside = vectors.iter().filter(|(row, _)| rows.contains(row));
+    let spliced = inside.filter_map(|(row, vector)| {
+        let (from, _) = tensors::address(vector, stream)?;
+        Some(Spliced {
+            row: row - rows.start,
+            from,
+        })
+    });
+    let spliced: Vec<Spliced> = spliced.collect();
+    let sizes = &engine.weights.sizes;
+    let places = [
+        (Place::Hidden, Some(&out.hidden)),
+        (Place::Pooled, out.normed.as_ref()),
+        (Place::Projected, out.projected.as_ref()),
+    ];
+    let wanted = places.into_iter().filter_map(|(from, tensor)| {
+        let (start, kind) = tensors::address(tensor?, stream)?;
+        let before = super::plan::Sizes::rows(from, windows.start) * sizes.row(from);
+        let to = start + (before * kind.bytes()) as functions::Address;
+        Some(Wanted { from, to })
+    });
+    let wanted: Vec<Wanted> = wanted.collect();
+    let spec = spec(batch);
+    engine.encode(stream, (batch, windows.clone()), &spec, &spliced, &wanted)
 }
 
 fn spec(batch: &Batch<'_>) -> Spec {
