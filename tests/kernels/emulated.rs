@@ -243,7 +243,7 @@ fn pooling_equals_its_twin() {
     let places = ends
         .iter()
         .enumerate()
-        .map(|(window, end)| (window * WINDOW + end) as u32);
+        .map(|(window, end)| u32::try_from(window * WINDOW + end).unwrap());
     let index = Tensor::from_iter(places, &Device::Cpu).unwrap();
     let picked = x.index_select(&index, 0).unwrap();
     let as_numbers = Tensor::from_iter(ends.map(|end| end as f32), &Device::Cpu).unwrap();
