@@ -1,6 +1,8 @@
 //! The plain operations against what they are by definition, computed in f64.
 
+mod emulated;
 mod towers;
+mod whole;
 
 use sd_conditioner::candle_core::{Device, Tensor};
 use sd_conditioner::kernels::{Activation, Kernels, Reference, choose};

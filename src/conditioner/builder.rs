@@ -8,13 +8,13 @@ use candle_core::{DType, Device};
 use crate::encoder::{ClipConfig, ClipText, Kept, Quantized};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hub::{self, Hub};
-use crate::kernels::Kernels;
+use crate::kernels::{self, Kernels};
 use crate::weights::{
     self, Checkpoint, EncoderId, Family, LoadReport, Synthetic, SyntheticSize, TensorSource,
 };
 
 use super::cache::{Cache, CacheOptions};
-use super::seat::{self, Home};
+use super::seat::{Choice, Home};
 use super::{Conditioner, Inner, Part};
 
 type Sources = Vec<(EncoderId, Box<dyn TensorSource>)>;
@@ -43,8 +43,8 @@ pub struct Builder {
     family: Option<Family>,
     variant: Option<String>,
     quantized: Quantized,
-    reference: bool,
     cache: CacheOptions,
+    choice: Choice,
 }
 
 impl Default for Builder {
@@ -56,8 +56,8 @@ impl Default for Builder {
             family: None,
             variant: None,
             quantized: Quantized::Expand,
-            reference: false,
             cache: CacheOptions::default(),
+            choice: Choice::default(),
         }
     }
 }
@@ -103,7 +103,7 @@ impl Builder {
 
     /// Plain operations only, for tests and bug reports.
     pub fn reference_kernels(mut self) -> Self {
-        self.reference = true;
+        self.choice.reference = true;
         self
     }
 
@@ -112,6 +112,12 @@ impl Builder {
     /// [`cache_stats`](Conditioner::cache_stats).
     pub fn cache(mut self, options: CacheOptions) -> Self {
         self.cache = options;
+        self
+    }
+
+    /// How the kernels work, and where they keep what they have measured on this machine.
+    pub fn kernel_options(mut self, options: kernels::Options) -> Self {
+        self.choice.options = options;
         self
     }
 
@@ -243,7 +249,7 @@ impl Builder {
     }
 
     fn kernels(&self) -> Result<Arc<dyn Kernels>> {
-        seat::choose(self.reference, &self.device)
+        self.choice.kernels(&self.device)
     }
 
     fn wrapped(
@@ -253,7 +259,7 @@ impl Builder {
         report: LoadReport,
         fingerprint: String,
     ) -> Conditioner {
-        let home = Arc::new(Home::new(cache, self.reference));
+        let home = Arc::new(Home::new(cache, self.choice));
         let inner = Inner {
             family,
             seat: home.seat(parts, self.device),

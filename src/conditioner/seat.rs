@@ -39,17 +39,17 @@ impl Seat {
 #[derive(Debug)]
 pub(super) struct Home {
     pub(super) cache: Cache,
-    reference: bool,
+    choice: Choice,
     seats: Mutex<Vec<Weak<Seat>>>,
     /// Held for writing while encoders move, for reading while new ones are made from them.
     moving: RwLock<()>,
 }
 
 impl Home {
-    pub(super) fn new(cache: Cache, reference: bool) -> Home {
+    pub(super) fn new(cache: Cache, choice: Choice) -> Home {
         Home {
             cache,
-            reference,
+            choice,
             seats: Mutex::default(),
             moving: RwLock::default(),
         }
@@ -70,10 +70,6 @@ impl Home {
         seat
     }
 
-    fn kernels(&self, device: &Device) -> Result<Arc<dyn Kernels>> {
-        choose(self.reference, device)
-    }
-
     /// Moves all encoders, or none.
     fn carry_to(&self, device: &Device) -> Result<()> {
         let _alone = self.moving.write().unwrap_or_else(PoisonError::into_inner);
@@ -89,16 +85,24 @@ impl Home {
     }
 
     fn carry(&self, seats: &[Arc<Seat>], device: &Device) -> Result<()> {
-        let kernels = self.kernels(device)?;
+        let kernels = self.choice.kernels(device)?;
         let mut go = Move::to(device);
         let placed = seats
             .iter()
             .map(|seat| seat.placed().moved(device, &kernels, &mut go));
         let placed = placed.collect::<Result<Vec<_>>>()?;
+        let left: Vec<Device> = seats
+            .iter()
+            .map(|seat| seat.placed().device.clone())
+            .collect();
         for (seat, placed) in seats.iter().zip(placed) {
             seat.place(Arc::new(placed));
         }
         self.cache.clear();
+        for device in &left {
+            // All has moved; that a pool keeps what it has is no failure.
+            let _ = kernels::release_unused(device);
+        }
         Ok(())
     }
 }
@@ -119,12 +123,22 @@ impl Placed {
     }
 }
 
-/// Plain kernels, or the best ones for a device.
-pub(super) fn choose(reference: bool, device: &Device) -> Result<Arc<dyn Kernels>> {
-    if reference {
-        return Ok(Arc::new(Reference::new(device)?));
+/// Which kernels a load runs on, wherever it is.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Choice {
+    /// Plain ones.
+    pub(super) reference: bool,
+    /// How the best ones for a device work.
+    pub(super) options: kernels::Options,
+}
+
+impl Choice {
+    pub(super) fn kernels(&self, device: &Device) -> Result<Arc<dyn Kernels>> {
+        if self.reference {
+            return Ok(Arc::new(Reference::new(device)?));
+        }
+        kernels::choose_with(device, &self.options)
     }
-    kernels::choose(device)
 }
 
 impl Conditioner {

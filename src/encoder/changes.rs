@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::kernels::Prepared;
 
 use super::ClipText;
 use super::layer::{Layer, Linear, Norm, Weight};
@@ -30,6 +31,7 @@ impl ClipText {
     /// ```
     pub fn with_changes(&self, change: Change<'_>) -> Result<ClipText> {
         let mut changed = self.clone();
+        changed.prepared = Prepared::default();
         replace(&mut changed.token_embedding, "token_embedding", change)?;
         replace(
             &mut changed.position_embedding,

@@ -117,7 +117,7 @@ impl Norm {
         Ok(Norm { weight, bias })
     }
 
-    fn tensors(&self) -> NormOf<'_> {
+    pub(super) fn tensors(&self) -> NormOf<'_> {
         NormOf {
             weight: &self.weight,
             bias: &self.bias,

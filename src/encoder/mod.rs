@@ -7,6 +7,7 @@ mod layer;
 mod model;
 mod moving;
 mod readout;
+mod whole;
 mod window;
 
 pub use config::ClipConfig;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernels::{Kernels, Tower};
+use crate::kernels::{Kernels, Prepared, Tower};
 use crate::tokens::CONTEXT;
 use crate::weights::TensorSource;
 
@@ -24,6 +24,8 @@ pub struct ClipText {
     pub(super) final_norm: Norm,
     pub(super) projection: Option<Tensor>,
     pub(super) kernels: Arc<dyn Kernels>,
+    /// What the kernels keep for these very tensors.
+    pub(super) prepared: Prepared,
 }
 
 /// What one forward gives, in f32.
@@ -80,12 +82,38 @@ impl ClipText {
                 .map(|_| load.matrix("projection"))
                 .transpose()?,
             kernels,
+            prepared: Prepared::default(),
         })
     }
 
     /// Its dimensions.
     pub fn config(&self) -> &ClipConfig {
         &self.config
+    }
+
+    /// The same tensors on other kernels of the same device.
+    #[must_use]
+    pub fn with_kernels(&self, kernels: Arc<dyn Kernels>) -> ClipText {
+        ClipText {
+            kernels,
+            prepared: Prepared::default(),
+            ..self.clone()
+        }
+    }
+
+    /// How many forwards its kernels have captured, to be replayed in one call (CUDA).
+    pub fn captured(&self) -> usize {
+        self.kernels.captured(&self.prepared)
+    }
+
+    /// How its embeddings and, unless they are kept quantized, its matrices are kept.
+    pub fn dtype(&self) -> DType {
+        self.token_embedding.dtype()
+    }
+
+    /// Where its tensors are.
+    pub fn device(&self) -> &Device {
+        self.token_embedding.device()
     }
 
     /// The name of the kernels it runs on.
@@ -97,6 +125,9 @@ impl ClipText {
     /// Layers that no readout needs are not run.
     pub fn encode(&self, windows: &[Window<'_>], readouts: &[Readout]) -> Result<Encoded> {
         let wanted = self.wanted_states(windows, readouts)?;
+        if let Some(encoded) = self.encode_whole(windows, readouts)? {
+            return Ok(encoded);
+        }
         let x = self.embed(windows)?;
         let hidden_keys = window::hidden_keys(windows, x.device())?;
         let states = self.states(x, hidden_keys.as_ref(), &wanted, readouts)?;
@@ -131,7 +162,7 @@ impl ClipText {
     }
 
     /// The first layers as the fast paths take them; `None` if a matrix is kept quantized.
-    fn tower(&self, layers: usize) -> Option<Tower<'_>> {
+    pub(super) fn tower(&self, layers: usize) -> Option<Tower<'_>> {
         let blocks = self.layers.iter().take(layers).map(Layer::block);
         Some(Tower {
             blocks: blocks.collect::<Option<_>>()?,

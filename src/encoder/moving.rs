@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor, TensorId};
 
 use crate::error::Result;
-use crate::kernels::Kernels;
+use crate::kernels::{Kernels, Prepared};
 use crate::weights::moved_quantized;
 
 use super::ClipText;
@@ -93,6 +93,7 @@ impl ClipText {
             go.tensor(projection)?;
         }
         there.kernels = kernels;
+        there.prepared = Prepared::default();
         Ok(there)
     }
 }

@@ -104,15 +104,44 @@ pub(super) fn spliced(rows: Tensor, windows: &[Window<'_>]) -> Result<Tensor> {
 
 /// `[windows, 77]`: minus infinity where a key is hidden, 0 elsewhere; `None` if none is.
 pub(super) fn hidden_keys(windows: &[Window<'_>], device: &Device) -> Result<Option<Tensor>> {
-    if windows.iter().all(|window| window.hidden_keys.is_none()) {
+    let all: Vec<&Window<'_>> = windows.iter().collect();
+    let Some(values) = hidden(&all) else {
         return Ok(None);
-    }
+    };
+    let shape = (windows.len(), CONTEXT);
+    Ok(Some(Tensor::from_vec(values, shape, device)?))
+}
+
+/// The rows that are pooled; `None` if a number does not fit, which the plain path tells.
+pub(super) fn ends(windows: &[&Window<'_>]) -> Option<Vec<u32>> {
+    let ends = windows
+        .iter()
+        .map(|window| u32::try_from(window.chunk.end()));
+    ends.collect::<Result<_, _>>().ok()
+}
+
+/// All vectors, by row of the whole batch.
+pub(super) fn vectors<'a>(windows: &[&'a Window<'_>]) -> Vec<(usize, &'a Tensor)> {
+    let each = windows.iter().enumerate().flat_map(|(place, window)| {
+        let vectors = window.vectors.iter();
+        vectors.map(move |(row, vector)| (place, *row, vector))
+    });
+    // A row beyond its window is beyond the batch too, and so refused.
+    let place = |(place, row, vector)| {
+        let inside = (row < CONTEXT).then(|| place * CONTEXT + row);
+        (inside.unwrap_or(usize::MAX), vector)
+    };
+    each.map(place).collect()
+}
+
+/// Minus infinity where a key is hidden; `None` if none is.
+pub(super) fn hidden(windows: &[&Window<'_>]) -> Option<Vec<f32>> {
+    let any = windows.iter().any(|window| window.hidden_keys.is_some());
     let values = windows.iter().flat_map(|window| {
         let keys = window.hidden_keys.unwrap_or([false; CONTEXT]);
         keys.map(|hidden| if hidden { f32::NEG_INFINITY } else { 0.0 })
     });
-    let shape = (windows.len(), CONTEXT);
-    Ok(Some(Tensor::from_iter(values, device)?.reshape(shape)?))
+    any.then(|| values.collect())
 }
 
 pub(super) fn row_number(rows: usize) -> Result<u32> {

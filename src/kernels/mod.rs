@@ -4,12 +4,22 @@
 //! Activations are f32 on every device; matrices may be stored in f32, f16 or bf16.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
+#[cfg(any(test, feature = "cuda"))]
+#[cfg_attr(
+    not(feature = "cuda"),
+    expect(dead_code, unused_imports, reason = "without cards only tests use it")
+)]
+mod plan;
 mod reference;
 mod tower;
+mod whole;
 
 pub use cpu::Cpu;
 pub use reference::Reference;
 pub use tower::{Block, NormOf, Product, Tower};
+pub use whole::{Batch, DeviceMemory, Options, PooledRow, Prepared, ReadOut, WholeEncoder};
 
 use std::fmt;
 use std::sync::Arc;
@@ -66,15 +76,63 @@ pub trait Kernels: fmt::Debug + Send + Sync {
     ) -> Result<Option<Vec<Tensor>>> {
         Ok(None)
     }
+
+    /// An encoder from ids to readout in one call; `None` as in [`run`](Self::run). What is made
+    /// for the encoder on the way is kept in `prepared`, so `encoder` is called the first time only;
+    /// it gives `None` if a matrix is kept quantized.
+    fn encode<'a>(
+        &self,
+        _encoder: &dyn Fn() -> Option<WholeEncoder<'a>>,
+        _batch: &Batch<'_>,
+        _prepared: &Prepared,
+    ) -> Result<Option<ReadOut>> {
+        Ok(None)
+    }
+
+    /// How many forwards of an encoder are captured, to be replayed in one call.
+    fn captured(&self, _prepared: &Prepared) -> usize {
+        0
+    }
 }
 
-/// The best kernels for a device: [`Cpu`] where the CPU has a vector unit that it knows, else
-/// [`Reference`].
+/// The best kernels for a device: a card's own, [`Cpu`] where the CPU has a vector unit that it knows,
+/// else [`Reference`].
 pub fn choose(device: &Device) -> Result<Arc<dyn Kernels>> {
+    choose_with(device, &Options::default())
+}
+
+/// The same with a choice of how they work.
+pub fn choose_with(device: &Device, options: &Options) -> Result<Arc<dyn Kernels>> {
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(card) = device {
+        return Ok(Arc::new(cuda::CudaKernels::new(card, options)?));
+    }
+    let _ = options;
     if device.is_cpu()
         && let Some(fast) = Cpu::new()?
     {
         return Ok(Arc::new(fast));
     }
     Ok(Arc::new(Reference::new(device)?))
+}
+
+/// Memory of a device, where it tells: CUDA cards do.
+pub fn device_memory(device: &Device) -> Result<Option<DeviceMemory>> {
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(card) = device {
+        return cuda::memory(card).map(Some);
+    }
+    let _ = device;
+    Ok(None)
+}
+
+/// Gives memory that was freed back to the device, for other programs: CUDA keeps it for the next
+/// forward otherwise.
+pub fn release_unused(device: &Device) -> Result<()> {
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(card) = device {
+        return cuda::release_unused(card);
+    }
+    let _ = device;
+    Ok(())
 }

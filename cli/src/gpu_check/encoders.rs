@@ -1,0 +1,253 @@
+//! Whole encoders: fused and captured against plain f32, in every type.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use sd_conditioner::Family;
+use sd_conditioner::candle_core::{DType, Device, Tensor};
+use sd_conditioner::conditioner::chunks_for;
+use sd_conditioner::encoder::{ClipConfig, ClipText, Encoded, Pooled, Readout, Window};
+use sd_conditioner::kernels::{Kernels, Options, Reference, choose_with};
+use sd_conditioner::tokens::Chunk;
+use sd_conditioner::weights::{EncoderId, Synthetic, SyntheticSize};
+
+use super::report::{Report, distance, same};
+
+const SEED: u64 = 73;
+
+/// Eight windows from nothing to full.
+const WORDS: [usize; 8] = [0, 1, 5, 9, 17, 33, 60, 75];
+
+/// An encoder in f16 on the three ways.
+pub(crate) struct Loaded {
+    pub(crate) plain: ClipText,
+    pub(crate) fused: ClipText,
+    pub(crate) captured: ClipText,
+}
+
+/// What f16 and bf16 may differ from f32: what torch 2.11 in the same type differs on one H200, with
+/// weights of the same rule. Relative max, relative rms, cosine; hidden states and pooled vectors.
+const fn bars(id: EncoderId, dtype: DType) -> [[f64; 3]; 2] {
+    match (id, dtype) {
+        (_, DType::F32) => [[1e-4, 5e-5, 0.999_999]; 2],
+        (EncoderId::ClipL, DType::F16) => {
+            [[2.3e-3, 1.7e-3, 0.999_997_5], [1.6e-3, 1.8e-3, 0.999_997_5]]
+        }
+        (EncoderId::OpenClipH, DType::F16) => {
+            [[2.6e-3, 1.9e-3, 0.999_997_6], [1.7e-3, 1.9e-3, 0.999_997_6]]
+        }
+        (EncoderId::OpenClipG, DType::F16) => {
+            [[3.3e-3, 2e-3, 0.999_997_6], [2e-3, 2e-3, 0.999_997_6]]
+        }
+        (EncoderId::ClipL, _) => [[1.9e-2, 1.4e-2, 0.999_85], [1.4e-2, 1.5e-2, 0.999_85]],
+        (EncoderId::OpenClipH, _) => [[2e-2, 1.5e-2, 0.999_84], [1.8e-2, 1.5e-2, 0.999_84]],
+        (EncoderId::OpenClipG, _) => [[2.6e-2, 1.6e-2, 0.999_84], [1.5e-2, 1.6e-2, 0.999_84]],
+    }
+}
+
+/// Checks one encoder in all types; gives it in f16 to be measured.
+pub(crate) fn check(
+    id: EncoderId,
+    size: SyntheticSize,
+    device: &Device,
+    report: &mut Report,
+) -> Result<Loaded> {
+    let windows: Vec<Chunk> = WORDS
+        .iter()
+        .map(|words| window(id, *words))
+        .collect::<Result<_>>()?;
+    let plain = load(id, size, DType::F32, device)?;
+    let exact = states(&plain, &windows)?;
+    if id == EncoderId::ClipL {
+        let cpu = states(&load(id, size, DType::F32, &Device::Cpu)?, &windows)?;
+        for (what, (ours, theirs)) in ["hidden", "pooled"].iter().zip(exact.iter().zip(&cpu)) {
+            report.check(
+                &format!("{id}, plain f32, {what}, CPU"),
+                distance(ours, theirs)?,
+                2e-5,
+            );
+        }
+    }
+    compare(&plain, &windows, &exact, report)?;
+    let mut f16 = None;
+    for dtype in [DType::BF16, DType::F16] {
+        let loaded = load(id, size, dtype, device)?;
+        compare(&loaded, &windows, &exact, report)?;
+        f16 = Some(loaded);
+    }
+    let plain = f16.context("f16 is one of the types")?;
+    odd_batches(&plain, &windows, report)?;
+    let (fused, captured) = (on(&plain, false, device)?, on(&plain, true, device)?);
+    states(&captured, &windows)?;
+    let ready = captured.captured() > 0 || device.is_cpu();
+    report.holds(&format!("{id}: forwards are captured"), ready);
+    Ok(Loaded {
+        plain,
+        fused,
+        captured,
+    })
+}
+
+/// Plain, fused and captured of one type against f32.
+fn compare(
+    plain: &ClipText,
+    windows: &[Chunk],
+    exact: &[Tensor; 2],
+    report: &mut Report,
+) -> Result<()> {
+    let device = exact[0].device();
+    let dtype = plain.dtype();
+    let id = plain.config().encoder;
+    let (fused, captured) = (on(plain, false, device)?, on(plain, true, device)?);
+    let first = states(&captured, windows)?;
+    let replayed = states(&captured, windows)?;
+    let all = [
+        ("plain", states(plain, windows)?),
+        ("fused", states(&fused, windows)?),
+    ];
+    let all = all.into_iter().chain([("captured", replayed)]);
+    for (way, ours) in all {
+        for (place, what) in ["hidden", "pooled"].iter().enumerate() {
+            let what = format!("{id} {} {way}, {what}", dtype.as_str());
+            report.check_all(
+                &what,
+                distance(&ours[place], &exact[place])?,
+                bars(id, dtype)[place],
+            );
+        }
+        if way == "captured" {
+            let equal = same(&ours[0], &first[0])? && same(&ours[1], &first[1])?;
+            report.holds(
+                &format!("{id} {}: replayed is what was run", dtype.as_str()),
+                equal,
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Numbers of windows that no graph has, hidden keys, vectors, and readouts that differ.
+fn odd_batches(plain: &ClipText, windows: &[Chunk], report: &mut Report) -> Result<()> {
+    let device = plain.device().clone();
+    let captured = on(plain, true, &device)?;
+    let width = plain.config().width;
+    let vector = Tensor::arange(0_u32, u32::try_from(width)?, &device)?.to_dtype(DType::F32)?;
+    let vector = (vector / width as f64)?;
+    let mut hidden = [false; 77];
+    hidden[3..20].fill(true);
+    let full = readout(plain);
+    let shallow = Readout {
+        layer: 1,
+        final_norm: true,
+        pooled: Pooled::Skip,
+        ..full
+    };
+    for count in [1, 5, 8, 130] {
+        let all = windows.iter().cycle().take(count).map(Window::from);
+        let bare: Vec<Window<'_>> = all.collect();
+        let changed = bare
+            .iter()
+            .enumerate()
+            .map(|(place, window)| match place % 3 {
+                0 => window.clone().with_vector(2, vector.clone()),
+                1 => window.clone().hiding(hidden),
+                _ => window.clone(),
+            });
+        let changed: Vec<Window<'_>> = changed.collect();
+        let mixed = (0..count).map(|place| if place % 2 == 0 { full } else { shallow });
+        let mixed: Vec<Readout> = mixed.collect();
+        for (what, windows, readouts) in [
+            ("alike", &bare, vec![full; count]),
+            ("vectors and hidden keys", &changed, vec![full; count]),
+            ("two readouts", &changed, mixed),
+        ] {
+            let twin = plain.encode(windows, &readouts)?;
+            let id = plain.config().encoder;
+            for time in ["run", "replayed"] {
+                let ours = captured.encode(windows, &readouts)?;
+                let found = distance(&ours.hidden, &twin.hidden)?;
+                let what = format!("{id} f16, {count} windows, {what}, {time}");
+                report.check(&what, found, 6e-3);
+                report.check(
+                    &format!("{what}, pooled"),
+                    distance(&first_pooled(&ours)?, &first_pooled(&twin)?)?,
+                    6e-3,
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The first window's pooled vector; those of windows without one are nobody's.
+fn first_pooled(encoded: &Encoded) -> Result<Tensor> {
+    let pooled = encoded.normed.as_ref().or(encoded.projected.as_ref());
+    Ok(pooled.context("no pooled vectors")?.narrow(0, 0, 1)?)
+}
+
+fn load(id: EncoderId, size: SyntheticSize, dtype: DType, device: &Device) -> Result<ClipText> {
+    let source = Synthetic::new(id, size, SEED);
+    let config = ClipConfig::detect(id, &source)?;
+    let kernels = Arc::new(Reference::new(device)?);
+    Ok(ClipText::load(
+        &source,
+        &config,
+        dtype.into(),
+        kernels,
+        device,
+        &mut |_, _| (),
+    )?)
+}
+
+fn on(plain: &ClipText, capture: bool, device: &Device) -> Result<ClipText> {
+    let options = Options {
+        capture,
+        ..Options::default()
+    };
+    let kernels: Arc<dyn Kernels> = choose_with(device, &options)?;
+    Ok(plain.with_kernels(kernels))
+}
+
+/// The state before the last layer, and the pooled vector.
+fn readout(clip: &ClipText) -> Readout {
+    let layers = clip.config().layers;
+    let pooled = match clip.config().encoder {
+        EncoderId::ClipL => Pooled::Normed,
+        EncoderId::OpenClipH | EncoderId::OpenClipG => Pooled::Projected,
+    };
+    Readout {
+        layer: layers - 1,
+        final_norm: false,
+        pooled,
+        pooled_layer: layers,
+    }
+}
+
+fn states(clip: &ClipText, windows: &[Chunk]) -> Result<[Tensor; 2]> {
+    let windows: Vec<Window<'_>> = windows.iter().map(Window::from).collect();
+    let readout = readout(clip);
+    let encoded = clip.encode(&windows, &vec![readout; windows.len()])?;
+    let pooled = encoded
+        .pooled(readout.pooled)
+        .context("no pooled vectors")?;
+    Ok([encoded.hidden.clone(), pooled.clone()])
+}
+
+/// A window with so many words.
+pub(crate) fn window(id: EncoderId, words: usize) -> Result<Chunk> {
+    let family = match id {
+        EncoderId::ClipL => Family::Sd1,
+        EncoderId::OpenClipH => Family::Sd2,
+        EncoderId::OpenClipG => Family::Refiner,
+    };
+    let words = ["lighthouse", "at", "dusk", "cat", "red"]
+        .iter()
+        .cycle()
+        .take(words);
+    let text = words.copied().collect::<Vec<_>>().join(" ");
+    let mut chunks = chunks_for(family, text.as_str());
+    let first = chunks
+        .pop()
+        .and_then(|(_, chunks)| chunks.iter().next().cloned());
+    first.context("a prompt has a window")
+}

@@ -1,0 +1,443 @@
+//! One encoder on a stream of its own: its buffers, its products, its captured graphs.
+//!
+//! candle enqueues on a stream that is another one in every thread. So nothing here runs there: a forward
+//! takes its ids from the host, runs on the engine's stream, and candle's stream waits for it before it
+//! copies the results out. The next forward waits for that copy. Two encoders overlap for that reason.
+#![expect(unsafe_code, reason = "buffers are copied by address")]
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::cuda_backend::cudarc::driver::{
+    CudaEvent, CudaSlice, CudaStream, DevicePtr, PinnedHostSlice, result,
+};
+
+use super::failure::{Tried, device_error};
+use super::functions::Address;
+use super::graph::Graph;
+use super::product::{Operands, Product, WORKSPACE};
+use super::shared::Shared;
+use super::weights::Weights;
+use crate::error::Result;
+use crate::kernels::plan::{
+    Arena, Matrix, NormAt, Place, ProductShape, Recent, Sizes, Spec, Step, bucket, input_parts,
+    input_words, steps, write_input,
+};
+use crate::kernels::{Activation, Batch};
+
+/// Captured graphs that one encoder keeps. Each costs the card some hundred KiB and no buffers.
+const MOST_GRAPHS: usize = 12;
+
+/// After so many failed captures an engine runs without.
+const MOST_FAILURES: usize = 3;
+
+#[derive(Debug)]
+pub(super) struct Engine {
+    /// First, so that graphs go before the kernels and tensors that they point to.
+    state: Mutex<State>,
+    pub(super) weights: Weights,
+    pub(super) stream: Arc<CudaStream>,
+    shared: Arc<Shared>,
+    activation: Activation,
+    heads: usize,
+    capture: bool,
+}
+
+/// What changes from call to call.
+#[derive(Debug)]
+struct State {
+    /// Before `memory`: it holds addresses in it.
+    graphs: Recent<(usize, Spec), Graph>,
+    memory: Option<Memory>,
+    products: HashMap<ProductShape, Product>,
+    failures: usize,
+    /// When the last upload has been read from the host's memory.
+    uploaded: CudaEvent,
+    /// When the last forward is through.
+    done: CudaEvent,
+    /// When candle's stream has copied the last results.
+    copied: CudaEvent,
+}
+
+#[derive(Debug)]
+struct Memory {
+    arena: Arena,
+    base: Address,
+    host: PinnedHostSlice<u32>,
+    _device: CudaSlice<u8>,
+}
+
+/// A vector for a row, already on the card.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spliced {
+    pub(super) row: usize,
+    pub(super) from: Address,
+}
+
+/// Where results go: the first rows of a buffer, to an address on candle's stream.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    pub(super) from: Place,
+    pub(super) to: Address,
+}
+
+impl Engine {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        weights: Weights,
+        (heads, activation): (usize, Activation),
+        capture: bool,
+    ) -> Result<Engine> {
+        // The tensors may have come on streams of other threads.
+        shared.context.synchronize().tried("finish its work")?;
+        let stream = shared.context.new_stream().tried("make a stream")?;
+        let event = || shared.context.new_event(None).tried("make an event");
+        let state = Mutex::new(State {
+            graphs: Recent::new(MOST_GRAPHS),
+            memory: None,
+            products: HashMap::new(),
+            failures: 0,
+            uploaded: event()?,
+            done: event()?,
+            copied: event()?,
+        });
+        Ok(Engine {
+            state,
+            weights,
+            stream,
+            shared,
+            activation,
+            heads,
+            capture,
+        })
+    }
+
+    /// Graphs that are ready to be replayed.
+    pub(super) fn captured(&self) -> usize {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.graphs.len()
+    }
+
+    /// Encodes some windows of a batch and copies what is wanted out, all of it enqueued only.
+    /// `spliced` must stay where it is until candle's stream has run what this enqueues on it.
+    pub(super) fn encode(
+        &self,
+        candle: &CudaStream,
+        (batch, windows): (&Batch<'_>, Range<usize>),
+        spec: &Spec,
+        spliced: &[Spliced],
+        wanted: &[Wanted],
+    ) -> Result<()> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let n_windows = windows.len();
+        let size = bucket(n_windows);
+        self.make_room(&mut state, size)?;
+        self.stream.wait(&state.copied).tried("wait for a copy")?;
+        if !spliced.is_empty() {
+            self.stream.join(candle).tried("wait for vectors")?;
+        }
+        let fill = |state: &mut State| self.fill(state, (batch, &windows), size, spliced);
+        self.run(&mut state, size, spec, &fill)?;
+        state.done.record(&self.stream).tried("record an event")?;
+        candle.wait(&state.done).tried("wait for a forward")?;
+        let memory = memory(&state)?;
+        for one in wanted {
+            let sizes = &self.weights.sizes;
+            let values = Sizes::rows(one.from, n_windows) * sizes.row(one.from);
+            let from = memory.at(one.from);
+            copy(candle, from, one.to, values * sizes.kind(one.from).bytes())?;
+        }
+        state.copied.record(candle).tried("record an event")
+    }
+
+    /// The steps, from a graph if there is one or one can be made.
+    fn run(
+        &self,
+        state: &mut State,
+        size: usize,
+        spec: &Spec,
+        fill: &dyn Fn(&mut State) -> Result<()>,
+    ) -> Result<()> {
+        let key = (size, *spec);
+        if state.graphs.get(&key).is_some() {
+            fill(state)?;
+            let graph = state.graphs.get(&key);
+            return graph.map_or(Ok(()), |graph| graph.launch());
+        }
+        let unknown = self.make_products(state, size, spec)?;
+        fill(state)?;
+        self.enqueue(state, size, spec)?;
+        if !unknown.is_empty() {
+            self.tune(state, size, &unknown)?;
+            fill(state)?;
+            self.enqueue(state, size, spec)?;
+        }
+        if self.capture && state.failures < MOST_FAILURES {
+            // What was enqueued gives this call's results; the graph serves the next ones.
+            match Graph::capture(&self.stream, || self.enqueue(state, size, spec)) {
+                Ok(graph) => self.keep_graph(state, key, graph)?,
+                Err(_) => state.failures += 1,
+            }
+        }
+        Ok(())
+    }
+
+    fn keep_graph(&self, state: &mut State, key: (usize, Spec), graph: Graph) -> Result<()> {
+        if let Some(gone) = state.graphs.insert(key, graph) {
+            self.stream.synchronize().tried("finish its work")?;
+            drop(gone);
+        }
+        Ok(())
+    }
+
+    /// Buffers for so many windows. Larger ones take the place of all smaller ones.
+    fn make_room(&self, state: &mut State, windows: usize) -> Result<()> {
+        if state
+            .memory
+            .as_ref()
+            .is_some_and(|memory| memory.arena.windows >= windows)
+        {
+            return Ok(());
+        }
+        self.finish(state)?;
+        state.graphs.clear();
+        state.memory = None;
+        let arena = self.weights.sizes.arena(windows, WORKSPACE);
+        let arena = arena.ok_or_else(|| device_error("the buffers are too large"))?;
+        // SAFETY: bytes have no invalid values; every buffer is written before it is read (a test of
+        // `plan` holds the steps to that).
+        let device = unsafe { self.stream.alloc::<u8>(arena.size) };
+        let device = device.tried(&format!("allocate {} bytes", arena.size))?;
+        // SAFETY: `fill` writes what is uploaded before it is.
+        let host = unsafe {
+            self.shared
+                .context
+                .alloc_pinned::<u32>(input_words(windows))
+        };
+        let host = host.tried("allocate memory of the host")?;
+        let base = device.device_ptr(&self.stream).0;
+        state.memory = Some(Memory {
+            arena,
+            base,
+            host,
+            _device: device,
+        });
+        Ok(())
+    }
+
+    /// Until the card uses nothing of the state any more.
+    fn finish(&self, state: &State) -> Result<()> {
+        self.stream.synchronize().tried("finish its work")?;
+        state.copied.synchronize().tried("finish a copy")
+    }
+
+    /// The products of a forward; those whose best algorithm is not known yet are given.
+    fn make_products(
+        &self,
+        state: &mut State,
+        windows: usize,
+        spec: &Spec,
+    ) -> Result<Vec<(Matrix, Place, Place)>> {
+        let mut unknown = Vec::new();
+        for step in steps(spec) {
+            let Step::Product(which, from, to) = step else {
+                continue;
+            };
+            let shape = self.weights.sizes.product(from, to, windows);
+            if let Entry::Vacant(place) = state.products.entry(shape) {
+                let (product, known) = self.shared.product(&shape)?;
+                place.insert(product);
+                if !known {
+                    unknown.push((which, from, to));
+                }
+            }
+        }
+        Ok(unknown)
+    }
+
+    /// Chooses algorithms, on what the last forward left in the buffers.
+    fn tune(
+        &self,
+        state: &mut State,
+        windows: usize,
+        unknown: &[(Matrix, Place, Place)],
+    ) -> Result<()> {
+        for (which, from, to) in unknown {
+            let shape = self.weights.sizes.product(*from, *to, windows);
+            let memory = memory(state)?;
+            let at = memory.operands(0, *from, *to);
+            let Some(product) = state.products.get_mut(&shape) else {
+                continue;
+            };
+            let matrices = self.weights.alike(*which);
+            self.shared
+                .tune(&self.stream, &shape, product, &matrices, at)?;
+        }
+        self.shared.save_choices();
+        Ok(())
+    }
+
+    /// Ids, ends and hidden keys, and the vectors that stand in for some rows.
+    fn fill(
+        &self,
+        state: &mut State,
+        (batch, windows): (&Batch<'_>, &Range<usize>),
+        size: usize,
+        spliced: &[Spliced],
+    ) -> Result<()> {
+        state.uploaded.synchronize().tried("finish an upload")?;
+        let memory = state
+            .memory
+            .as_mut()
+            .ok_or_else(|| device_error("no buffers"))?;
+        let words = memory
+            .host
+            .as_mut_slice()
+            .tried("write memory of the host")?;
+        let words = &mut words[..input_words(size)];
+        write_input(
+            words,
+            batch,
+            windows,
+            size,
+            spliced.iter().map(|one| one.row),
+        );
+        let to = memory.base + memory.arena.input as Address;
+        // SAFETY: the buffer of inputs has room for them; the words stay until `uploaded`.
+        let copied = unsafe { result::memcpy_htod_async(to, words, self.stream.cu_stream()) };
+        copied.tried("upload ids")?;
+        state
+            .uploaded
+            .record(&self.stream)
+            .tried("record an event")?;
+        let memory = self::memory(state)?;
+        let bytes = self.weights.sizes.width * size_of::<f32>();
+        for one in spliced {
+            let to = memory.at(Place::X) + (one.row * bytes) as Address;
+            copy(&self.stream, one.from, to, bytes)?;
+        }
+        Ok(())
+    }
+
+    /// All steps on the engine's stream.
+    fn enqueue(&self, state: &State, windows: usize, spec: &Spec) -> Result<()> {
+        let memory = memory(state)?;
+        for step in steps(spec) {
+            self.step(state, memory, (windows, spec), step)?;
+        }
+        Ok(())
+    }
+
+    fn step(
+        &self,
+        state: &State,
+        memory: &Memory,
+        (windows, spec): (usize, &Spec),
+        step: Step,
+    ) -> Result<()> {
+        let (functions, stream, weights) = (&self.shared.functions, &*self.stream, &self.weights);
+        let width = weights.sizes.width;
+        let size = [Sizes::rows(Place::X, windows), width];
+        let at = |place| memory.at(place);
+        let [ids, ends, hidden_keys] = memory.inputs(windows);
+        match step {
+            Step::Embed(norm) => {
+                let from = [ids, weights.table, weights.positions];
+                let to = [at(Place::X), at(Place::Normed)];
+                functions.embed_norm(stream, size, from, weights.norm(norm), to)
+            }
+            Step::Product(which, from, to) => {
+                let shape = weights.sizes.product(from, to, windows);
+                let product = state.products.get(&shape);
+                let product = product.ok_or_else(|| device_error("a product was not prepared"))?;
+                let operands = memory.operands(weights.product(which)[0], from, to);
+                product.run(&self.shared.library, stream, operands)
+            }
+            Step::Attention(layer) => {
+                let [_, bias] = weights.product(Matrix::QueryKeyValue(layer));
+                let hidden_keys = if spec.hidden_keys { hidden_keys } else { 0 };
+                let places = [at(Place::Stacked), bias, hidden_keys, at(Place::Mixed)];
+                functions.attention(stream, [windows, self.heads], places)
+            }
+            Step::Activate(layer) => {
+                let [_, bias] = weights.product(Matrix::Up(layer));
+                let places = [at(Place::Inner), bias, at(Place::Inner)];
+                functions.bias_activate(
+                    stream,
+                    [size[0], weights.sizes.mlp_width],
+                    places,
+                    self.activation,
+                )
+            }
+            Step::Residual { bias, norm, keep } => {
+                let from = [at(Place::Product), weights.product(bias)[1]];
+                let kept = if keep { at(Place::Hidden) } else { 0 };
+                let normed = if norm.is_some() { at(Place::Normed) } else { 0 };
+                let norm = weights.norm(norm.unwrap_or(NormAt::Final));
+                functions.residual_norm(stream, size, from, norm, [at(Place::X), kept, normed])
+            }
+            Step::FinalNorm => {
+                let norm = weights.norm(NormAt::Final);
+                functions.norm_rows(
+                    stream,
+                    size,
+                    [at(Place::X), 0],
+                    norm,
+                    [at(Place::Hidden), 0],
+                )
+            }
+            Step::Pool => {
+                let norm = weights.norm(NormAt::Final);
+                let to = [at(Place::Pooled), at(Place::PooledNarrow)];
+                functions.norm_rows(stream, [windows, width], [at(Place::X), ends], norm, to)
+            }
+        }
+    }
+}
+
+impl Memory {
+    fn at(&self, place: Place) -> Address {
+        self.base + self.arena.start(place) as Address
+    }
+
+    /// Ids, ends and hidden keys of a batch of this size.
+    fn inputs(&self, windows: usize) -> [Address; 3] {
+        let start = self.base + self.arena.input as Address;
+        let [ends, hidden_keys] = input_parts(windows).map(|word| start + 4 * word as Address);
+        [start, ends, hidden_keys]
+    }
+
+    fn operands(&self, weight: Address, from: Place, to: Place) -> Operands {
+        Operands {
+            weight,
+            x: self.at(from),
+            out: self.at(to),
+            workspace: self.base + self.arena.workspace as Address,
+        }
+    }
+}
+
+fn memory(state: &State) -> Result<&Memory> {
+    state
+        .memory
+        .as_ref()
+        .ok_or_else(|| device_error("no buffers"))
+}
+
+fn copy(stream: &CudaStream, from: Address, to: Address, bytes: usize) -> Result<()> {
+    // SAFETY: both lie in buffers of at least that many bytes that live until the stream has run.
+    let copied = unsafe { result::memcpy_dtod_async(to, from, bytes, stream.cu_stream()) };
+    copied.tried("copy on the card")
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // Buffers, graphs and weights must not go while the card uses them. If the card has failed,
+        // it uses nothing any more.
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let _ = state.copied.synchronize();
+        let _ = self.stream.synchronize();
+    }
+}

@@ -1,0 +1,191 @@
+//! FAST ON CUDA CARDS: fused kernels, products by cuBLASLt with measured algorithms, forwards captured
+//! as graphs. What is run, and how large everything is, [`plan`](super::plan) decides.
+
+mod engine;
+mod failure;
+mod functions;
+mod graph;
+mod memory;
+mod operations;
+mod product;
+mod shared;
+mod tensors;
+mod weights;
+
+pub(crate) use memory::{memory, release_unused};
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::cuda_backend::CudaDevice;
+use candle_core::cuda_backend::cudarc::driver::CudaStream;
+use candle_core::{DType, Device, Tensor};
+
+use self::engine::{Engine, Spliced, Wanted};
+use self::shared::Shared;
+use self::weights::Weights;
+use super::plan::{Kind, Place, PooledFrom, Spec, WINDOW, is_sound, pieces};
+use super::{Batch, Options, Prepared, ReadOut, Reference, WholeEncoder};
+use crate::error::Result;
+
+/// Fast kernels on one card.
+#[derive(Debug)]
+pub(super) struct CudaKernels {
+    device: CudaDevice,
+    plain: Reference,
+    options: Options,
+    /// Compiled when they are first needed.
+    shared: Mutex<BTreeMap<Kind, Arc<Shared>>>,
+}
+
+/// What is kept for an encoder; `None` where its tensors are not as the kernels need them.
+type Slot = Option<Engine>;
+
+impl CudaKernels {
+    pub(super) fn new(device: &CudaDevice, options: &Options) -> Result<CudaKernels> {
+        memory::keep_freed(device.cuda_stream().context());
+        Ok(CudaKernels {
+            device: device.clone(),
+            plain: Reference::new(&Device::Cuda(device.clone()))?,
+            options: options.clone(),
+            shared: Mutex::new(BTreeMap::new()),
+        })
+    }
+
+    fn shared(&self, kind: Kind) -> Result<Arc<Shared>> {
+        let mut all = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(shared) = all.get(&kind) {
+            return Ok(shared.clone());
+        }
+        let cache = self.options.cache_dir.as_deref();
+        let made = Arc::new(Shared::new(&self.device, kind, cache)?);
+        all.insert(kind, made.clone());
+        Ok(made)
+    }
+
+    /// The encoder's engine.
+    fn prepare(&self, encoder: Option<WholeEncoder<'_>>) -> Result<Slot> {
+        let stream = self.device.cuda_stream();
+        let Some(encoder) = encoder else {
+            return Ok(None);
+        };
+        let Some(weights) = Weights::of(&encoder, &stream) else {
+            return Ok(None);
+        };
+        let shared = self.shared(weights.sizes.kind)?;
+        let tower = (encoder.tower.heads, encoder.tower.activation);
+        Engine::new(shared, weights, tower, self.options.capture).map(Some)
+    }
+
+    fn run_whole(&self, engine: &Engine, batch: &Batch<'_>) -> Result<Option<ReadOut>> {
+        let spec = spec(batch);
+        let projects = batch.pooled.is_some_and(|pooled| pooled.projected);
+        let sizes = &engine.weights.sizes;
+        let reaches = spec.layer >= 1 && spec.deepest() <= engine.weights.n_layers();
+        let pooled = batch.pooled.is_none_or(|pooled| pooled.layer >= 1);
+        let fits = |vector: &Tensor| vector.dims() == [sizes.width];
+        let vectors = batch.vectors.iter().all(|(_, vector)| fits(vector));
+        if !reaches || !pooled || !vectors || (projects && sizes.projection == 0) {
+            return Ok(None); // what is wrong, if anything is, the plain path says
+        }
+        if !is_sound(batch, engine.weights.vocabulary) {
+            return Ok(None);
+        }
+        let out = self.unwritten(engine, batch)?;
+        let stream = self.device.cuda_stream();
+        let vectors = self.vectors(batch)?;
+        for piece in pieces(batch.ends.len()) {
+            let run = encode_piece(engine, &stream, (batch, &piece), &vectors, &out);
+            if run.is_err() {
+                // Nothing may be dropped while the card still reads it; the first error is told.
+                let _ = engine.stream.synchronize();
+            }
+            run?;
+        }
+        Ok(Some(out))
+    }
+
+    /// The vectors of some rows as the card takes them.
+    fn vectors(&self, batch: &Batch<'_>) -> Result<Vec<(usize, Tensor)>> {
+        let device = Device::Cuda(self.device.clone());
+        let each = batch.vectors.iter().map(|(row, vector)| {
+            let vector = vector.to_device(&device)?.to_dtype(DType::F32)?;
+            Ok((*row, vector.contiguous()?))
+        });
+        each.collect()
+    }
+
+    /// Room for what is read.
+    fn unwritten(&self, engine: &Engine, batch: &Batch<'_>) -> Result<ReadOut> {
+        let device = Device::Cuda(self.device.clone());
+        let (windows, sizes) = (batch.ends.len(), &engine.weights.sizes);
+        let room = |shape: &[usize]| tensors::unwritten(shape, DType::F32, &device);
+        let pooled = |wanted: bool, columns| wanted.then(|| room(&[windows, columns])).transpose();
+        let projects = batch.pooled.is_some_and(|pooled| pooled.projected);
+        Ok(ReadOut {
+            hidden: room(&[windows, WINDOW, sizes.width])?,
+            normed: pooled(batch.pooled.is_some(), sizes.width)?,
+            projected: pooled(projects, sizes.projection)?,
+        })
+    }
+
+    pub(super) fn encode_whole<'a>(
+        &self,
+        encoder: &dyn Fn() -> Option<WholeEncoder<'a>>,
+        batch: &Batch<'_>,
+        prepared: &Prepared,
+    ) -> Result<Option<ReadOut>> {
+        let slot = prepared.get_or_make(|| Ok(Arc::new(self.prepare(encoder())?)))?;
+        match slot.downcast_ref::<Slot>() {
+            Some(Some(engine)) => self.run_whole(engine, batch),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// Encodes some windows of a batch, and copies what is read to its place in `out`.
+fn encode_piece(
+    engine: &Engine,
+    stream: &CudaStream,
+    (batch, windows): (&Batch<'_>, &std::ops::Range<usize>),
+    vectors: &[(usize, Tensor)],
+    out: &ReadOut,
+) -> Result<()> {
+    let rows = WINDOW * windows.start..WINDOW * windows.end;
+    let inside = vectors.iter().filter(|(row, _)| rows.contains(row));
+    let spliced = inside.filter_map(|(row, vector)| {
+        let (from, _) = tensors::address(vector, stream)?;
+        Some(Spliced {
+            row: row - rows.start,
+            from,
+        })
+    });
+    let spliced: Vec<Spliced> = spliced.collect();
+    let sizes = &engine.weights.sizes;
+    let places = [
+        (Place::Hidden, Some(&out.hidden)),
+        (Place::Pooled, out.normed.as_ref()),
+        (Place::Projected, out.projected.as_ref()),
+    ];
+    let wanted = places.into_iter().filter_map(|(from, tensor)| {
+        let (start, kind) = tensors::address(tensor?, stream)?;
+        let before = super::plan::Sizes::rows(from, windows.start) * sizes.row(from);
+        let to = start + (before * kind.bytes()) as functions::Address;
+        Some(Wanted { from, to })
+    });
+    let wanted: Vec<Wanted> = wanted.collect();
+    let spec = spec(batch);
+    engine.encode(stream, (batch, windows.clone()), &spec, &spliced, &wanted)
+}
+
+fn spec(batch: &Batch<'_>) -> Spec {
+    Spec {
+        layer: batch.layer,
+        final_norm: batch.final_norm,
+        pooled: batch.pooled.map(|pooled| PooledFrom {
+            layer: pooled.layer,
+            projected: pooled.projected,
+        }),
+        hidden_keys: batch.hidden_keys.is_some(),
+    }
+}

@@ -1,0 +1,211 @@
+//! The same kernels one by one, on candle's tensors and candle's stream: for encoders that cannot be run
+//! whole, and to check each kernel against its plain twin.
+
+use std::sync::Arc;
+
+use candle_core::cuda_backend::cudarc::driver::CudaStream;
+use candle_core::{DType, Device, Tensor};
+
+use super::CudaKernels;
+use super::functions::{Address, NormAddress};
+use super::product::{Operands, WORKSPACE};
+use super::tensors::{address, unwritten};
+use crate::error::Result;
+use crate::kernels::plan::{ALIGNMENT, Kind, ProductShape, WINDOW};
+use crate::kernels::{Activation, Batch, Kernels, Prepared, ReadOut, WholeEncoder};
+
+/// Head width of the attention kernels.
+const HEAD: usize = 64;
+
+impl CudaKernels {
+    fn stream(&self) -> Arc<CudaStream> {
+        self.device.cuda_stream()
+    }
+
+    /// A tensor's place if it is of this type and lies as the kernels need it.
+    fn placed(&self, tensor: &Tensor, kind: Kind, alignment: usize) -> Option<Address> {
+        let (address, found) = address(tensor, &self.stream())?;
+        (found == kind && address.is_multiple_of(alignment as Address)).then_some(address)
+    }
+
+    fn fast_linear(&self, x: &Tensor, weight: &Tensor) -> Result<Option<Tensor>> {
+        let (Ok((rows, inputs)), Ok((outputs, columns))) = (x.dims2(), weight.dims2()) else {
+            return Ok(None);
+        };
+        let Some(kind) = Kind::of(weight.dtype()).filter(|_| columns == inputs && rows > 0) else {
+            return Ok(None);
+        };
+        let device = Device::Cuda(self.device.clone());
+        let x = x.to_dtype(weight.dtype())?.contiguous()?;
+        let out = unwritten(&[rows, outputs], DType::F32, &device)?;
+        let workspace = unwritten(&[WORKSPACE / 4], DType::F32, &device)?;
+        let placed = |tensor, kind| self.placed(tensor, kind, ALIGNMENT);
+        let (Some(weight), Some(x_at)) = (placed(weight, kind), placed(&x, kind)) else {
+            return Ok(None);
+        };
+        let (Some(out_at), Some(workspace_at)) =
+            (placed(&out, Kind::F32), placed(&workspace, Kind::F32))
+        else {
+            return Ok(None);
+        };
+        let shape = ProductShape {
+            rows,
+            inputs,
+            outputs,
+            kind,
+            result: Kind::F32,
+        };
+        let shared = self.shared(kind)?;
+        let (product, _) = shared.product(&shape)?;
+        let at = Operands {
+            weight,
+            x: x_at,
+            out: out_at,
+            workspace: workspace_at,
+        };
+        product.run(&shared.library, &self.stream(), at)?;
+        Ok(Some(out))
+    }
+
+    fn fast_norm(&self, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Option<Tensor>> {
+        let Some(width) = x.dims().last().copied().filter(|width| *width > 0) else {
+            return Ok(None);
+        };
+        let rows = x.elem_count() / width;
+        let whole = weight.elem_count() == width && bias.elem_count() == width;
+        let out = unwritten(x.dims(), DType::F32, &Device::Cuda(self.device.clone()))?;
+        let placed = |tensor| self.placed(tensor, Kind::F32, 16);
+        let found = (placed(x), placed(weight), placed(bias), placed(&out));
+        let (Some(x), Some(weight), Some(bias), Some(to)) = found else {
+            return Ok(None);
+        };
+        if !whole || crate::kernels::plan::row_blocks(rows, width).is_none() {
+            return Ok(None);
+        }
+        let shared = self.shared(Kind::F32)?;
+        let norm = NormAddress { weight, bias };
+        shared
+            .functions
+            .norm_rows(&self.stream(), [rows, width], [x, 0], norm, [to, 0])?;
+        Ok(Some(out))
+    }
+
+    fn fast_activation(&self, x: &Tensor, activation: Activation) -> Result<Option<Tensor>> {
+        let (Some(kind), count) = (Kind::of(x.dtype()), x.elem_count()) else {
+            return Ok(None);
+        };
+        if count == 0
+            || crate::kernels::plan::eights(1, count).is_none()
+            || i32::try_from(count).is_err()
+        {
+            return Ok(None);
+        }
+        let out = unwritten(x.dims(), x.dtype(), &Device::Cuda(self.device.clone()))?;
+        let (Some(from), Some(to)) = (self.placed(x, kind, 16), self.placed(&out, kind, 16)) else {
+            return Ok(None);
+        };
+        let shared = self.shared(kind)?;
+        let places = [from, 0, to];
+        shared
+            .functions
+            .bias_activate(&self.stream(), [1, count], places, activation)?;
+        Ok(Some(out))
+    }
+
+    fn fast_attention(
+        &self,
+        qkv: &Tensor,
+        heads: usize,
+        hidden_keys: Option<&Tensor>,
+    ) -> Result<Option<Tensor>> {
+        let (windows, rows, stacked) = qkv.dims3()?;
+        let Some(kind) = Kind::of(qkv.dtype()) else {
+            return Ok(None);
+        };
+        let shapes = rows == WINDOW && heads > 0 && stacked == 3 * HEAD * heads;
+        let hidden = match hidden_keys {
+            None => Some(0),
+            Some(keys) if keys.elem_count() == windows * WINDOW => self.placed(keys, Kind::F32, 4),
+            Some(_) => None,
+        };
+        let (Some(hidden), Some(from), true) = (hidden, self.placed(qkv, kind, 16), shapes) else {
+            return Ok(None);
+        };
+        let shape = [windows, rows, stacked / 3];
+        let out = unwritten(&shape, qkv.dtype(), &Device::Cuda(self.device.clone()))?;
+        let Some(to) = self.placed(&out, kind, 16) else {
+            return Ok(None);
+        };
+        let shared = self.shared(kind)?;
+        let places = [from, 0, hidden, to];
+        shared
+            .functions
+            .attention(&self.stream(), [windows, heads], places)?;
+        Ok(Some(out))
+    }
+}
+
+impl Kernels for CudaKernels {
+    fn name(&self) -> &'static str {
+        if self.options.capture {
+            "cuda-captured"
+        } else {
+            "cuda-fused"
+        }
+    }
+
+    fn linear(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        let Some(product) = self.fast_linear(x, weight)? else {
+            return self.plain.linear(x, weight, bias);
+        };
+        match bias {
+            Some(bias) => Ok(product.broadcast_add(bias)?),
+            None => Ok(product),
+        }
+    }
+
+    fn layer_norm(&self, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+        match self.fast_norm(x, weight, bias)? {
+            Some(normed) => Ok(normed),
+            None => self.plain.layer_norm(x, weight, bias),
+        }
+    }
+
+    fn activate(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
+        match self.fast_activation(x, activation)? {
+            Some(activated) => Ok(activated),
+            None => self.plain.activate(x, activation),
+        }
+    }
+
+    fn causal_attention(
+        &self,
+        qkv: &Tensor,
+        heads: usize,
+        hidden_keys: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        match self.fast_attention(qkv, heads, hidden_keys)? {
+            Some(mixed) => Ok(mixed),
+            None => self.plain.causal_attention(qkv, heads, hidden_keys),
+        }
+    }
+
+    fn encode<'a>(
+        &self,
+        encoder: &dyn Fn() -> Option<WholeEncoder<'a>>,
+        batch: &Batch<'_>,
+        prepared: &Prepared,
+    ) -> Result<Option<ReadOut>> {
+        self.encode_whole(encoder, batch, prepared)
+    }
+
+    fn captured(&self, prepared: &Prepared) -> usize {
+        let slot = prepared.get();
+        let engine = slot
+            .as_ref()
+            .and_then(|slot| slot.downcast_ref::<super::Slot>());
+        engine
+            .and_then(Option::as_ref)
+            .map_or(0, super::Engine::captured)
+    }
+}

@@ -1,0 +1,310 @@
+//! `x · weightᵀ` by cuBLASLt, with an algorithm of our choice.
+#![expect(unsafe_code, reason = "cuBLASLt is called through its C interface")]
+
+use std::ffi::c_void;
+use std::mem::MaybeUninit;
+
+use candle_core::cuda_backend::cudarc::cublaslt::{result, sys};
+use candle_core::cuda_backend::cudarc::driver::CudaStream;
+
+use super::failure::{Tried, device_error};
+use super::functions::Address;
+use crate::error::Result;
+use crate::kernels::plan::{Chosen, Kind, ProductShape};
+
+/// Bytes of scratch memory that the products of one stream share: what NVIDIA recommends for
+/// Hopper, and more than enough for older cards.
+pub(super) const WORKSPACE: usize = 32 << 20;
+
+/// Algorithms to ask the heuristic for.
+const MOST_CANDIDATES: usize = 16;
+
+/// The library's state. cuBLASLt's calls may share it between threads.
+#[derive(Debug)]
+pub(super) struct Library {
+    handle: sys::cublasLtHandle_t,
+}
+
+// SAFETY: cuBLASLt's documentation calls the handle thread-safe; it is destroyed once, in `drop`.
+unsafe impl Send for Library {}
+// SAFETY: as above.
+unsafe impl Sync for Library {}
+
+impl Library {
+    pub(super) fn new() -> Result<Library> {
+        let handle = result::create_handle().tried("start cuBLASLt")?;
+        Ok(Library { handle })
+    }
+
+    pub(super) fn version() -> usize {
+        // SAFETY: the call takes nothing and reads a constant of the library.
+        unsafe { sys::cublasLtGetVersion() }
+    }
+}
+
+impl Drop for Library {
+    fn drop(&mut self) {
+        // SAFETY: the handle was made by `create_handle` and is not used after this. That it could
+        // not be destroyed is nothing that could be told to anybody here.
+        let _ = unsafe { result::destroy_handle(self.handle) };
+    }
+}
+
+/// The descriptions of one product. cuBLASLt is column-major: it makes `outᵀ = weight · xᵀ`, where
+/// our row-major weight is its transposed left factor.
+#[derive(Debug)]
+pub(super) struct Product {
+    operation: sys::cublasLtMatmulDesc_t,
+    weight: sys::cublasLtMatrixLayout_t,
+    x: sys::cublasLtMatrixLayout_t,
+    out: sys::cublasLtMatrixLayout_t,
+    algorithm: Option<sys::cublasLtMatmulAlgo_t>,
+}
+
+// SAFETY: the descriptions are plain memory of the library, owned by this value, changed by nobody
+// after `new`.
+unsafe impl Send for Product {}
+
+/// What a product reads and writes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Operands {
+    pub(super) weight: Address,
+    pub(super) x: Address,
+    pub(super) out: Address,
+    pub(super) workspace: Address,
+}
+
+impl Product {
+    /// With the algorithm that the heuristic thinks best.
+    pub(super) fn new(library: &Library, shape: &ProductShape) -> Result<Product> {
+        let mut product = Product::described(shape)?;
+        let candidates = product.candidates(library, shape)?;
+        product.algorithm = candidates.first().copied();
+        if product.algorithm.is_none() {
+            return Err(device_error(format!(
+                "cuBLASLt has no algorithm for {shape:?}"
+            )));
+        }
+        Ok(product)
+    }
+
+    fn described(shape: &ProductShape) -> Result<Product> {
+        let null = std::ptr::null_mut();
+        // Dropping a half-made one destroys what is there.
+        let mut product = Product {
+            operation: null,
+            weight: null.cast(),
+            x: null.cast(),
+            out: null.cast(),
+            algorithm: None,
+        };
+        let compute = sys::cublasComputeType_t::CUBLAS_COMPUTE_32F;
+        let operation = result::create_matmul_desc(compute, sys::cudaDataType_t::CUDA_R_32F);
+        product.operation = operation.tried("describe a product")?;
+        let transposed: i32 = 1; // CUBLAS_OP_T
+        let attribute = sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_TRANSA;
+        // SAFETY: the description was just made, the attribute is a 32-bit number.
+        let set = unsafe {
+            result::set_matmul_desc_attribute(
+                product.operation,
+                attribute,
+                (&raw const transposed).cast(),
+                size_of::<i32>(),
+            )
+        };
+        set.tried("describe a product")?;
+        product.weight = layout(shape.kind, shape.inputs, shape.outputs)?;
+        product.x = layout(shape.kind, shape.inputs, shape.rows)?;
+        product.out = layout(shape.result, shape.outputs, shape.rows)?;
+        Ok(product)
+    }
+
+    /// What could run this product with our scratch memory, the likely fastest first.
+    pub(super) fn candidates(
+        &self,
+        library: &Library,
+        shape: &ProductShape,
+    ) -> Result<Vec<sys::cublasLtMatmulAlgo_t>> {
+        let preference = Preference::new(shape)?;
+        let mut found = [const { MaybeUninit::<sys::cublasLtMatmulHeuristicResult_t>::uninit() };
+            MOST_CANDIDATES];
+        let mut count = 0;
+        // SAFETY: all descriptions are alive, and there is room for as many results as are asked for.
+        let status = unsafe {
+            sys::cublasLtMatmulAlgoGetHeuristic(
+                library.handle,
+                self.operation,
+                self.weight,
+                self.x,
+                self.out,
+                self.out,
+                preference.0,
+                i32::try_from(MOST_CANDIDATES).unwrap_or(1),
+                found.as_mut_ptr().cast(),
+                &raw mut count,
+            )
+        };
+        status.result().tried("find an algorithm for a product")?;
+        let count = usize::try_from(count).unwrap_or(0).min(MOST_CANDIDATES);
+        // SAFETY: the library has filled the first `count` results.
+        let filled = found[..count]
+            .iter()
+            .map(|one| unsafe { one.assume_init() });
+        let usable = filled.filter(|one| one.state == sys::cublasStatus_t::CUBLAS_STATUS_SUCCESS);
+        Ok(usable.map(|one| one.algo).collect())
+    }
+
+    /// Takes an algorithm from a file, if the library still thinks it runs this product.
+    pub(super) fn restore(&mut self, library: &Library, chosen: Chosen) -> bool {
+        let algorithm = sys::cublasLtMatmulAlgo_t {
+            data: chosen.algorithm,
+        };
+        let mut found = MaybeUninit::<sys::cublasLtMatmulHeuristicResult_t>::uninit();
+        // SAFETY: all descriptions are alive; the library reads the algorithm and fills the result.
+        let status = unsafe {
+            sys::cublasLtMatmulAlgoCheck(
+                library.handle,
+                self.operation,
+                self.weight,
+                self.x,
+                self.out,
+                self.out,
+                &raw const algorithm,
+                found.as_mut_ptr(),
+            )
+        };
+        if status != sys::cublasStatus_t::CUBLAS_STATUS_SUCCESS {
+            return false;
+        }
+        // SAFETY: the call succeeded, so the result is filled.
+        let needed = unsafe { found.assume_init() }.workspaceSize;
+        if needed <= WORKSPACE {
+            self.algorithm = Some(algorithm);
+        }
+        needed <= WORKSPACE
+    }
+
+    pub(super) fn choose(&mut self, algorithm: sys::cublasLtMatmulAlgo_t) -> Chosen {
+        self.algorithm = Some(algorithm);
+        Chosen {
+            algorithm: algorithm.data,
+        }
+    }
+
+    pub(super) fn run(&self, library: &Library, stream: &CudaStream, at: Operands) -> Result<()> {
+        let algorithm = self.algorithm.as_ref();
+        let algorithm = algorithm.ok_or_else(|| device_error("a product has no algorithm"))?;
+        self.run_with(library, stream, at, algorithm)
+    }
+
+    pub(super) fn run_with(
+        &self,
+        library: &Library,
+        stream: &CudaStream,
+        at: Operands,
+        algorithm: &sys::cublasLtMatmulAlgo_t,
+    ) -> Result<()> {
+        let (one, zero) = (1.0_f32, 0.0_f32);
+        // SAFETY: all descriptions are alive; the addresses are those of buffers of the described
+        // sizes (`Sizes`, or shapes checked by the caller), live until the stream has run.
+        let result = unsafe {
+            result::matmul(
+                library.handle,
+                self.operation,
+                (&raw const one).cast(),
+                (&raw const zero).cast(),
+                pointer(at.weight),
+                self.weight,
+                pointer(at.x),
+                self.x,
+                pointer(at.out),
+                self.out,
+                pointer(at.out),
+                self.out,
+                algorithm,
+                pointer(at.workspace),
+                WORKSPACE,
+                stream.cu_stream().cast(),
+            )
+        };
+        result.tried("start a product")
+    }
+}
+
+impl Drop for Product {
+    fn drop(&mut self) {
+        for layout in [self.weight, self.x, self.out]
+            .into_iter()
+            .filter(|layout| !layout.is_null())
+        {
+            // SAFETY: made by `layout`, destroyed once. A failure could be told to nobody.
+            let _ = unsafe { result::destroy_matrix_layout(layout) };
+        }
+        if !self.operation.is_null() {
+            // SAFETY: made by `create_matmul_desc`, destroyed once.
+            let _ = unsafe { result::destroy_matmul_desc(self.operation) };
+        }
+    }
+}
+
+/// What an algorithm may do.
+struct Preference(sys::cublasLtMatmulPreference_t);
+
+impl Preference {
+    fn new(shape: &ProductShape) -> Result<Preference> {
+        use sys::cublasLtMatmulPreferenceAttributes_t as Attribute;
+        use sys::cublasLtReductionScheme_t as Scheme;
+        let preference = Preference(result::create_matmul_pref().tried("describe a product")?);
+        let workspace = WORKSPACE as u64;
+        let attribute = Attribute::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
+        // SAFETY: the preference was just made, the attribute is a 64-bit number.
+        let set = unsafe {
+            result::set_matmul_pref_attribute(
+                preference.0,
+                attribute,
+                (&raw const workspace).cast(),
+                size_of::<u64>(),
+            )
+        };
+        set.tried("describe a product")?;
+        // Parts of a sum may be rounded only to what they are summed in.
+        let schemes: u32 = match shape.result {
+            Kind::F32 => Scheme::CUBLASLT_REDUCTION_SCHEME_MASK as u32,
+            Kind::F16 | Kind::Bf16 => Scheme::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32,
+        };
+        let attribute = Attribute::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK;
+        // SAFETY: as above, a 32-bit number.
+        let set = unsafe {
+            result::set_matmul_pref_attribute(
+                preference.0,
+                attribute,
+                (&raw const schemes).cast(),
+                size_of::<u32>(),
+            )
+        };
+        set.tried("describe a product")?;
+        Ok(preference)
+    }
+}
+
+impl Drop for Preference {
+    fn drop(&mut self) {
+        // SAFETY: made by `create_matmul_pref`, destroyed once. A failure could be told to nobody.
+        let _ = unsafe { result::destroy_matmul_pref(self.0) };
+    }
+}
+
+fn layout(kind: Kind, rows: usize, columns: usize) -> Result<sys::cublasLtMatrixLayout_t> {
+    let kind = match kind {
+        Kind::F32 => sys::cudaDataType_t::CUDA_R_32F,
+        Kind::F16 => sys::cudaDataType_t::CUDA_R_16F,
+        Kind::Bf16 => sys::cudaDataType_t::CUDA_R_16BF,
+    };
+    let stride = i64::try_from(rows).map_err(|_| device_error("a matrix is too large"))?;
+    result::create_matrix_layout(kind, rows as u64, columns as u64, stride)
+        .tried("describe a matrix")
+}
+
+fn pointer(address: Address) -> *mut c_void {
+    std::ptr::with_exposed_provenance_mut(usize::try_from(address).unwrap_or(0))
+}

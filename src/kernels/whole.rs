@@ -1,0 +1,135 @@
+//! An encoder from ids to what is read out of it, as the paths see it that do all of it at once.
+
+use std::any::Any;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::Tensor;
+
+use super::tower::{NormOf, Tower};
+use crate::error::Result;
+
+/// All tensors of an encoder.
+#[derive(Clone, Debug)]
+pub struct WholeEncoder<'a> {
+    /// All layers.
+    pub tower: Tower<'a>,
+    /// `[vocabulary, width]`, in the type of the matrices.
+    pub token_embedding: &'a Tensor,
+    /// `[77, width]`, f32.
+    pub position_embedding: &'a Tensor,
+    /// After the last layer.
+    pub final_norm: NormOf<'a>,
+    /// `[projected, width]`, in the type of the matrices.
+    pub projection: Option<&'a Tensor>,
+}
+
+/// Windows that are all read in one way.
+#[derive(Clone, Debug)]
+pub struct Batch<'a> {
+    /// 77 for each window.
+    pub ids: Vec<u32>,
+    /// Vectors `[width]` in place of a row's token embedding, by row of the whole batch.
+    pub vectors: Vec<(usize, &'a Tensor)>,
+    /// 77 for each window: minus infinity hides a key, 0 does not.
+    pub hidden_keys: Option<Vec<f32>>,
+    /// For each window the row that is pooled.
+    pub ends: Vec<u32>,
+    /// The hidden state after this many layers is read.
+    pub layer: usize,
+    /// Whether the final norm is applied to it.
+    pub final_norm: bool,
+    /// The pooled vector that is read beside it.
+    pub pooled: Option<PooledRow>,
+}
+
+/// The final norm of the state after a layer, at the windows' ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PooledRow {
+    /// Usually the last.
+    pub layer: usize,
+    /// Times the projection as well.
+    pub projected: bool,
+}
+
+/// What is read, in f32.
+#[derive(Clone, Debug)]
+pub struct ReadOut {
+    /// `[windows, 77, width]`
+    pub hidden: Tensor,
+    /// `[windows, width]`, where a pooled vector was wanted.
+    pub normed: Option<Tensor>,
+    /// `[windows, projected]`, where its projection was.
+    pub projected: Option<Tensor>,
+}
+
+type Slot = Arc<dyn Any + Send + Sync>;
+
+/// What kernels keep for one encoder: buffers, captured graphs. It lives as long as the encoder, and
+/// its clones share it. Encoders with other tensors need one of their own.
+#[derive(Clone, Default)]
+pub struct Prepared(Arc<Mutex<Option<Slot>>>);
+
+impl Prepared {
+    /// What is kept; made if nothing is.
+    pub fn get_or_make(
+        &self,
+        make: impl FnOnce() -> Result<Arc<dyn Any + Send + Sync>>,
+    ) -> Result<Arc<dyn Any + Send + Sync>> {
+        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = &*slot {
+            return Ok(slot.clone());
+        }
+        Ok(slot.insert(make()?).clone())
+    }
+}
+
+impl Prepared {
+    /// What is kept, if anything is.
+    pub fn get(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+impl fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let made = self.0.try_lock().is_ok_and(|slot| slot.is_some());
+        f.debug_tuple("Prepared").field(&made).finish()
+    }
+}
+
+/// How kernels are to work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Where choices that were measured on this machine are kept from one run to the next. Nothing
+    /// is written without it.
+    pub cache_dir: Option<PathBuf>,
+    /// CUDA: whether a forward is captured once for each number of windows and replayed then.
+    pub capture: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            cache_dir: None,
+            capture: true,
+        }
+    }
+}
+
+/// Memory of a device, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceMemory {
+    /// Free for any program.
+    pub free: u64,
+    /// Of the whole device.
+    pub total: u64,
+    /// What this program's pool hands out now, where the device has pools.
+    pub used: Option<u64>,
+    /// The most that it ever handed out at once.
+    pub peak: Option<u64>,
+}

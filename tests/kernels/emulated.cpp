@@ -1,0 +1,104 @@
+// Runs one kernel of fused.cu on a CPU: `emulated KERNEL TYPE ROWS WIDTH OPTION < in > out`. Inputs and
+// outputs are f32 and follow each other; 16-bit ones are rounded on the way in and widened on the way out.
+#include "emulator.h"
+
+#include <list>
+#include <string>
+
+static std::vector<float> input;
+static size_t taken = 0;
+static std::list<std::vector<float>> given_out;
+
+// The next values, in a place of their own: vectors of four are read, which must lie as on a card.
+static float* take(size_t n) {
+    if (taken + n > input.size()) std::fprintf(stderr, "too little input\n"), std::exit(2);
+    taken += n;
+    return given_out.emplace_back(input.data() + taken - n, input.data() + taken).data();
+}
+template <typename T>
+static std::vector<T> rounded(size_t n) {
+    const float* from = take(n);
+    std::vector<T> all(n);
+    for (size_t index = 0; index < n; ++index) all[index] = narrowed(from[index], T());
+    return all;
+}
+template <typename T>
+static void give(const std::vector<T>& values) {
+    for (const T value : values) {
+        const float wide = widened(value);
+        std::fwrite(&wide, 4, 1, stdout);
+    }
+}
+
+template <typename T>
+static int run(const std::string& kernel, int rows, int width, int option) {
+    const int threads = (width / 4 + 31) / 32 * 32;
+    const size_t n = size_t(rows) * width;
+    if (kernel == "embed_norm") {  // option: rows of the table
+        std::vector<unsigned> ids;
+        const float* given = take(rows);
+        for (int row = 0; row < rows; ++row) ids.push_back(given[row] < 0 ? KEPT_ROW : unsigned(given[row]));
+        const auto table = rounded<T>(size_t(option) * width);
+        const float *positions = take(size_t(WINDOW) * width), *weight = take(width), *bias = take(width);
+        float* x = take(n);
+        std::vector<T> normed(n);
+        emulator::launch(rows, 1, threads, [&] {
+            embed_norm<T>(ids.data(), table.data(), positions, Norm{weight, bias}, x, normed.data(), width);
+        });
+        give(std::vector<float>(x, x + n));
+        give(normed);
+    } else if (kernel == "residual_norm") {  // option 1: no norm
+        const float *product = take(n), *bias = take(width), *weight = take(width), *norm_bias = take(width);
+        float* x = take(n);
+        std::vector<float> kept(n);
+        std::vector<T> normed(n);
+        emulator::launch(rows, 1, threads, [&] {
+            residual_norm<T>(product, bias, Norm{weight, norm_bias}, x, kept.data(), option ? nullptr : normed.data(), width);
+        });
+        give(kept);
+        give(normed);
+    } else if (kernel == "norm_rows") {  // option 1: one row of each window
+        const int to = option ? rows / WINDOW : rows;
+        std::vector<unsigned> ends;
+        if (option) for (int window = 0; window < to; ++window) ends.push_back(unsigned(*take(1)));
+        const float *weight = take(width), *bias = take(width), *x = take(n);
+        std::vector<float> plain(size_t(to) * width);
+        std::vector<T> narrow(plain.size());
+        emulator::launch(to, 1, threads, [&] {
+            norm_rows<T>(x, option ? ends.data() : nullptr, Norm{weight, bias}, plain.data(), narrow.data(), width);
+        });
+        give(plain);
+        give(narrow);
+    } else if (kernel == "bias_activate") {  // option: which
+        auto x = rounded<T>(n);
+        const float* bias = take(width);
+        const int eights = int(n / 8);
+        emulator::launch((eights + 255) / 256, 1, 256, [&] {
+            bias_activate<T>(x.data(), bias, x.data(), width, option, eights);
+        });
+        give(x);
+    } else if (kernel == "attention_plain" || kernel == "attention_tensor") {  // option 1: hidden keys
+        const auto qkv = rounded<T>(3 * n);
+        const float *bias = take(3 * width), *hidden = option ? take(rows) : nullptr;
+        std::vector<T> mixed(n);
+        const bool plain = kernel == "attention_plain";
+        emulator::launch(width / HEAD, rows / WINDOW, 32 * (plain ? PLAIN_WARPS : TENSOR_WARPS), [&] {
+            if (plain) attention_plain<T>(qkv.data(), bias, hidden, mixed.data());
+            else if constexpr (sizeof(T) == 2) attention_tensor<T>(qkv.data(), bias, hidden, mixed.data());
+        });
+        give(mixed);
+    } else return 2;
+    return taken == input.size() ? 0 : 2;
+}
+
+int main(int argc, char** argv) {
+    if (argc != 6) return 2;
+    float value;
+    while (std::fread(&value, 4, 1, stdin) == 1) input.push_back(value);
+    const std::string type = argv[2];
+    const int rows = std::atoi(argv[3]), width = std::atoi(argv[4]), option = std::atoi(argv[5]);
+    if (type == "f32") return run<float>(argv[1], rows, width, option);
+    if (type == "f16") return run<F16>(argv[1], rows, width, option);
+    if (type == "bf16") return run<BF16>(argv[1], rows, width, option);
+    return 2;
+}

@@ -1,0 +1,209 @@
+// A block of CUDA threads on one CPU thread: each thread is a context of its own that runs until it must
+// wait for others (a barrier, a shuffle, a product of fragments). Enough of CUDA C++ for fused.cu.
+#include <ucontext.h>
+
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <vector>
+
+#define SD_EMULATED 1
+#define TENSOR_CORES 1
+#define __device__
+#define __global__
+#define __forceinline__ inline
+#define __shared__ static
+#define __align__(n) __attribute__((aligned(n)))
+#define __launch_bounds__(n)
+#define INFINITE (std::numeric_limits<float>::infinity())
+
+struct alignas(16) float4 { float x, y, z, w; };
+struct alignas(8) uint2 { unsigned x, y; };
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
+struct Dim { int x, y; };
+
+namespace emulator {
+
+constexpr int MOST_THREADS = 512;
+constexpr size_t STACK = 64 << 10;
+
+struct Warp {
+    int arrived = 0, generation = 0;
+    uint32_t words[32][12];  // what each lane brings
+};
+
+struct State {
+    ucontext_t scheduler, threads[MOST_THREADS];
+    std::vector<char> stacks[MOST_THREADS];
+    bool done[MOST_THREADS];
+    Warp warps[MOST_THREADS / 32];
+    int n_threads, n_done, current, arrived, generation;
+    long turns;
+    std::function<void()> body;
+};
+inline State state;
+
+inline void wait() { swapcontext(&state.threads[state.current], &state.scheduler); }
+
+inline void trampoline() {
+    state.body();
+    state.done[state.current] = true;
+    state.n_done++;
+    wait();
+}
+
+// A barrier of `n`: the last to arrive lets all go on.
+inline void meet(int& arrived, int& generation, int n) {
+    const int mine = generation;
+    if (++arrived == n) {
+        arrived = 0;
+        generation++;
+        return;
+    }
+    while (generation == mine) wait();
+}
+
+inline Warp& warp() { return state.warps[state.current / 32]; }
+inline int lane() { return state.current % 32; }
+inline void meet_warp() { meet(warp().arrived, warp().generation, 32); }
+
+}  // namespace emulator
+
+inline Dim blockIdx, gridDim, blockDim;
+struct ThreadIndex {
+    struct X {
+        operator int() const { return emulator::state.current; }
+    } x;
+};
+inline ThreadIndex threadIdx;
+
+inline void __syncthreads() {
+    emulator::meet(emulator::state.arrived, emulator::state.generation, emulator::state.n_threads);
+}
+inline void __syncwarp() { emulator::meet_warp(); }
+inline float __shfl_xor_sync(unsigned, float value, int step) {
+    auto& warp = emulator::warp();
+    std::memcpy(&warp.words[emulator::lane()][0], &value, 4);
+    emulator::meet_warp();
+    float out;
+    std::memcpy(&out, &warp.words[emulator::lane() ^ step][0], 4);
+    emulator::meet_warp();
+    return out;
+}
+
+// Numbers of 16 bits, rounded to nearest even.
+struct F16;
+struct BF16;
+float widened(F16);
+float widened(BF16);
+F16 narrowed(float, F16);
+BF16 narrowed(float, BF16);
+inline float quick_exponential(float value) { return std::exp(value); }
+template <typename T>
+void multiply_add(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, T);
+
+#include "fused.cu"
+
+inline float from_bits(uint32_t bits) {
+    float out;
+    std::memcpy(&out, &bits, 4);
+    return out;
+}
+inline uint32_t bits_of(float value) {
+    uint32_t out;
+    std::memcpy(&out, &value, 4);
+    return out;
+}
+inline float widened(BF16 value) { return from_bits(uint32_t(value.bits) << 16); }
+inline BF16 narrowed(float value, BF16) {
+    const uint32_t bits = bits_of(value);
+    if (std::isnan(value)) return {0x7fff};
+    return {static_cast<unsigned short>((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
+}
+inline float widened(F16 value) {
+    const int exponent = value.bits >> 10 & 31, fraction = value.bits & 1023;
+    const float sign = value.bits >> 15 ? -1.f : 1.f;
+    if (exponent == 31) return fraction ? std::nanf("") : sign * INFINITE;
+    if (exponent == 0) return sign * std::ldexp(float(fraction), -24);
+    return sign * std::ldexp(float(1024 + fraction), exponent - 25);
+}
+inline F16 narrowed(float value, F16) {
+    const unsigned sign = std::signbit(value) ? 0x8000 : 0;
+    const float size = std::fabs(value);
+    unsigned bits;
+    if (std::isnan(value)) bits = 0x7fff;
+    else if (size >= 65520.f) bits = 0x7c00;
+    else if (size < std::ldexp(1.f, -14)) bits = unsigned(std::nearbyint(std::ldexp(size, 24)));
+    else {
+        int exponent;
+        const float fraction = std::frexp(size, &exponent);  // in [0.5, 1)
+        bits = unsigned((exponent + 13) << 10) + unsigned(std::nearbyint(std::ldexp(fraction, 11))) ;
+    }
+    return {static_cast<unsigned short>(sign | bits)};
+}
+
+// mma.m16n8k16 by its definition: every lane gathers a row of a and a column of b from the lanes that hold
+// them (PTX ISA, "Matrix Fragments for mma.m16n8k16 with floating point type").
+template <typename T>
+void multiply_add(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, T) {
+    auto& warp = emulator::warp();
+    uint32_t* mine = warp.words[emulator::lane()];
+    for (int word = 0; word < 4; ++word) mine[word] = a[word];
+    mine[4] = b0, mine[5] = b1;
+    emulator::meet_warp();
+    const auto half = [](uint32_t word, int high) { return widened(T{static_cast<unsigned short>(word >> 16 * high)}); };
+    const auto left = [&](int row, int k) {
+        return half(warp.words[row % 8 * 4 + k % 8 / 2][row / 8 + k / 8 * 2], k % 2);
+    };
+    const auto right = [&](int k, int column) { return half(warp.words[column * 4 + k % 8 / 2][4 + k / 8], k % 2); };
+    const int g = emulator::lane() / 4, t = emulator::lane() % 4;
+    float sums[4];
+    for (int part = 0; part < 4; ++part) {
+        float sum = d[part];
+        for (int k = 0; k < 16; ++k) sum += left(g + part / 2 * 8, k) * right(k, 2 * t + part % 2);
+        sums[part] = sum;
+    }
+    emulator::meet_warp();
+    for (int part = 0; part < 4; ++part) d[part] = sums[part];
+}
+
+namespace emulator {
+
+inline void run_block(int n_threads) {
+    state.n_threads = n_threads;
+    state.n_done = state.arrived = state.generation = 0;
+    for (auto& warp : state.warps) warp.arrived = warp.generation = 0;
+    for (int thread = 0; thread < n_threads; ++thread) {
+        state.done[thread] = false;
+        state.stacks[thread].resize(STACK);
+        getcontext(&state.threads[thread]);
+        state.threads[thread].uc_stack.ss_sp = state.stacks[thread].data();
+        state.threads[thread].uc_stack.ss_size = STACK;
+        state.threads[thread].uc_link = nullptr;
+        makecontext(&state.threads[thread], trampoline, 0);
+    }
+    for (long idle = 0; state.n_done < n_threads;) {
+        const int before = state.n_done;
+        for (state.current = 0; state.current < n_threads; state.current++)
+            if (!state.done[state.current]) swapcontext(&state.scheduler, &state.threads[state.current]);
+        idle = state.n_done == before ? idle + 1 : 0;
+        if (idle > 10000000) std::fprintf(stderr, "threads wait for each other\n"), std::exit(3);
+    }
+    // A thread that left while others wait at a barrier of the block would hang a card.
+    if (state.arrived != 0) std::fprintf(stderr, "not all threads met\n"), std::exit(3);
+}
+
+inline void launch(int grid_x, int grid_y, int n_threads, std::function<void()> body) {
+    state.body = std::move(body);
+    gridDim = {grid_x, grid_y};
+    blockDim = {n_threads, 1};
+    for (blockIdx.y = 0; blockIdx.y < grid_y; blockIdx.y++)
+        for (blockIdx.x = 0; blockIdx.x < grid_x; blockIdx.x++) run_block(n_threads);
+}
+
+}  // namespace emulator
