@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use sd_conditioner::candle_core::Tensor;
 use sd_conditioner::conditioner::Embeddings;
+use sd_conditioner::kernels::{self, Cpu, Kernels};
 use sd_conditioner::tokens::{Chunk, Chunks, Splice};
 use sd_conditioner::weights::{Checkpoint, EncoderId};
 use sd_conditioner::{Conditioner, Conditioning, Family};
@@ -44,6 +45,8 @@ fn layout(name: &str) -> Layout {
 struct Loaded {
     folder: tempfile::TempDir,
     seed: u64,
+    /// The CPU's unit, in place of the best.
+    unit: Option<String>,
     done: BTreeMap<(Family, String), Conditioner>,
 }
 
@@ -52,8 +55,20 @@ impl Loaded {
         Loaded {
             folder: tempfile::tempdir().unwrap(),
             seed,
+            unit: None,
             done: BTreeMap::new(),
         }
+    }
+
+    /// One for each of this machine's units but the best.
+    fn other_units(seed: u64) -> Vec<Loaded> {
+        let units = Cpu::all().unwrap();
+        let names = units.iter().skip(1).map(Kernels::name);
+        let on = |unit: &str| Loaded {
+            unit: Some(unit.to_owned()),
+            ..Loaded::new(seed)
+        };
+        names.map(on).collect()
     }
 
     /// The folder of the embeddings that the reference programs had.
@@ -83,21 +98,32 @@ impl Loaded {
 
     fn get(&mut self, family: Family, name: &str) -> &Conditioner {
         let folder = self.folder.path().join(format!("{family}-{name}"));
-        let seed = self.seed;
+        let (seed, unit) = (self.seed, self.unit.clone());
         self.done
             .entry((family, name.to_owned()))
-            .or_insert_with(|| open(&folder, family, layout(name), seed))
+            .or_insert_with(|| open(&folder, family, layout(name), seed, unit))
     }
 }
 
 /// Writes a checkpoint and loads it.
-fn open(folder: &Path, family: Family, layout: Layout, seed: u64) -> Conditioner {
+fn open(
+    folder: &Path,
+    family: Family,
+    layout: Layout,
+    seed: u64,
+    unit: Option<String>,
+) -> Conditioner {
     let files = checkpoints::write(folder, family, layout, Stored::F32, seed);
     let parts: Vec<Checkpoint> = files
         .iter()
         .map(|file| Checkpoint::open(file).unwrap())
         .collect();
-    Conditioner::builder().family(family).load(&parts).unwrap()
+    let options = kernels::Options {
+        unit,
+        ..kernels::Options::default()
+    };
+    let builder = Conditioner::builder().kernel_options(options);
+    builder.family(family).load(&parts).unwrap()
 }
 
 /// Every tensor of one side under the manifest's names.
@@ -208,6 +234,13 @@ impl Tally {
         }
     }
 
+    /// Checks a case on another of the CPU's units.
+    fn check_on(&mut self, goldens: &Goldens, loaded: &mut Loaded, case: &Case) {
+        let set = cases::embeddings(case, &loaded.embeddings());
+        let ours = run(&loaded.of_case(case, &case.layouts[0]), case, &set);
+        self.compare(goldens, case, &ours);
+    }
+
     fn compare(&mut self, goldens: &Goldens, case: &Case, ours: &BTreeMap<String, Tensor>) {
         for (name, stored) in &case.tensors {
             let Some(ours) = ours.get(name) else {
@@ -283,11 +316,19 @@ fn manifest_name(encoder: EncoderId) -> &'static str {
 fn check(implementation: &str, expected: usize) {
     let goldens = Goldens::load(&[implementation]);
     let mut loaded = Loaded::new(goldens.manifest.seed);
+    let mut others = Loaded::other_units(goldens.manifest.seed);
     let mut tally = Tally::default();
     for case in &goldens.manifest.cases {
         // Schedules have a test of their own.
-        if case.option("steps").is_none() {
-            tally.check(&goldens, &mut loaded, case);
+        if case.option("steps").is_some() {
+            continue;
+        }
+        tally.check(&goldens, &mut loaded, case);
+        // What differs by unit is the encoder; a part of the cases will do.
+        if tally.n_cases % 4 == 1 {
+            for other in &mut others {
+                tally.check_on(&goldens, other, case);
+            }
         }
     }
     let Tally {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use sd_conditioner::conditioner::{CacheOptions, DiskCache};
 use sd_conditioner::hub::{Hub, HubOptions};
+use sd_conditioner::kernels;
 use sd_conditioner::weights::{Checkpoint, LoadReport, SyntheticSize};
 use sd_conditioner::{Builder, Conditioner, Family, Result};
 
@@ -34,7 +35,9 @@ pub(crate) fn load(
     } else {
         builder
     };
-    let builder = builder.cache(kept(flags.cache_dir.as_deref()));
+    let builder = builder
+        .cache(kept(flags.cache_dir.as_deref()))
+        .kernel_options(measured(flags.cache_dir.as_deref()));
     let loaded = match (flags.random_weights, flags.family()) {
         (Some(seed), Some(family)) => random(builder, family, flags.tiny, seed, progress),
         (Some(_), None) => bail!("--random-weights needs a --family other than auto"),
@@ -46,6 +49,14 @@ pub(crate) fn load(
         ui::warn(note);
     }
     Ok(text)
+}
+
+/// What a card's kernels have measured is kept in a folder of its own beside what windows gave.
+fn measured(folder: Option<&Path>) -> kernels::Options {
+    kernels::Options {
+        cache_dir: folder.map(|folder| folder.join("kernels")),
+        ..kernels::Options::default()
+    }
 }
 
 /// In memory as always, and in the folder named.

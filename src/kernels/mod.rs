@@ -107,7 +107,9 @@ pub fn choose_with(device: &Device, options: &Options) -> Result<Arc<dyn Kernels
     if let Device::Cuda(card) = device {
         return Ok(Arc::new(cuda::CudaKernels::new(card, options)?));
     }
-    let _ = options;
+    if let (true, Some(unit)) = (device.is_cpu(), &options.unit) {
+        return Ok(Arc::new(Cpu::named(unit)?));
+    }
     if device.is_cpu()
         && let Some(fast) = Cpu::new()?
     {

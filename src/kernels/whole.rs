@@ -108,6 +108,9 @@ pub struct Options {
     /// Where choices that were measured on this machine are kept from one run to the next. Nothing
     /// is written without it.
     pub cache_dir: Option<PathBuf>,
+    /// The CPU's unit by its name (`amx`, `avx512`, `avx2`, `neon`), in place of the best that is
+    /// there.
+    pub unit: Option<String>,
     /// CUDA: whether a forward is captured once for each number of windows and replayed then.
     pub capture: bool,
 }
@@ -116,6 +119,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             cache_dir: None,
+            unit: None,
             capture: true,
         }
     }

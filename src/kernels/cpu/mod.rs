@@ -38,7 +38,7 @@ use candle_core::{Device, Tensor};
 
 use self::unit::Units;
 use super::{Activation, Kernels, Reference, Tower};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 
 /// Windows that pass through the layers together: enough that reading a matrix costs little beside
 /// using it, few enough that their activations stay in the caches.
@@ -55,6 +55,18 @@ impl Cpu {
     /// The best kernels for this machine's CPU; `None` if it has no vector unit that they know.
     pub fn new() -> Result<Option<Cpu>> {
         Ok(Cpu::all()?.into_iter().next())
+    }
+
+    /// The kernels for one unit by its name.
+    pub fn named(name: &str) -> Result<Cpu> {
+        let mut all = Cpu::all()?;
+        let names: Vec<&str> = all.iter().map(Kernels::name).collect();
+        let Some(place) = names.iter().position(|other| *other == name) else {
+            let message = format!("this CPU has no unit `{name}` that the kernels know");
+            let hint = format!("it has: {}", names.join(", "));
+            return Err(Error::new(ErrorKind::Unsupported, message).hint(hint));
+        };
+        Ok(all.swap_remove(place))
     }
 
     /// One for each unit of this machine, best first: the matrix unit where there is one (`amx`),
