@@ -74,6 +74,7 @@ pub struct Folder {
     device: Device,
     dtype: DType,
     output: Option<DType>,
+    keep_quantized: bool,
 }
 
 impl Folder {
@@ -84,6 +85,7 @@ impl Folder {
             device: Device::Cpu,
             dtype: DType::F32,
             output: None,
+            keep_quantized: false,
         }
     }
 
@@ -104,6 +106,15 @@ impl Folder {
     pub fn output_dtype(self, dtype: DType) -> Folder {
         Folder {
             output: Some(dtype),
+            ..self
+        }
+    }
+
+    /// Quantized matrices stay as they are ([`Builder::keep_quantized`]).
+    #[must_use]
+    pub fn keep_quantized(self) -> Folder {
+        Folder {
+            keep_quantized: true,
             ..self
         }
     }
@@ -146,6 +157,11 @@ impl Folder {
         let builder = Conditioner::builder()
             .device(self.device.clone())
             .dtype(self.dtype);
+        let builder = if self.keep_quantized {
+            builder.keep_quantized()
+        } else {
+            builder
+        };
         match self.output {
             Some(dtype) => builder.output_dtype(dtype),
             None => builder,

@@ -61,6 +61,11 @@ impl Runner<'_> {
         }
         let compute = &self.flags.compute;
         let folder = Folder::new(models).device(compute.device.open()?);
+        let folder = if compute.keep_quantized {
+            folder.keep_quantized()
+        } else {
+            folder
+        };
         Ok(folder.dtype(compute.dtype.dtype()).output_dtype(DType::F32))
     }
 
