@@ -7,10 +7,10 @@ use super::{Activation, Kernels};
 use crate::error::Result;
 
 /// Epsilon of every layer norm in ViT-L, ViT-H and ViT-bigG (`layer_norm_eps` of their configs).
-const LAYER_NORM_EPSILON: f32 = 1e-5;
+pub(super) const LAYER_NORM_EPSILON: f32 = 1e-5;
 
 /// Slope of the quick GELU (OpenAI CLIP, `clip/model.py`).
-const QUICK_GELU_SLOPE: f64 = 1.702;
+pub(super) const QUICK_GELU_SLOPE: f32 = 1.702;
 
 /// Rows of a window; the mask is made for these once.
 const WINDOW: usize = 77;
@@ -52,7 +52,7 @@ impl Kernels for Reference {
 
     fn activate(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
         Ok(match activation {
-            Activation::QuickGelu => (x * ops::sigmoid(&(x * QUICK_GELU_SLOPE)?)?)?,
+            Activation::QuickGelu => (x * ops::sigmoid(&(x * f64::from(QUICK_GELU_SLOPE))?)?)?,
             Activation::GeluErf => x.gelu_erf()?,
             Activation::GeluTanh => x.gelu()?,
         })

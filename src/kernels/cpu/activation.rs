@@ -2,9 +2,7 @@
 
 use super::simd::{Simd, erf, sigmoid};
 use crate::kernels::Activation;
-
-/// Slope of the quick GELU (`OpenAI` CLIP, `clip/model.py`).
-const QUICK_SLOPE: f32 = 1.702;
+use crate::kernels::reference::QUICK_GELU_SLOPE;
 
 /// `√(2/π)` and the cubic term of the tanh approximation (Hendrycks and Gimpel, 2016).
 const TANH: [f32; 2] = [0.797_884_6, 0.044_715];
@@ -28,7 +26,7 @@ unsafe fn each<S: Simd, const KIND: u8>(values: *mut f32, n: usize) {
     for place in (0..n).step_by(S::LANES) {
         let x = S::load(values.add(place));
         let share = match KIND {
-            0 => sigmoid::<S>(S::mul(x, S::splat(QUICK_SLOPE))),
+            0 => sigmoid::<S>(S::mul(x, S::splat(QUICK_GELU_SLOPE))),
             1 => {
                 let z = S::mul(x, S::splat(std::f32::consts::FRAC_1_SQRT_2));
                 S::mul(S::add(S::splat(1.0), erf::<S>(z)), S::splat(0.5))

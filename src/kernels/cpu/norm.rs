@@ -2,9 +2,7 @@
 
 use super::panel::COLUMNS;
 use super::simd::Simd;
-
-/// Epsilon of every layer norm (`layer_norm_eps` of their configurations).
-const EPSILON: f32 = 1e-5;
+use crate::kernels::reference::LAYER_NORM_EPSILON;
 
 /// Sums that run beside each other, so that an addition need not wait for the one before.
 const CHAINS: usize = 4;
@@ -38,7 +36,7 @@ pub(super) unsafe fn norm<S: Simd>(norm: Norm, first: usize) {
         let share = S::splat(1.0 / features as f32);
         let mean = S::mul(sum::<S>(x, features, S::splat(0.0), false), share);
         let variance = S::mul(sum::<S>(x, features, mean, true), share);
-        let spread = S::sqrt(S::add(variance, S::splat(EPSILON)));
+        let spread = S::sqrt(S::add(variance, S::splat(LAYER_NORM_EPSILON)));
         let scale = S::div(S::splat(1.0), spread);
         for feature in 0..features {
             let value = S::sub(S::load(x.add(feature * COLUMNS)), mean);
