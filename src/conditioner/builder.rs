@@ -69,7 +69,8 @@ impl Builder {
         self
     }
 
-    /// How the encoders' matrices are kept: f32 (default), f16 or bf16. Activations are f32.
+    /// How the encoders' matrices are kept: f32 (default), f16 or bf16. Activations and sums are f32;
+    /// a GPU, and for bf16 a CPU with AMX, rounds what a product takes to the matrices' type.
     pub fn dtype(mut self, dtype: DType) -> Self {
         self.dtype = dtype;
         self

@@ -1,7 +1,8 @@
 //! HOT OPERATIONS, each done plainly and, where it pays, fast. Every fast path equals
 //! [`reference`](Reference) within a stated bar.
 //!
-//! Activations are f32 on every device; matrices may be stored in f32, f16 or bf16.
+//! Activations are f32 between operations on every device; matrices may be stored in f32, f16 or bf16,
+//! and a product may round what it takes to their type.
 
 mod cpu;
 #[cfg(feature = "cuda")]

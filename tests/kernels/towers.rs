@@ -204,6 +204,28 @@ fn a_pool_of_any_size_gives_the_same_bits() {
     }
 }
 
+/// Two layers of 128 whose MLPs are so wide, kept after some layers.
+fn runs(unit: &Cpu, mlps: [usize; 2], keep: &[usize]) -> bool {
+    let blocks = mlps.map(|mlp| owned(128, mlp, mlp, DType::F32));
+    let tower = Tower {
+        blocks: blocks.iter().map(Owned::block).collect(),
+        heads: 2,
+        activation: Activation::QuickGelu,
+    };
+    let x = scaled(&[1, ROWS, 128], 5, 2.0, 0.0);
+    unit.run(&tower, &x, None, keep).unwrap().is_some()
+}
+
+#[test]
+fn what_is_not_one_tower_is_left_to_the_operations() {
+    for unit in Cpu::all().unwrap() {
+        assert!(runs(&unit, [256, 256], &[1, 2]), "{}", unit.name());
+        assert!(!runs(&unit, [256, 512], &[2]), "{}", unit.name());
+        assert!(!runs(&unit, [256, 256], &[3]), "{}", unit.name());
+        assert!(!runs(&unit, [256, 256], &[0]), "{}", unit.name());
+    }
+}
+
 #[test]
 fn towers_of_other_shapes_are_left_to_the_operations() {
     let blocks = [3].map(|salt| owned(96, 384, salt, DType::F32));

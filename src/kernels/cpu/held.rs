@@ -39,7 +39,7 @@ pub(super) fn run(
     if rows != ROWS
         || width != tower.heads * HEAD
         || keys.is_some_and(|keys| keys.is_none_or(|keys| keys.len() != windows * ROWS))
-        || !layers.iter().all(|layer| layer.fits(width))
+        || !fit(&layers, width, keep)
     {
         return Ok(None);
     }
@@ -57,6 +57,13 @@ pub(super) fn run(
         .into_iter()
         .map(|values| Tensor::from_vec(values, shape, &Device::Cpu));
     Ok(Some(tensors.collect::<candle_core::Result<_>>()?))
+}
+
+/// True if the layers are alike, of this width, and all that are to be kept are among them.
+fn fit(layers: &[Layer<'_>], width: usize, keep: &[usize]) -> bool {
+    let mlp = layers.first().map_or(0, |layer| layer.up.matrix.rows);
+    layers.iter().all(|layer| layer.fits(width, mlp))
+        && keep.iter().all(|layer| (1..=layers.len()).contains(layer))
 }
 
 /// A block's tensors, held: norms, then products.

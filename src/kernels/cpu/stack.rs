@@ -33,8 +33,7 @@ pub(super) struct Weights<'a> {
 
 impl Layer<'_> {
     /// True if all shapes are those of one block with heads of [`HEAD`].
-    pub(super) fn fits(&self, width: usize) -> bool {
-        let mlp = self.up.matrix.rows;
+    pub(super) fn fits(&self, width: usize, mlp: usize) -> bool {
         let shapes = [
             (self.query_key_value, 3 * width, width),
             (self.out, width, width),
@@ -42,7 +41,7 @@ impl Layer<'_> {
             (self.down, width, mlp),
         ];
         let norms = [self.norm1, self.norm2].concat();
-        width.is_multiple_of(HEAD)
+        (width > 0 && mlp > 0 && width.is_multiple_of(HEAD))
             && norms.iter().all(|values| values.len() == width)
             && shapes.iter().all(|(weights, rows, depth)| {
                 let Matrix {
