@@ -1,11 +1,12 @@
 //! One pre-norm block, and how its tensors are loaded.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::quantized::QTensor;
 use candle_core::{DType, Device, Tensor};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::{Block, Kernels, NormOf, Product};
 use crate::weights::TensorSource;
 
@@ -54,17 +55,16 @@ pub(super) enum Weight {
 }
 
 impl Weight {
-    fn load(load: &Loader<'_>, names: &[String]) -> Result<Weight> {
-        let kept = names.iter().map(|name| load.quantized(name));
-        let kept: Vec<Option<QTensor>> = kept.collect::<Result<_>>()?;
-        let kept: Option<Vec<QTensor>> = kept.into_iter().collect();
-        if let Some(kept) = kept {
-            return Ok(Weight::Quantized(kept.into()));
-        }
-        let stacked = load
-            .source
-            .load_stacked(names, load.kept.dtype, load.device);
-        stacked.map(Weight::Dense)
+    /// Stacks of matrices, in their order; those that are not quantized are read together.
+    fn load(load: &Loader<'_>, stacks: &[Vec<String>]) -> Result<Vec<Weight>> {
+        let kept = stacks.iter().map(|names| load.quantized(names));
+        let kept = kept.collect::<Result<Vec<_>>>()?;
+        let dense = stacks.iter().zip(&kept);
+        let dense = dense.filter_map(|(names, kept)| kept.is_none().then_some(names.clone()));
+        let mut dense = load.stacks(&dense.collect::<Vec<_>>())?.into_iter();
+        let weights = kept.into_iter();
+        let weights = weights.map(|kept| kept.or_else(|| dense.next().map(Weight::Dense)));
+        weights.map(|weight| weight.ok_or_else(too_few)).collect()
     }
 
     /// The matrix as a product needs it.
@@ -79,6 +79,11 @@ impl Weight {
     }
 }
 
+fn too_few() -> Error {
+    let message = "the source gave fewer tensors than it was asked for";
+    Error::new(ErrorKind::MissingTensor, message)
+}
+
 fn stack(parts: Vec<Tensor>) -> Result<Tensor> {
     match <[Tensor; 1]>::try_from(parts) {
         Ok([only]) => Ok(only),
@@ -91,12 +96,19 @@ impl Loader<'_> {
         self.source.load(name, self.kept.dtype, self.device)
     }
 
-    /// A matrix that stays quantized, if that is wanted and the file has it so.
-    fn quantized(&self, name: &str) -> Result<Option<QTensor>> {
-        match self.kept.quantized {
-            Quantized::Expand => Ok(None),
-            Quantized::Keep => self.source.load_quantized(name, self.device),
+    fn stacks(&self, names: &[Vec<String>]) -> Result<Vec<Tensor>> {
+        self.source.load_stacks(names, self.kept.dtype, self.device)
+    }
+
+    /// Matrices that stay quantized, if that is wanted and the file has all of them so.
+    fn quantized(&self, names: &[String]) -> Result<Option<Weight>> {
+        if self.kept.quantized == Quantized::Expand {
+            return Ok(None);
         }
+        let kept = names.iter();
+        let kept = kept.map(|name| self.source.load_quantized(name, self.device));
+        let kept: Option<Arc<[QTensor]>> = kept.collect::<Result<_>>()?;
+        Ok(kept.map(Weight::Quantized))
     }
 
     pub(super) fn vector(&self, name: &str) -> Result<Tensor> {
@@ -136,23 +148,6 @@ pub(super) struct Linear {
 }
 
 impl Linear {
-    fn load(load: &Loader<'_>, name: &str) -> Result<Linear> {
-        let weight = Weight::load(load, &[format!("{name}.weight")])?;
-        let bias = load.vector(&format!("{name}.bias"))?;
-        Ok(Linear { weight, bias })
-    }
-
-    /// Query, key and value stacked on the rows, so that one product makes all three.
-    fn load_stacked(load: &Loader<'_>, names: &[String; 3]) -> Result<Linear> {
-        let weights = names.each_ref().map(|name| format!("{name}.weight"));
-        let weight = Weight::load(load, &weights)?;
-        let biases = names
-            .iter()
-            .map(|name| load.vector(&format!("{name}.bias")));
-        let bias = stack(biases.collect::<Result<_>>()?)?;
-        Ok(Linear { weight, bias })
-    }
-
     fn product(&self) -> Option<Product<'_>> {
         match &self.weight {
             Weight::Quantized(_) => None,
@@ -168,6 +163,10 @@ impl Linear {
     }
 }
 
+/// A layer's matrices in their order. Query, key and value are stacked on the rows, so that one product
+/// makes all three.
+const STACKS: [&[&str]; 4] = [&["q", "k", "v"], &["out"], &["fc1"], &["fc2"]];
+
 /// One pre-norm block: `x += attention(LN1(x)); x += mlp(LN2(x))`.
 #[derive(Clone, Debug)]
 pub(super) struct Layer {
@@ -180,15 +179,37 @@ pub(super) struct Layer {
 }
 
 impl Layer {
-    pub(super) fn load(load: &Loader<'_>, layer: usize) -> Result<Layer> {
+    /// Some layers, whose matrices may share memory.
+    pub(super) fn load(load: &Loader<'_>, layers: Range<usize>) -> Result<Vec<Layer>> {
+        let names = layers.clone().flat_map(|layer| {
+            let weight = move |part: &&str| format!("layers.{layer}.{part}.weight");
+            STACKS.map(|parts| parts.iter().map(weight).collect())
+        });
+        let weights = Weight::load(load, &names.collect::<Vec<_>>())?;
+        let weights = weights.chunks_exact(STACKS.len());
+        let layers = layers.zip(weights);
+        layers
+            .map(|(layer, weights)| Layer::of(load, layer, weights))
+            .collect()
+    }
+
+    /// The layer with these matrices.
+    fn of(load: &Loader<'_>, layer: usize, weights: &[Weight]) -> Result<Layer> {
         let name = |part: &str| format!("layers.{layer}.{part}");
+        let linear = |place: usize| {
+            let biases = STACKS[place].iter();
+            let biases = biases.map(|part| load.vector(&name(&format!("{part}.bias"))));
+            let bias = stack(biases.collect::<Result<_>>()?)?;
+            let weight = weights[place].clone();
+            Ok::<Linear, Error>(Linear { weight, bias })
+        };
         Ok(Layer {
             norm1: Norm::load(load, &name("ln1"))?,
-            query_key_value: Linear::load_stacked(load, &[name("q"), name("k"), name("v")])?,
-            out: Linear::load(load, &name("out"))?,
+            query_key_value: linear(0)?,
+            out: linear(1)?,
             norm2: Norm::load(load, &name("ln2"))?,
-            up: Linear::load(load, &name("fc1"))?,
-            down: Linear::load(load, &name("fc2"))?,
+            up: linear(2)?,
+            down: linear(3)?,
         })
     }
 

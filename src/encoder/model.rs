@@ -14,6 +14,10 @@ use super::layer::{Layer, Loader, Norm};
 use super::window::{self, Window};
 use super::{ClipConfig, Pooled, Readout};
 
+/// Layers that are read together, so that they share large pages of memory: 57 MiB of ViT-L in 16 bits,
+/// 157 MiB of ViT-bigG.
+const LAYERS_AT_ONCE: usize = 4;
+
 /// One loaded text encoder. A clone shares its tensors.
 #[derive(Clone, Debug)]
 pub struct ClipText {
@@ -53,7 +57,7 @@ impl Encoded {
 impl ClipText {
     /// Loads all layers of `source`. Matrices are kept as `kept` says, embeddings always expanded;
     /// vectors (biases, norms, positions) in f32, which costs nothing and loses nothing. `progress`
-    /// hears of each layer.
+    /// hears of each layer, and of how many, when the group that it is read with begins.
     pub fn load(
         source: &dyn TensorSource,
         config: &ClipConfig,
@@ -67,15 +71,20 @@ impl ClipText {
             kept,
             device,
         };
-        let layers = (0..config.layers).map(|layer| {
-            progress(layer, config.layers);
-            Layer::load(&load, layer)
-        });
+        let mut layers = Vec::with_capacity(config.layers);
+        while layers.len() < config.layers {
+            let end = config.layers.min(layers.len() + LAYERS_AT_ONCE);
+            let group = layers.len()..end;
+            group
+                .clone()
+                .for_each(|layer| progress(layer, config.layers));
+            layers.extend(Layer::load(&load, group)?);
+        }
         Ok(ClipText {
             config: config.clone(),
             token_embedding: load.matrix("token_embedding")?,
             position_embedding: load.vector("position_embedding")?,
-            layers: layers.collect::<Result<_>>()?,
+            layers,
             final_norm: Norm::load(&load, "final_ln")?,
             projection: config
                 .projection

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor, TensorId};
+use candle_core::{CpuStorage, Device, Storage, Tensor, TensorId};
 
 use crate::error::Result;
 use crate::kernels::{Kernels, Prepared};
@@ -30,7 +30,7 @@ impl Move<'_> {
             *tensor = there.clone();
             return Ok(());
         }
-        let there = tensor.to_device(self.device)?;
+        let there = alone(tensor)?.to_device(self.device)?;
         self.done.insert(tensor.id(), there.clone());
         *tensor = there;
         Ok(())
@@ -95,5 +95,51 @@ impl ClipText {
         there.kernels = kernels;
         there.prepared = Prepared::default();
         Ok(there)
+    }
+}
+
+/// A tensor that shares its memory with others, in memory of its own: all of a memory is moved.
+fn alone(tensor: &Tensor) -> Result<Tensor> {
+    let shared = {
+        let (storage, layout) = tensor.storage_and_layout();
+        let n_values = layout.shape().elem_count();
+        match &*storage {
+            Storage::Cpu(CpuStorage::F32(values)) => values.len() > n_values,
+            Storage::Cpu(CpuStorage::F16(values)) => values.len() > n_values,
+            Storage::Cpu(CpuStorage::BF16(values)) => values.len() > n_values,
+            Storage::Cpu(_) | Storage::Cuda(_) | Storage::Metal(_) => false,
+        }
+    };
+    if shared {
+        return Ok(tensor.force_contiguous()?);
+    }
+    Ok(tensor.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::DType;
+
+    use super::*;
+
+    #[test]
+    fn only_what_a_tensor_shows_is_moved() {
+        let whole = Tensor::arange(0f32, 12.0, &Device::Cpu).unwrap();
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            let whole = whole.to_dtype(dtype).unwrap().reshape((4, 3)).unwrap();
+            let same = alone(&whole).unwrap();
+            assert_eq!(same.id(), whole.id());
+            for start in [0, 1] {
+                let part = whole.narrow(0, start, 2).unwrap();
+                let own = alone(&part).unwrap();
+                assert_ne!(own.id(), part.id());
+                assert_eq!(own.layout().start_offset(), 0);
+                let values = |tensor: &Tensor| {
+                    let wide = tensor.to_dtype(DType::F32).unwrap();
+                    wide.to_vec2::<f32>().unwrap()
+                };
+                assert_eq!(values(&own), values(&part));
+            }
+        }
     }
 }

@@ -173,9 +173,18 @@ pub trait TensorSource: fmt::Debug + Send + Sync {
     /// Reads one tensor, converted to `dtype` on `device`.
     fn load(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor>;
 
-    /// Reads tensors of one width below each other, as one: query, key and value lie so in memory.
-    fn load_stacked(&self, names: &[String], dtype: DType, device: &Device) -> Result<Tensor> {
-        stack(names.iter().map(|name| self.load(name, dtype, device)))
+    /// Reads stacks of tensors, each of one width and below each other as one tensor: query, key and
+    /// value lie so in memory. On a CPU the stacks may share one piece of memory, which stays as long
+    /// as any of them does.
+    fn load_stacks(
+        &self,
+        stacks: &[Vec<String>],
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Vec<Tensor>> {
+        let load = |name: &String| self.load(name, dtype, device);
+        let stacks = stacks.iter().map(|names| stack(names.iter().map(load)));
+        stacks.collect()
     }
 
     /// Reads one matrix as it is quantized, without expanding it. `None` where the file has it in

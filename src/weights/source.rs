@@ -10,8 +10,9 @@ use candle_core::{DType, Device, Tensor};
 use super::checkpoint::Located;
 use super::format::archive::{Archive, Entry};
 use super::format::decode::{self, Flaw};
-use super::format::filling::Filling;
+use super::format::filling::{Filling, Piece};
 use super::format::stored::Stored;
+use super::format::turning;
 use super::layout::names::Part;
 use super::layout::tower::Recipe;
 use super::{EncoderId, TensorInfo, TensorSource, stack};
@@ -41,32 +42,45 @@ impl TowerSource {
         }
     }
 
-    /// Tensors below each other, read straight into their places. `None` for types, forms and
-    /// orientations that need more than that.
-    fn filled(&self, recipes: &[&Recipe], dtype: DType, device: &Device) -> Result<Option<Tensor>> {
-        let Some(shape) = stacked(recipes) else {
+    /// Stacks of tensors below each other, read straight into their places in one room. `None` for
+    /// types, forms and orientations that need more than that.
+    fn filled(
+        &self,
+        stacks: &[Vec<&Recipe>],
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Option<Vec<Tensor>>> {
+        let shapes = stacks.iter().map(|recipes| stacked(recipes));
+        let Some(shapes) = shapes.collect::<Option<Vec<_>>>() else {
             return Ok(None);
         };
-        let range = |recipe: &Recipe| third(recipe.part, recipe.entry.n_bytes);
-        let n_bytes = recipes
-            .iter()
-            .map(|one| range(one))
-            .map(|range| range.end - range.start);
-        let (first, size) = (
-            &recipes[0].entry,
-            [n_bytes.sum(), shape.iter().product::<usize>() as u64],
-        );
-        let filling = Filling::new(first, size, dtype, device);
-        let takes = |filling: &Filling| recipes.iter().all(|one| filling.takes(&one.entry));
-        let Some(mut filling) = filling.filter(takes) else {
+        let recipes = || stacks.iter().flatten();
+        let pieces = recipes().map(|recipe| Piece {
+            entry: &recipe.entry,
+            range: third(recipe.part, recipe.entry.n_bytes),
+            n_values: recipe.shape.iter().product(),
+        });
+        let Some(mut filling) = Filling::new(pieces.collect(), dtype, device) else {
             return Ok(None);
         };
-        for recipe in recipes {
-            let added = filling.add(&self.archive, &recipe.entry, &range(recipe));
-            let checked = added.and_then(|flaw| judge(flaw, &recipe.entry));
-            checked.map_err(|error| self.place(error, recipe))?;
+        for (recipe, flaw) in recipes().zip(filling.read(&self.archive)?) {
+            judge(flaw, &recipe.entry).map_err(|error| self.place(error, recipe))?;
         }
-        filling.finish(&shape, dtype, device).map(Some)
+        filling.finish(&shapes, dtype, device).map(Some)
+    }
+
+    /// Stacks, one at a time.
+    fn stack(&self, names: &[String], dtype: DType, device: &Device) -> Result<Tensor> {
+        let recipes = names.iter().map(|name| self.recipe(name));
+        let recipes = recipes.collect::<Result<Vec<&Recipe>>>()?;
+        let filled = self.filled(std::slice::from_ref(&recipes), dtype, device)?;
+        if let Some(tensor) = filled.and_then(|mut tensors| tensors.pop()) {
+            return Ok(tensor);
+        }
+        stack(recipes.into_iter().map(|recipe| {
+            let built = self.build(recipe, dtype, device);
+            built.map_err(|error| self.place(error, recipe))
+        }))
     }
 
     fn recipe(&self, name: &str) -> Result<&Recipe> {
@@ -84,22 +98,20 @@ impl TowerSource {
             .read(entry, third(recipe.part, entry.n_bytes))?;
         check(&bytes, entry)?;
         let scale = self.scale(recipe)?;
-        let mut stored = recipe.shape.clone();
-        if recipe.transposed {
-            stored.reverse();
+        let tensor = |bytes: &[u8], shape: &[usize]| {
+            let scale = scale.as_deref();
+            decode::tensor(bytes, entry.stored, shape, scale, dtype, device)
+        };
+        let shape = recipe.shape.as_slice();
+        let &[rows, columns] = shape else {
+            return tensor(&bytes, shape);
+        };
+        if !recipe.transposed {
+            return tensor(&bytes, shape);
         }
-        let tensor = decode::tensor(
-            &bytes,
-            entry.stored,
-            &stored,
-            scale.as_deref(),
-            dtype,
-            device,
-        )?;
-        if recipe.transposed {
-            Ok(tensor.t()?.contiguous()?)
-        } else {
-            Ok(tensor)
+        match turning::turned(&bytes, entry.stored, rows) {
+            Some(turned) => tensor(&turned, shape),
+            None => Ok(tensor(&bytes, &[columns, rows])?.t()?.contiguous()?),
         }
     }
 
@@ -151,21 +163,27 @@ impl TensorSource for TowerSource {
     }
 
     fn load(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
-        let recipe = self.recipe(name)?;
-        if let Some(tensor) = self.filled(&[recipe], dtype, device)? {
-            return Ok(tensor);
-        }
-        self.build(recipe, dtype, device)
-            .map_err(|error| self.place(error, recipe))
+        self.stack(&[name.to_owned()], dtype, device)
     }
 
-    fn load_stacked(&self, names: &[String], dtype: DType, device: &Device) -> Result<Tensor> {
-        let recipes = names.iter().map(|name| self.recipe(name));
-        let recipes = recipes.collect::<Result<Vec<&Recipe>>>()?;
-        match self.filled(&recipes, dtype, device)? {
-            Some(tensor) => Ok(tensor),
-            None => stack(names.iter().map(|name| self.load(name, dtype, device))),
+    fn load_stacks(
+        &self,
+        stacks: &[Vec<String>],
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Vec<Tensor>> {
+        if device.is_cpu() {
+            let recipes =
+                |names: &Vec<String>| names.iter().map(|name| self.recipe(name)).collect();
+            let recipes = stacks.iter().map(recipes).collect::<Result<Vec<_>>>()?;
+            if let Some(tensors) = self.filled(&recipes, dtype, device)? {
+                return Ok(tensors);
+            }
         }
+        let stacks = stacks.iter();
+        stacks
+            .map(|names| self.stack(names, dtype, device))
+            .collect()
     }
 
     fn load_quantized(&self, name: &str, device: &Device) -> Result<Option<QTensor>> {

@@ -2,6 +2,7 @@
 
 pub(crate) mod archive;
 pub(crate) mod blocks;
+mod converting;
 pub(crate) mod decode;
 pub(crate) mod file;
 pub(crate) mod filling;
@@ -22,5 +23,6 @@ pub(crate) mod shards;
 pub(crate) mod sniff;
 pub(crate) mod stored;
 mod strided;
+pub(crate) mod turning;
 pub(crate) mod vocabulary;
 pub(crate) mod writer;
