@@ -8,6 +8,7 @@ use super::GROUP;
 use super::attention::HEAD;
 use super::matrix::{Matrix, Values};
 use super::panel::ROWS;
+use super::rooms::{Need, Shelf};
 use super::stack::{Layer, Stack, Weights};
 use super::unit::Units;
 use crate::error::Result;
@@ -15,7 +16,7 @@ use crate::kernels::{Block, NormOf, Product, Tower};
 
 /// [`Kernels::run`](crate::kernels::Kernels::run).
 pub(super) fn run(
-    unit: Units,
+    (unit, shelf): (Units, &Shelf),
     tower: &Tower<'_>,
     x: &Tensor,
     hidden_keys: Option<&Tensor>,
@@ -47,11 +48,14 @@ pub(super) fn run(
         return Ok(Some(Vec::new()));
     }
     let what = (layers.as_slice(), tower.activation);
-    let mut stack = Stack::new(unit, what, width, keys.flatten(), windows.min(GROUP));
+    let need = Need::new(unit, windows.min(GROUP), width, layers[0].up.matrix.rows);
     let mut kept = vec![vec![0.0; windows * ROWS * width]; keep.len()];
-    for first in (0..windows).step_by(GROUP) {
-        stack.group(first..windows.min(first + GROUP), input, keep, &mut kept);
-    }
+    shelf.with(need, |room| {
+        let mut stack = Stack::new(unit, what, width, keys.flatten(), need.divide(room));
+        for first in (0..windows).step_by(GROUP) {
+            stack.group(first..windows.min(first + GROUP), input, keep, &mut kept);
+        }
+    });
     let shape = (windows, ROWS, width);
     let tensors = kept
         .into_iter()

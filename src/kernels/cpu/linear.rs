@@ -55,7 +55,7 @@ impl Linear<'_> {
 }
 
 /// `matrix · panel + bias` for each panel: `[windows, depth, 80]` → `[windows, rows, 80]`.
-pub(super) fn linear(isa: &Isa, team: &Team, linear: Linear<'_>, x: &[f32], out: &mut [f32]) {
+pub(super) fn linear(isa: &Isa, team: &Team<'_>, linear: Linear<'_>, x: &[f32], out: &mut [f32]) {
     let Matrix { rows, depth, .. } = linear.matrix;
     let windows = x.len() / (depth * COLUMNS);
     assert!(out.len() >= windows * rows * COLUMNS && linear.bias.len() == rows);

@@ -27,6 +27,7 @@ mod matrix;
 mod neon;
 mod norm;
 mod panel;
+mod rooms;
 mod shared;
 mod simd;
 mod stack;
@@ -36,6 +37,7 @@ mod unit;
 
 use candle_core::{Device, Tensor};
 
+use self::rooms::Shelf;
 use self::unit::Units;
 use super::{Activation, Kernels, Reference, Tower};
 use crate::error::{Error, ErrorKind, Result};
@@ -49,6 +51,7 @@ const GROUP: usize = 8;
 pub struct Cpu {
     unit: Units,
     plain: Reference,
+    shelf: Shelf,
 }
 
 impl Cpu {
@@ -80,7 +83,8 @@ impl Cpu {
         }
         let each = units.into_iter().map(|unit| {
             let plain = Reference::new(&Device::Cpu)?;
-            Ok(Cpu { unit, plain })
+            let shelf = Shelf::default();
+            Ok(Cpu { unit, plain, shelf })
         });
         each.collect()
     }
@@ -119,6 +123,6 @@ impl Kernels for Cpu {
         hidden_keys: Option<&Tensor>,
         keep: &[usize],
     ) -> Result<Option<Vec<Tensor>>> {
-        held::run(self.unit, tower, x, hidden_keys, keep)
+        held::run((self.unit, &self.shelf), tower, x, hidden_keys, keep)
     }
 }

@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 
-use super::aligned::Aligned;
 use super::attention::{HEAD, Head, SCORES};
 use super::isa::Isa;
 use super::linear::{Linear, Then};
 use super::matrix::Matrix;
 use super::norm::Norm;
 use super::panel::{self, COLUMNS, ROWS};
+use super::rooms::Rooms;
 use super::shared::SharedMut;
 use super::team::Team;
 use super::unit::Units;
@@ -52,32 +52,6 @@ impl Layer<'_> {
     }
 }
 
-/// Panels of a group between operations.
-#[derive(Debug)]
-struct Rooms {
-    /// The residual stream.
-    x: Aligned,
-    /// What the next product takes: normed, or mixed by attention.
-    taken: Aligned,
-    query_key_value: Aligned,
-    inner: Aligned,
-    /// What a product makes of its panels first.
-    parts: Aligned,
-}
-
-impl Rooms {
-    fn new(unit: Units, windows: usize, width: usize, mlp: usize) -> Rooms {
-        let panels = |features: usize| Aligned::zeros(windows * features * COLUMNS);
-        Rooms {
-            x: panels(width),
-            taken: panels(width),
-            query_key_value: panels(3 * width),
-            inner: panels(mlp),
-            parts: Aligned::zeros(unit.panels_room(windows, width.max(mlp))),
-        }
-    }
-}
-
 /// The layers, and room for the activations of a group.
 #[derive(Debug)]
 pub(super) struct Stack<'a> {
@@ -87,18 +61,18 @@ pub(super) struct Stack<'a> {
     width: usize,
     /// `[windows, 77]`
     hidden: Option<&'a [f32]>,
-    team: Team,
-    rooms: Rooms,
+    team: Team<'a>,
+    rooms: Rooms<'a>,
 }
 
 impl<'a> Stack<'a> {
-    /// For groups of up to so many windows. All layers fit `width`, and there is one at least.
+    /// For groups of as many windows as the rooms are for. All layers fit `width`.
     pub(super) fn new(
         unit: Units,
         (layers, activation): (&'a [Layer<'a>], Activation),
         width: usize,
         hidden: Option<&'a [f32]>,
-        windows: usize,
+        mut rooms: Rooms<'a>,
     ) -> Stack<'a> {
         Stack {
             unit,
@@ -106,8 +80,8 @@ impl<'a> Stack<'a> {
             activation,
             width,
             hidden,
-            team: Team::new(unit.room().max(SCORES)),
-            rooms: Rooms::new(unit, windows, width, layers[0].up.matrix.rows),
+            team: Team::new(std::mem::take(&mut rooms.threads)),
+            rooms,
         }
     }
 
@@ -122,7 +96,7 @@ impl<'a> Stack<'a> {
     ) {
         let (width, n) = (self.width, windows.len());
         let rows = windows.start * ROWS * width..windows.end * ROWS * width;
-        panel::from_rows(&input[rows.clone()], width, &mut self.rooms.x);
+        panel::from_rows(&input[rows.clone()], width, self.rooms.x);
         let hidden = self
             .hidden
             .map(|all| padded(&all[windows.start * ROWS..windows.end * ROWS]));
@@ -133,7 +107,7 @@ impl<'a> Stack<'a> {
                 .enumerate()
                 .filter(|(_, layer)| **layer == index + 1)
             {
-                panel::to_rows(&self.rooms.x, width, &mut kept[place][rows.clone()]);
+                panel::to_rows(self.rooms.x, width, &mut kept[place][rows.clone()]);
             }
         }
     }
@@ -147,6 +121,7 @@ impl<'a> Stack<'a> {
             query_key_value,
             inner,
             parts,
+            ..
         } = &mut self.rooms;
         let panels = |features: usize| n * features * COLUMNS;
         let mut product = |weights: Weights<'_>, then, x: &[f32], out: &mut [f32]| {
@@ -175,7 +150,7 @@ fn padded(keys: &[f32]) -> Vec<f32> {
 }
 
 /// Layer norm of all panels.
-fn norms(isa: &Isa, team: &Team, by: [&[f32]; 2], x: &[f32], out: &mut [f32]) {
+fn norms(isa: &Isa, team: &Team<'_>, by: [&[f32]; 2], x: &[f32], out: &mut [f32]) {
     let features = by[0].len();
     let parts = COLUMNS / 16;
     let panel = features * COLUMNS;
@@ -198,7 +173,7 @@ fn norms(isa: &Isa, team: &Team, by: [&[f32]; 2], x: &[f32], out: &mut [f32]) {
 /// Attention of all heads of all panels; `stacked` holds query, key and value of each.
 fn attention(
     isa: &Isa,
-    team: &Team,
+    team: &Team<'_>,
     (stacked, width): (&[f32], usize),
     hidden: Option<&[f32]>,
     out: &mut [f32],

@@ -6,25 +6,20 @@ use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
-use super::aligned::Aligned;
-
 /// Parts of a product for each thread, so that a late one holds up nobody for long.
 const SHARES: usize = 3;
 
-/// Rooms for as many threads as the pool has.
+/// A room for each thread.
 #[derive(Debug)]
-pub(super) struct Team {
-    rooms: Vec<Mutex<Aligned>>,
+pub(super) struct Team<'a> {
+    rooms: Vec<Mutex<&'a mut [f32]>>,
 }
 
-impl Team {
-    /// Rooms of `length` values.
-    pub(super) fn new(length: usize) -> Team {
-        let threads = rayon::current_num_threads();
-        let room = |_| Mutex::new(Aligned::zeros(length));
-        Team {
-            rooms: (0..threads).map(room).collect(),
-        }
+impl<'a> Team<'a> {
+    /// One room at least.
+    pub(super) fn new(rooms: Vec<&'a mut [f32]>) -> Team<'a> {
+        let rooms = rooms.into_iter().map(Mutex::new).collect();
+        Team { rooms }
     }
 
     /// Calls `work` for parts of a product: so many rows at most, for all windows where that is work

@@ -1,6 +1,5 @@
 //! The units that a run works on, and which of them makes a product.
 
-use super::aligned::Aligned;
 #[cfg(target_arch = "x86_64")]
 use super::amx;
 use super::isa::Isa;
@@ -58,10 +57,10 @@ impl Units {
     /// `[windows, depth, 80]` → `[windows, rows, 80]`.
     pub(super) fn linear(
         self,
-        team: &Team,
+        team: &Team<'_>,
         product: Linear<'_>,
         x: &[f32],
-        (out, room): (&mut [f32], &mut Aligned),
+        (out, room): (&mut [f32], &mut [f32]),
     ) {
         debug_assert_eq!(x.len() % (product.matrix.depth * COLUMNS), 0);
         #[cfg(target_arch = "x86_64")]

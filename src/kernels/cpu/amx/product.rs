@@ -3,7 +3,6 @@
 use std::arch::x86_64::{_mm512_add_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_storeu_ps};
 use std::ops::Range;
 
-use super::super::aligned::Aligned;
 use super::super::isa::Isa;
 use super::super::linear::{Linear, Then};
 use super::super::matrix::{Matrix, Values};
@@ -60,10 +59,10 @@ impl Amx {
 /// What [`linear`](super::super::linear::linear) does, on the unit; `room` takes the panels' parts.
 pub(in super::super) fn linear(
     isa: &Isa,
-    team: &Team,
+    team: &Team<'_>,
     linear: Linear<'_>,
     x: &[f32],
-    (out, room): (&mut [f32], &mut Aligned),
+    (out, room): (&mut [f32], &mut [f32]),
 ) {
     match linear.matrix.values {
         Values::Bf16(_) => parted::<1>(isa, team, linear, x, (out, room)),
@@ -79,10 +78,10 @@ pub(in super::super) const fn parts_room(windows: usize, depth: usize) -> usize 
 
 fn parted<const PARTS: usize>(
     isa: &Isa,
-    team: &Team,
+    team: &Team<'_>,
     linear: Linear<'_>,
     x: &[f32],
-    (out, room): (&mut [f32], &mut Aligned),
+    (out, room): (&mut [f32], &mut [f32]),
 ) {
     let Matrix { rows, depth, .. } = linear.matrix;
     let windows = x.len() / (depth * COLUMNS);
@@ -107,7 +106,12 @@ fn parted<const PARTS: usize>(
 }
 
 /// `[windows, depth, 80]` → `[windows, parts, depth / 2, 80, 2]` in bf16.
-fn split_panels<const PARTS: usize>(team: &Team, x: &[f32], depth: usize, parts: SharedMut<'_>) {
+fn split_panels<const PARTS: usize>(
+    team: &Team<'_>,
+    x: &[f32],
+    depth: usize,
+    parts: SharedMut<'_>,
+) {
     let blocks = depth / DEEP;
     team.share(x.len() / (DEEP * COLUMNS), |task, _| {
         let (window, block) = (task / blocks, task % blocks);
