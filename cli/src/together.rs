@@ -1,5 +1,6 @@
 //! Jobs → what they give; those that can share a forward do, and each fails for itself.
 
+use sd_conditioner::conditioner::PlannedPair;
 use sd_conditioner::{Conditioner, Family, Guidance, Request, Result};
 
 use crate::job::{Job, Side};
@@ -24,16 +25,18 @@ pub(crate) fn encode(text: &Conditioner, job: &Job) -> Result<Made> {
     Ok(Made::Pair(Box::new(guidance)))
 }
 
-/// Encodes several jobs; one answer for each, in order. Those that may share a forward do, and in it
-/// equal windows are encoded once.
-pub(crate) fn encode_all(text: &Conditioner, jobs: &[(&Job, bool)]) -> Vec<Result<Made>> {
-    let shared = jobs.iter().filter(|(_, shared)| *shared);
-    let pairs: Vec<[Request<'_>; 2]> = shared.map(|(job, _)| sides(text, job)).collect();
+/// A job, and its plan if it can share a forward.
+pub(crate) type Planned<'a> = (&'a Job, Option<&'a PlannedPair>);
+
+/// Encodes several jobs; one answer for each, in order. Those that were planned share a forward, in
+/// which equal windows are encoded once, and are not planned again.
+pub(crate) fn encode_all(text: &Conditioner, jobs: &[Planned<'_>]) -> Vec<Result<Made>> {
+    let planned = jobs.iter().filter_map(|(_, plan)| *plan);
     // A batch that fails as a whole is taken apart below, so that each job fails for itself.
-    let encoded = text.encode_pairs(&pairs).unwrap_or_default();
+    let encoded = text.encode_planned(planned).unwrap_or_default();
     let mut encoded = encoded.into_iter();
-    let answers = jobs.iter().map(|(job, shared)| {
-        let guidance = shared.then(|| encoded.next()).flatten();
+    let answers = jobs.iter().map(|(job, plan)| {
+        let guidance = plan.and_then(|_| encoded.next());
         match guidance {
             Some(guidance) => Ok(Made::Pair(Box::new(guidance))),
             None => encode(text, job),
@@ -42,12 +45,21 @@ pub(crate) fn encode_all(text: &Conditioner, jobs: &[(&Job, bool)]) -> Vec<Resul
     answers.collect()
 }
 
+/// Everything of a job that needs no encoder; `None` for one that is encoded by itself.
+pub(crate) fn plan(text: &Conditioner, job: &Job) -> Result<Option<PlannedPair>> {
+    if !can_share(job) {
+        return Ok(None);
+    }
+    let [positive, negative] = sides(text, job);
+    text.plan_pair(positive, negative).map(Some)
+}
+
 fn sides<'a>(text: &Conditioner, job: &'a Job) -> [Request<'a>; 2] {
     Side::BOTH.map(|side| job.request(text.family(), side))
 }
 
 /// False for schedules, and for prompts that put `LoRAs` on.
-pub(crate) fn can_share(job: &Job) -> bool {
+fn can_share(job: &Job) -> bool {
     let request = job.request(Family::Sd1, Side::Positive);
     let named = request.named_loras();
     job.steps().is_none() && named.is_ok_and(|named| named.is_empty())

@@ -108,7 +108,7 @@ fn encode(session: &Session, planned: &Receiver<Vec<Item>>, encoded: &SyncSender
 /// One answer for each line, in order.
 fn answers(session: &Session, batch: Vec<Item>) -> Vec<Answer> {
     let ready = batch.iter().filter_map(|item| match &item.what {
-        Task::Encode(ready) => Some((&ready.job, ready.shares)),
+        Task::Encode(ready) => Some((&ready.job, ready.plan.as_ref())),
         Task::Fail(_) | Task::Skip | Task::Copy { .. } => None,
     });
     let jobs: Vec<_> = ready.collect();
