@@ -64,3 +64,55 @@ fn can_share(job: &Job) -> bool {
     let named = request.named_loras();
     job.steps().is_none() && named.is_ok_and(|named| named.is_empty())
 }
+
+#[cfg(test)]
+mod tests {
+    use sd_conditioner::weights::SyntheticSize;
+
+    use super::*;
+    use crate::wishes::Wishes;
+
+    fn job(positive: &str) -> Job {
+        let wishes = Wishes {
+            positive: Some(positive.to_owned()),
+            ..Wishes::default()
+        };
+        wishes.job().unwrap()
+    }
+
+    fn values(made: &Result<Made>) -> Vec<f32> {
+        let Ok(Made::Pair(guidance)) = made else {
+            panic!("{made:?}");
+        };
+        let context = guidance.positive().context().flatten_all();
+        context.unwrap().to_vec1().unwrap()
+    }
+
+    /// A plan is not made again: one that belongs to another job gives what that one asks for.
+    #[test]
+    fn what_was_planned_is_what_is_encoded() {
+        let text = Conditioner::builder().random_weights(Family::Sd1, SyntheticSize::Tiny, 1);
+        let text = text.unwrap();
+        let [cat, dog] = ["a cat", "a dog"].map(job);
+        let plan = plan(&text, &dog).unwrap();
+        let made = encode_all(&text, &[(&cat, plan.as_ref()), (&cat, None)]);
+        let alone = [&dog, &cat].map(|job| values(&encode(&text, job)));
+        assert!(values(&made[0]) == alone[0] && values(&made[1]) == alone[1]);
+        assert!(alone[0] != alone[1]);
+    }
+
+    /// One plan that does not fit fails the batch, and each job is encoded by itself.
+    #[test]
+    fn a_batch_that_fails_is_taken_apart() {
+        let text = |family| Conditioner::builder().random_weights(family, SyntheticSize::Tiny, 1);
+        let (text, other) = (text(Family::Sd1).unwrap(), text(Family::Sd2).unwrap());
+        let [cat, dog] = ["a cat", "a dog"].map(job);
+        let plans = [plan(&text, &cat).unwrap(), plan(&other, &dog).unwrap()];
+        let made = encode_all(
+            &text,
+            &[(&cat, plans[0].as_ref()), (&dog, plans[1].as_ref())],
+        );
+        let alone = [&cat, &dog].map(|job| values(&encode(&text, job)));
+        assert!(values(&made[0]) == alone[0] && values(&made[1]) == alone[1]);
+    }
+}

@@ -65,7 +65,9 @@ impl Embeddings {
     pub(super) fn identity(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         let folder = self.folder.as_ref();
-        folder.map(|folder| Arc::as_ptr(folder).addr()).hash(&mut hasher);
+        folder
+            .map(|folder| Arc::as_ptr(folder).addr())
+            .hash(&mut hasher);
         for (token, embedding) in &self.given {
             (token, Arc::as_ptr(embedding).addr()).hash(&mut hasher);
         }

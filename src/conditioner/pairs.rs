@@ -103,7 +103,11 @@ impl Conditioner {
     }
 
     /// The same for a prompt whose `LoRA`s are on already.
-    pub(super) fn planned(&self, positive: Request<'_>, negative: Request<'_>) -> Result<PlannedPair> {
+    pub(super) fn planned(
+        &self,
+        positive: Request<'_>,
+        negative: Request<'_>,
+    ) -> Result<PlannedPair> {
         let pair = [positive, negative.as_negative()];
         let mut plans = [self.plan(&pair[0], 0)?, self.plan(&pair[1], 0)?];
         let note = lengths::pad_to_each_other(&pair, &mut plans, |request, fill| {
@@ -130,8 +134,9 @@ impl Conditioner {
         for pair in pairs {
             if (pair.family, &pair.encoders) != (self.family(), &encoders) {
                 let message = format!("planned for other encoders, of {}", pair.family);
-                return Err(Error::new(ErrorKind::Mismatch, message)
-                    .hint("plan with the conditioner that encodes, or with another handle of its load"));
+                return Err(Error::new(ErrorKind::Mismatch, message).hint(
+                    "plan with the conditioner that encodes, or with another handle of its load",
+                ));
             }
             requests.extend(pair.requests.each_ref().map(OwnedRequest::request));
             plans.extend(pair.plans.iter().map(Vec::as_slice));

@@ -4,6 +4,7 @@
 //! What is remembered of lines that are behind: hashes of their ids, and a bounded number of prompts.
 
 mod batch;
+mod files;
 mod finished;
 mod index;
 mod known;
@@ -14,6 +15,8 @@ mod parts;
 mod reader;
 mod same;
 mod sink;
+mod trouble;
+mod workshop;
 mod writer;
 
 use std::fs;

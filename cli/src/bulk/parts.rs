@@ -15,6 +15,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::files::sync_folder;
 use crate::scribe::Metadata;
 
 /// What a kill costs at most, in time and in bytes of the journal.
@@ -253,6 +254,9 @@ impl Part {
         file.write_all(&text).with_context(failed)?;
         file.sync_all().with_context(failed)?;
         fs::rename(&self.paths.part, &self.paths.whole).with_context(failed)?;
+        if let Some(folder) = self.paths.whole.parent() {
+            sync_folder(folder);
+        }
         // The file tells by itself now; a journal that stays is not read.
         let _ = fs::remove_file(&self.paths.journal);
         Ok(())

@@ -1,14 +1,17 @@
 //! Answers → files, and what is said of each line. A thread of its own does this while the encoders
 //! run.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 
 use super::batch::{Answer, Encoded, Item, Ready, Task};
 use super::known::{Recent, Said};
-use super::sink::{Place, Sink, Trouble};
+use super::lines;
+use super::sink::{Place, Sink};
+use super::trouble::Trouble;
+use crate::job::Key;
 use crate::progress::Progress;
 use crate::scribe::Scribe;
 use crate::ui;
@@ -17,6 +20,9 @@ use crate::worn;
 
 /// After so long without work, what was written is made safe.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// Lines that wait to be settled.
+const WAITING: usize = 1024;
 
 /// What became of all lines.
 #[derive(Clone, Copy, Debug, Default)]
@@ -42,6 +48,16 @@ pub(super) struct Writer<'a> {
     recent: Recent<Option<Place>>,
     said: Said,
     counts: Counts,
+    /// What the sink took and has not settled yet, with lines that failed between, in order.
+    waiting: Vec<Line>,
+}
+
+/// A line of which something is to be said.
+struct Line {
+    place: lines::Place,
+    words: Words,
+    is_copy: bool,
+    done: anyhow::Result<()>,
 }
 
 /// What is said of a line.
@@ -67,29 +83,49 @@ impl<'a> Writer<'a> {
             recent: Recent::behind(),
             said: Said::default(),
             counts: Counts::default(),
+            waiting: Vec::new(),
         }
     }
 
     /// Writes until no more answers come. An error is one that ends the run.
     pub(super) fn run(mut self, answers: &Receiver<Vec<Answer>>) -> anyhow::Result<Counts> {
-        loop {
-            match answers.recv_timeout(PAUSE) {
-                Ok(batch) => {
-                    for (item, encoded) in batch {
-                        self.take(item, encoded)?;
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) => self.sink.pause()?,
-                Err(RecvTimeoutError::Disconnected) => break,
-            }
-        }
+        let ended = self.take_all(answers);
+        // Whatever has ended the run, what was written before stays.
+        let settled = self.settle();
+        ended.and(settled)?;
         self.sink.finish()?;
         Ok(self.counts)
+    }
+
+    fn take_all(&mut self, answers: &Receiver<Vec<Answer>>) -> anyhow::Result<()> {
+        while let Some(batch) = self.next(answers)? {
+            for (item, encoded) in batch {
+                self.take(item, encoded)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The next answers; `None` where no more will come. Nothing stays unsettled while there are none.
+    fn next(&mut self, answers: &Receiver<Vec<Answer>>) -> anyhow::Result<Option<Vec<Answer>>> {
+        match answers.try_recv() {
+            Ok(batch) => return Ok(Some(batch)),
+            Err(TryRecvError::Disconnected) => return Ok(None),
+            Err(TryRecvError::Empty) => self.settle()?,
+        }
+        loop {
+            match answers.recv_timeout(PAUSE) {
+                Ok(batch) => return Ok(Some(batch)),
+                Err(RecvTimeoutError::Disconnected) => return Ok(None),
+                Err(RecvTimeoutError::Timeout) => self.sink.pause()?,
+            }
+        }
     }
 
     fn take(&mut self, item: Item, encoded: Option<Encoded>) -> anyhow::Result<()> {
         let Item { place, id, what } = item;
         let mut words = Words::default();
+        let is_copy = matches!(what, Task::Copy { .. });
         let done = match what {
             Task::Fail(error) => Err(Trouble::Line(error)),
             Task::Skip => {
@@ -97,13 +133,7 @@ impl<'a> Writer<'a> {
                 self.show(place.bytes);
                 return Ok(());
             }
-            Task::Copy { key } => match self.recent.get(&key) {
-                Some(Some(other)) => self.sink.copy(&id, &key, other),
-                Some(None) | None => Err(Trouble::Line(anyhow!(
-                    "asks for the same as a line before, which failed"
-                ))),
-            }
-            .inspect(|()| self.counts.copied += 1),
+            Task::Copy { key } => self.copy(&id, &key),
             Task::Encode(ready) => self.write(&id, *ready, encoded, &mut words),
         };
         let done = match done {
@@ -111,9 +141,44 @@ impl<'a> Writer<'a> {
             Err(Trouble::Line(error)) => Err(error),
             Err(Trouble::Run(error)) => return Err(error),
         };
-        self.tell(place.number, &words, done);
-        self.show(place.bytes);
+        self.waiting.push(Line {
+            place,
+            words,
+            is_copy,
+            done,
+        });
+        if self.sink.is_full() || self.waiting.len() >= WAITING {
+            self.settle()?;
+        }
         Ok(())
+    }
+
+    /// Has the sink settle what it took, and tells of all lines that waited for it.
+    fn settle(&mut self) -> anyhow::Result<()> {
+        let mut settled = self.sink.settle().into_iter();
+        let mut ended = Ok(());
+        for mut line in std::mem::take(&mut self.waiting) {
+            let taken = line.done.is_ok();
+            line.done = match taken.then(|| settled.next()).flatten() {
+                Some(Err(Trouble::Line(error))) => Err(error),
+                Some(Err(Trouble::Run(error))) => {
+                    ended = ended.and(Err(error));
+                    continue;
+                }
+                Some(Ok(())) | None => line.done,
+            };
+            self.tell(line);
+        }
+        ended
+    }
+
+    fn copy(&mut self, id: &str, key: &Key) -> Result<(), Trouble> {
+        match self.recent.get(key) {
+            Some(Some(other)) => self.sink.copy(id, key, other),
+            Some(None) | None => Err(Trouble::Line(anyhow!(
+                "asks for the same as a line before, which failed"
+            ))),
+        }
     }
 
     fn write(
@@ -155,12 +220,16 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn tell(&mut self, number: u64, words: &Words, done: anyhow::Result<()>) {
+    fn tell(&mut self, line: Line) {
+        let Line { words, done, .. } = line;
+        let lines::Place { number, bytes } = line.place;
         let count = match done {
             Ok(()) => &mut self.counts.written,
             Err(_) => &mut self.counts.failed,
         };
         *count += 1;
+        self.counts.copied += u64::from(line.is_copy && done.is_ok());
+        self.show(bytes);
         if done.is_ok() && words.summaries.is_empty() && words.warnings.is_empty() {
             return;
         }
