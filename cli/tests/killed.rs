@@ -116,6 +116,7 @@ fn two_runs_of_the_same_lines_do_not_write_at_once() {
     for more in [&[][..], &["--pack", "1MB"]] {
         let ran = requests(folder.path(), "sd1", &lines(2), more).expect(1);
         assert!(ran.error().contains("another run is writing there"));
+        assert!(!ran.stderr.contains("mean nothing"), "{}", ran.stderr);
     }
     // Another share of the lines has no file in common.
     requests(folder.path(), "sd1", &lines(2), &["--shard", "1/2"]).expect(0);
@@ -133,14 +134,28 @@ fn a_folder_that_is_gone_ends_the_run() {
     let out = folder.path().join("out");
     wait_for("an answer", || out.join("first.safetensors").exists());
     fs::remove_dir_all(&out).unwrap();
-    // More lines than wait between the threads; the run ends before it has read them.
-    let _ = input.write_all(lines(5000).as_bytes());
-    drop(input);
+    // One line, and nothing behind it: who waits for the answer waits for no error either.
+    writeln!(input, "{{\"id\":\"second\",\"positive\":\"a dog\"}}").unwrap();
+    wait_for("the end", || child.try_wait().unwrap().is_some());
     let ended = child.wait_with_output().unwrap();
     assert_eq!(ended.status.code(), Some(1));
     let said = String::from_utf8(ended.stderr).unwrap();
     assert_eq!(said.matches("error: ").count(), 1, "{said}");
     assert!(said.contains("goes on with --resume"), "{said}");
+}
+
+#[test]
+fn a_folder_in_the_requests_place_is_said_before_anything_is_loaded() {
+    let folder = tempdir().unwrap();
+    let ended = start(folder.path(), folder.path().to_str().unwrap());
+    let ended = ended.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(1));
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert!(
+        said.contains("a folder, and lines are to be read"),
+        "{said}"
+    );
+    assert!(!said.contains("mean nothing"), "{said}");
 }
 
 #[test]

@@ -36,13 +36,14 @@ struct Begun {
 }
 
 impl Files {
-    pub(super) fn open(folder: &Path, stem: &str) -> anyhow::Result<Files> {
-        Ok(Files {
+    /// Files of a folder and its workshop.
+    pub(super) fn new(folder: &Path, workshop: Workshop) -> Files {
+        Files {
             folder: folder.to_owned(),
-            workshop: Workshop::open(folder, stem)?,
+            workshop,
             group: Vec::new(),
             bytes: 0,
-        })
+        }
     }
 
     /// Makes a file of these bytes.
@@ -157,6 +158,10 @@ mod tests {
 
     use super::*;
 
+    fn files(folder: &Path) -> Files {
+        Files::new(folder, Workshop::open(folder, "embeddings").unwrap())
+    }
+
     fn names(folder: &Path) -> Vec<String> {
         let entries = fs::read_dir(folder).unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -168,7 +173,7 @@ mod tests {
     #[test]
     fn no_file_has_its_name_before_all_of_the_group_are_on_the_disk() {
         let folder = tempfile::tempdir().unwrap();
-        let mut files = Files::open(folder.path(), "embeddings").unwrap();
+        let mut files = files(folder.path());
         for number in 0..100 {
             files.put(&format!("{number}"), &[number; 10]).unwrap();
         }
@@ -195,7 +200,7 @@ mod tests {
     #[test]
     fn a_file_that_the_disk_refuses_is_not_there() {
         let folder = tempfile::tempdir().unwrap();
-        let mut files = Files::open(folder.path(), "embeddings").unwrap();
+        let mut files = files(folder.path());
         for (name, bytes) in [("a", &b"1"[..]), ("b", b"22"), ("c", b"3")] {
             files.put(name, bytes).unwrap();
         }
@@ -218,7 +223,7 @@ mod tests {
     #[test]
     fn a_group_that_was_not_settled_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let mut files = Files::open(folder.path(), "embeddings").unwrap();
+        let mut files = files(folder.path());
         files.put("a", b"whole").unwrap();
         drop(files);
         assert!(names(folder.path()).is_empty());
@@ -228,7 +233,7 @@ mod tests {
     #[test]
     fn groups_are_bounded() {
         let folder = tempfile::tempdir().unwrap();
-        let mut files = Files::open(folder.path(), "embeddings").unwrap();
+        let mut files = files(folder.path());
         for number in 0..FILES_AT_MOST {
             assert!(!files.is_full());
             files.put(&number.to_string(), b"").unwrap();
@@ -245,7 +250,7 @@ mod tests {
     #[test]
     fn what_is_wrong_with_the_folder_ends_the_run() {
         let folder = tempfile::tempdir().unwrap();
-        let mut files = Files::open(folder.path(), "embeddings").unwrap();
+        let mut files = files(folder.path());
         fs::remove_dir_all(folder.path()).unwrap();
         let error = files.put("a", b"1").unwrap_err();
         assert!(matches!(error, Trouble::Run(_)), "{error:?}");

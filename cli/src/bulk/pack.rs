@@ -36,33 +36,19 @@ impl Pack {
     pub(super) fn open(orders: &Orders, size: u64, scribe: &Scribe) -> Result<(Pack, Finished)> {
         let mut facts = scribe.facts().clone();
         facts.insert("out_dtype".to_owned(), scribe.out_dtype().to_owned());
-        let (folder, stem) = (&orders.folder, orders.stem());
-        let whole = index::numbers(folder, &stem, "", ".safetensors")?;
-        let begun = index::numbers(folder, &stem, ".", ".part")?;
-        if !orders.resume && (!whole.is_empty() || !begun.is_empty()) {
+        let (folder, stem) = (orders.folder.clone(), orders.stem());
+        let found = Found::in_folder(&folder, &stem)?;
+        if !orders.resume && !found.is_nothing() {
             bail!(
                 "{}: holds packed files already; --resume goes on with them",
                 folder.display()
             );
         }
         let mut finished = Finished::default();
-        for number in &whole {
-            read(&Paths::new(folder, &stem, *number), &facts, &mut finished)?;
-        }
-        let last = whole.last().copied().unwrap_or(0);
-        let paths = |number| Paths::new(folder, &stem, number);
-        let (mut part, mut number) = (None, last + 1);
-        for begun in begun.into_iter().rev() {
-            if begun <= last || part.is_some() {
-                remove(&paths(begun));
-                continue;
-            }
-            part = go_on(&paths(begun), &facts, &mut finished)?;
-            number = begun;
-        }
+        let (part, number) = found.go_on((&folder, &stem), &facts, &mut finished)?;
         let pack = Pack {
-            same: SameFile::open(folder, &stem, &mut finished)?,
-            folder: folder.clone(),
+            same: SameFile::open(&folder, &stem, &mut finished)?,
+            folder,
             stem,
             size,
             facts,
@@ -116,7 +102,7 @@ impl Pack {
     fn close(&mut self) -> Result<()> {
         if let Some(part) = self.part.take() {
             part.close()?;
-            self.number += 1;
+            self.number = next(self.number)?;
         }
         Ok(())
     }
@@ -136,6 +122,56 @@ impl Pack {
     fn paths(&self, number: u32) -> Paths {
         Paths::new(&self.folder, &self.stem, number)
     }
+}
+
+/// The numbers of packed files that earlier runs have left.
+struct Found {
+    whole: Vec<u32>,
+    begun: Vec<u32>,
+}
+
+impl Found {
+    fn in_folder(folder: &Path, stem: &str) -> Result<Found> {
+        Ok(Found {
+            whole: index::numbers(folder, stem, "", ".safetensors")?,
+            begun: index::numbers(folder, stem, ".", ".part")?,
+        })
+    }
+
+    fn is_nothing(&self) -> bool {
+        self.whole.is_empty() && self.begun.is_empty()
+    }
+
+    /// Learns what all of them hold. Returns the part to go on with and its number, or the number of
+    /// the next one; other parts are removed.
+    fn go_on(
+        self,
+        (folder, stem): (&Path, &str),
+        facts: &Metadata,
+        finished: &mut Finished,
+    ) -> Result<(Option<Part>, u32)> {
+        let paths = |number| Paths::new(folder, stem, number);
+        for number in &self.whole {
+            read(&paths(*number), facts, finished)?;
+        }
+        let last = self.whole.last().copied().unwrap_or(0);
+        let (mut part, mut number) = (None, next(last)?);
+        for begun in self.begun.into_iter().rev() {
+            if begun <= last || part.is_some() {
+                remove(&paths(begun));
+                continue;
+            }
+            part = go_on(&paths(begun), facts, finished)?;
+            number = begun;
+        }
+        Ok((part, number))
+    }
+}
+
+/// The number of the file behind this one.
+fn next(number: u32) -> Result<u32> {
+    let next = number.checked_add(1);
+    next.with_context(|| format!("there is no number behind {number} for a packed file"))
 }
 
 /// Learns what a whole file holds. One that is damaged is put aside.
@@ -309,5 +345,62 @@ mod tests {
             );
         }
         assert!(parts::n_bytes("F32", &[usize::MAX, 2]).is_err());
+    }
+
+    /// Entries count up to the first that says something false of its tensors.
+    #[test]
+    fn entries_that_lie_end_what_is_good() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = Paths::new(folder.path(), "embeddings", 1);
+        fs::write(&paths.part, [0; 8 + 64 + 100]).unwrap();
+        let entry = |shape: &str, n_bytes: u64| {
+            format!(
+                r#"{{"id":"a","tensors":[["t","F32",{shape}]],"n_bytes":{n_bytes},"said":{{}}}}"#
+            )
+        };
+        let good = entry("[1,4]", 16);
+        let bad = [
+            entry("[1,4]", 20),
+            entry("[1,4]", 0),
+            entry("[18446744073709551615]", 16),
+            entry("[4611686018427387900]", 18_446_744_073_709_551_600),
+            entry("[1000]", 4000),
+            entry("[1,4]", 16).replace("F32", "F8"),
+            "{".repeat(1000),
+        ];
+        for bad in bad {
+            let lines = ["{\"room\":64,\"facts\":{}}", &good, &good, &bad, &good, ""];
+            fs::write(&paths.journal, lines.join("\n")).unwrap();
+            let (_, entries) = Part::reopen(paths.clone(), &Metadata::new())
+                .unwrap()
+                .unwrap();
+            assert_eq!(entries.len(), 2, "{bad}");
+            assert_eq!(fs::metadata(&paths.part).unwrap().len(), 8 + 64 + 32);
+            fs::write(&paths.part, [0; 8 + 64 + 100]).unwrap();
+        }
+    }
+
+    #[test]
+    fn files_of_nearly_the_same_name_are_none_of_ours() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = [
+            "embeddings-1.safetensors",
+            "embeddings-000001.safetensors",
+            "embeddings-00002.safetensors",
+            "embeddings-+0003.safetensors",
+            "embeddings-4294967295.safetensors",
+            "embeddings-4294967296.safetensors",
+            "embeddings-.safetensors",
+            "embeddings-2-of-8-00003.safetensors",
+        ];
+        for name in names {
+            fs::write(folder.path().join(name), b"").unwrap();
+        }
+        let found = Found::in_folder(folder.path(), "embeddings").unwrap();
+        assert_eq!(found.whole, [2, u32::MAX]);
+        let (facts, mut finished) = (Metadata::new(), Finished::default());
+        let folder = (folder.path(), "embeddings");
+        let error = found.go_on(folder, &facts, &mut finished).err().unwrap();
+        assert!(error.to_string().contains("there is no number behind"));
     }
 }

@@ -28,12 +28,15 @@ pub(super) enum Sink {
 
 impl Sink {
     /// Opens what the orders ask for. Returns also what earlier runs left in packed files.
-    pub(super) fn open(orders: &Orders, scribe: &Scribe) -> anyhow::Result<(Sink, Finished)> {
+    pub(super) fn open(
+        orders: &Orders,
+        scribe: &Scribe,
+        workshop: Workshop,
+    ) -> anyhow::Result<(Sink, Finished)> {
         let Some(size) = orders.pack else {
-            let files = Files::open(&orders.folder, &orders.stem())?;
+            let files = Files::new(&orders.folder, workshop);
             return Ok((Sink::Files(files), Finished::default()));
         };
-        let workshop = Workshop::open(&orders.folder, &orders.stem())?;
         let (pack, finished) = Pack::open(orders, size, scribe)?;
         Ok((Sink::Packed(Box::new(pack), workshop), finished))
     }

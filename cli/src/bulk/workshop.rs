@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail};
 const LOCK: &str = ".lock";
 
 /// The folder, until it is dropped.
+#[derive(Debug)]
 pub(super) struct Workshop {
     folder: PathBuf,
     /// Held open, which keeps others out.

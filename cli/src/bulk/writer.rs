@@ -11,7 +11,7 @@ use super::known::{Recent, Said};
 use super::lines;
 use super::sink::{Place, Sink};
 use super::trouble::Trouble;
-use crate::job::Key;
+use crate::job::{Job, Key};
 use crate::progress::Progress;
 use crate::scribe::Scribe;
 use crate::ui;
@@ -65,6 +65,12 @@ struct Line {
 struct Words {
     summaries: Vec<String>,
     warnings: Vec<String>,
+}
+
+impl Words {
+    fn is_empty(&self) -> bool {
+        self.summaries.is_empty() && self.warnings.is_empty()
+    }
 }
 
 impl<'a> Writer<'a> {
@@ -136,11 +142,7 @@ impl<'a> Writer<'a> {
             Task::Copy { key } => self.copy(&id, &key),
             Task::Encode(ready) => self.write(&id, *ready, encoded, &mut words),
         };
-        let done = match done {
-            Ok(()) => Ok(()),
-            Err(Trouble::Line(error)) => Err(error),
-            Err(Trouble::Run(error)) => return Err(error),
-        };
+        let done = unless_all(done)?;
         self.waiting.push(Line {
             place,
             words,
@@ -158,16 +160,16 @@ impl<'a> Writer<'a> {
         let mut settled = self.sink.settle().into_iter();
         let mut ended = Ok(());
         for mut line in std::mem::take(&mut self.waiting) {
-            let taken = line.done.is_ok();
-            line.done = match taken.then(|| settled.next()).flatten() {
-                Some(Err(Trouble::Line(error))) => Err(error),
-                Some(Err(Trouble::Run(error))) => {
-                    ended = ended.and(Err(error));
-                    continue;
+            if line.done.is_ok() {
+                match unless_all(settled.next().unwrap_or(Ok(()))) {
+                    Ok(done) => line.done = done,
+                    Err(error) => {
+                        ended = ended.and(Err(error));
+                        continue;
+                    }
                 }
-                Some(Ok(())) | None => line.done,
-            };
-            self.tell(line);
+            }
+            self.tell(&line);
         }
         ended
     }
@@ -189,23 +191,32 @@ impl<'a> Writer<'a> {
         words: &mut Words,
     ) -> Result<(), Trouble> {
         words.warnings = ready.warnings;
-        let encoded = encoded.context("nothing was encoded");
-        let sheet = encoded.and_then(|encoded| {
-            let (made, worn) = encoded?;
-            Ok((self.scribe.sheet(&ready.job, &made, &worn)?, worn))
-        });
-        let put = sheet.map_err(Trouble::Line).and_then(|(sheet, worn)| {
-            let place = self.sink.put(id, &sheet)?;
-            self.report(&worn, words);
-            words.warnings.extend(sheet.told);
-            Ok(place)
-        });
+        let put = self.put(id, &ready.job, encoded, words);
         let (place, done) = match put {
             Ok(place) => (Some(place), Ok(())),
             Err(error) => (None, Err(error)),
         };
         self.recent.insert(ready.key, place);
         done
+    }
+
+    fn put(
+        &mut self,
+        id: &str,
+        job: &Job,
+        encoded: Option<Encoded>,
+        words: &mut Words,
+    ) -> Result<Place, Trouble> {
+        let encoded = encoded.context("nothing was encoded");
+        let sheet = encoded.and_then(|encoded| {
+            let (made, worn) = encoded?;
+            Ok((self.scribe.sheet(job, &made, &worn)?, worn))
+        });
+        let (sheet, worn) = sheet.map_err(Trouble::Line)?;
+        let place = self.sink.put(id, &sheet)?;
+        self.report(&worn, words);
+        words.warnings.extend(sheet.told);
+        Ok(place)
     }
 
     /// What became of `LoRAs`, each thing once for all lines.
@@ -220,31 +231,32 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn tell(&mut self, line: Line) {
-        let Line { words, done, .. } = line;
-        let lines::Place { number, bytes } = line.place;
+    /// Counts a line, and says what there is to say of it.
+    fn tell(&mut self, line: &Line) {
+        let done = &line.done;
         let count = match done {
             Ok(()) => &mut self.counts.written,
             Err(_) => &mut self.counts.failed,
         };
         *count += 1;
         self.counts.copied += u64::from(line.is_copy && done.is_ok());
-        self.show(bytes);
-        if done.is_ok() && words.summaries.is_empty() && words.warnings.is_empty() {
-            return;
+        self.show(line.place.bytes);
+        if done.is_err() || !line.words.is_empty() {
+            let place = format!("{}: line {}", self.name, line.place.number);
+            self.bar.aside(|| self.say(&place, line));
         }
-        let place = format!("{}: line {number}", self.name);
-        self.bar.aside(|| {
-            for summary in &words.summaries {
-                self.bar.summary(summary);
-            }
-            for warning in &words.warnings {
-                ui::warn(format!("{place}: {warning}"));
-            }
-            if let Err(error) = done {
-                ui::error(format!("{place}: {}", ui::describe(&error)));
-            }
-        });
+    }
+
+    fn say(&self, place: &str, line: &Line) {
+        for summary in &line.words.summaries {
+            self.bar.summary(summary);
+        }
+        for warning in &line.words.warnings {
+            ui::warn(format!("{place}: {warning}"));
+        }
+        if let Err(error) = &line.done {
+            ui::error(format!("{place}: {}", ui::describe(error)));
+        }
     }
 
     fn show(&self, bytes: u64) {
@@ -256,5 +268,14 @@ impl<'a> Writer<'a> {
         } = self.counts;
         let lines = [written, failed, skipped];
         self.bar.counting(lines, bytes, self.length);
+    }
+}
+
+/// What became of a line, unless all lines share its trouble.
+fn unless_all(done: Result<(), Trouble>) -> anyhow::Result<anyhow::Result<()>> {
+    match done {
+        Ok(()) => Ok(Ok(())),
+        Err(Trouble::Line(error)) => Ok(Err(error)),
+        Err(Trouble::Run(error)) => Err(error),
     }
 }
