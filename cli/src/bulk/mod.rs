@@ -6,6 +6,7 @@
 mod batch;
 mod files;
 mod finished;
+mod found;
 mod index;
 mod known;
 mod lines;

@@ -1,21 +1,19 @@
 //! Requests → packed files of about one size, and an index of them.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use sd_conditioner::storage;
 
-use super::finished;
+use super::found::{self, Found};
 use super::index;
 use super::known::Finished;
 use super::orders::Orders;
-use super::parts::{Entry, OTHER_RUN, Part, Paths};
+use super::parts::{Entry, Part, Paths};
 use super::same::{Same, SameFile};
 use super::sink::Place;
 use crate::job::{self, Key};
 use crate::scribe::{Metadata, Scribe, Sheet};
-use crate::ui;
 
 /// The packed files of one run.
 pub(super) struct Pack {
@@ -102,7 +100,7 @@ impl Pack {
     fn close(&mut self) -> Result<()> {
         if let Some(part) = self.part.take() {
             part.close()?;
-            self.number = next(self.number)?;
+            self.number = found::next(self.number)?;
         }
         Ok(())
     }
@@ -124,109 +122,11 @@ impl Pack {
     }
 }
 
-/// The numbers of packed files that earlier runs have left.
-struct Found {
-    whole: Vec<u32>,
-    begun: Vec<u32>,
-}
-
-impl Found {
-    fn in_folder(folder: &Path, stem: &str) -> Result<Found> {
-        Ok(Found {
-            whole: index::numbers(folder, stem, "", ".safetensors")?,
-            begun: index::numbers(folder, stem, ".", ".part")?,
-        })
-    }
-
-    fn is_nothing(&self) -> bool {
-        self.whole.is_empty() && self.begun.is_empty()
-    }
-
-    /// Learns what all of them hold. Returns the part to go on with and its number, or the number of
-    /// the next one; other parts are removed.
-    fn go_on(
-        self,
-        (folder, stem): (&Path, &str),
-        facts: &Metadata,
-        finished: &mut Finished,
-    ) -> Result<(Option<Part>, u32)> {
-        let paths = |number| Paths::new(folder, stem, number);
-        for number in &self.whole {
-            read(&paths(*number), facts, finished)?;
-        }
-        let last = self.whole.last().copied().unwrap_or(0);
-        let (mut part, mut number) = (None, next(last)?);
-        for begun in self.begun.into_iter().rev() {
-            if begun <= last || part.is_some() {
-                remove(&paths(begun));
-                continue;
-            }
-            part = go_on(&paths(begun), facts, finished)?;
-            number = begun;
-        }
-        Ok((part, number))
-    }
-}
-
-/// The number of the file behind this one.
-fn next(number: u32) -> Result<u32> {
-    let next = number.checked_add(1);
-    next.with_context(|| format!("there is no number behind {number} for a packed file"))
-}
-
-/// Learns what a whole file holds. One that is damaged is put aside.
-fn read(paths: &Paths, facts: &Metadata, finished: &mut Finished) -> Result<()> {
-    let path = &paths.whole;
-    let header = match finished::header(path) {
-        Ok(header) => header,
-        Err(error) => return put_aside(path, &error.to_string()),
-    };
-    let agrees = |(key, value)| header.metadata.get(key) == Some(value);
-    if !facts.iter().all(agrees) {
-        bail!("{}: {OTHER_RUN}", path.display());
-    }
-    for (id, said) in index::entries(&header.metadata) {
-        if let Some(request) = said.get("request") {
-            finished.add(id, request);
-        }
-    }
-    Ok(())
-}
-
-/// Goes on with a part that a kill has left, as far as it is good.
-fn go_on(paths: &Paths, facts: &Metadata, finished: &mut Finished) -> Result<Option<Part>> {
-    let Some((part, entries)) = Part::reopen(paths.clone(), facts)? else {
-        remove(paths);
-        return Ok(None);
-    };
-    for entry in entries {
-        if let Some(request) = entry.said.get("request") {
-            finished.add(&entry.id, request);
-        }
-    }
-    Ok(Some(part))
-}
-
-/// What cannot be removed is written over later.
-fn remove(paths: &Paths) {
-    let _ = fs::remove_file(&paths.part);
-    let _ = fs::remove_file(&paths.journal);
-}
-
-fn put_aside(path: &Path, why: &str) -> Result<()> {
-    let aside = path.with_extension("damaged");
-    fs::rename(path, &aside).with_context(|| path.display().to_string())?;
-    ui::warn(format!(
-        "{}: {why}; it is {} now, and what it held is made anew",
-        path.display(),
-        aside.display()
-    ));
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::io::Write as _;
+    use std::path::Path;
 
     use safetensors::SafeTensors;
     use sd_conditioner::candle_core::{Device, Tensor};
@@ -292,7 +192,7 @@ mod tests {
             }
             let mut after = pack(folder.path(), 1_000_000);
             let mut finished = Finished::default();
-            after.part = go_on(&paths, &after.facts, &mut finished).unwrap();
+            after.part = found::go_on(&paths, &after.facts, &mut finished).unwrap();
             let has = |value: i32| finished.has(&format!("id{value}"), &value.to_string());
             let found = (0..3).filter(|value| has(*value)).count();
             assert_eq!(found, good, "{of_data} {of_journal}");
@@ -378,29 +278,5 @@ mod tests {
             assert_eq!(fs::metadata(&paths.part).unwrap().len(), 8 + 64 + 32);
             fs::write(&paths.part, [0; 8 + 64 + 100]).unwrap();
         }
-    }
-
-    #[test]
-    fn files_of_nearly_the_same_name_are_none_of_ours() {
-        let folder = tempfile::tempdir().unwrap();
-        let names = [
-            "embeddings-1.safetensors",
-            "embeddings-000001.safetensors",
-            "embeddings-00002.safetensors",
-            "embeddings-+0003.safetensors",
-            "embeddings-4294967295.safetensors",
-            "embeddings-4294967296.safetensors",
-            "embeddings-.safetensors",
-            "embeddings-2-of-8-00003.safetensors",
-        ];
-        for name in names {
-            fs::write(folder.path().join(name), b"").unwrap();
-        }
-        let found = Found::in_folder(folder.path(), "embeddings").unwrap();
-        assert_eq!(found.whole, [2, u32::MAX]);
-        let (facts, mut finished) = (Metadata::new(), Finished::default());
-        let folder = (folder.path(), "embeddings");
-        let error = found.go_on(folder, &facts, &mut finished).err().unwrap();
-        assert!(error.to_string().contains("there is no number behind"));
     }
 }

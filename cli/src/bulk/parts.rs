@@ -275,14 +275,14 @@ pub(super) const OTHER_RUN: &str = "packed with other weights, types or another 
 /// The entries whose tensors lie within `length` bytes, and how much of the journal tells of them.
 fn replay(journal: File, length: u64) -> Result<Option<(Head, Vec<Entry>, u64)>> {
     let mut lines = BufReader::new(journal);
-    let Some((head, mut good)) = next_of::<Head>(&mut lines) else {
+    let Some((head, mut good)) = next_of::<Head>(&mut lines)? else {
         return Ok(None);
     };
     if head.room > 2 * HEADER_AT_MOST {
         return Ok(None);
     }
     let (mut entries, mut end) = (Vec::new(), DIGITS + head.room);
-    while let Some((entry, read)) = next_of::<Entry>(&mut lines) {
+    while let Some((entry, read)) = next_of::<Entry>(&mut lines)? {
         let n_bytes = sum(&entry.tensors);
         end = end.saturating_add(entry.n_bytes);
         let is_there = end <= length || entry.n_bytes == 0;
@@ -297,12 +297,12 @@ fn replay(journal: File, length: u64) -> Result<Option<(Head, Vec<Entry>, u64)>>
 
 /// The next line of a journal, and its length; `None` at the end, and for half a line or one that is
 /// none.
-fn next_of<T: DeserializeOwned>(lines: &mut impl BufRead) -> Option<(T, u64)> {
+fn next_of<T: DeserializeOwned>(lines: &mut impl BufRead) -> Result<Option<(T, u64)>> {
     let mut line = Vec::new();
-    let read = lines.take(LINE_AT_MOST).read_until(b'\n', &mut line).ok()?;
-    let whole = line.ends_with(b"\n");
-    let said = serde_json::from_slice(&line).ok().filter(|_| whole)?;
-    Some((said, read as u64))
+    let read = lines.take(LINE_AT_MOST).read_until(b'\n', &mut line)?;
+    let said = serde_json::from_slice(&line).ok();
+    let whole = said.filter(|_| line.ends_with(b"\n"));
+    Ok(whole.map(|said| (said, read as u64)))
 }
 
 impl Entry {
