@@ -39,6 +39,16 @@ impl PlannedPair {
         let plans = sides.filter_map(move |side| side.get(place?));
         plans.flat_map(Planned::windows)
     }
+
+    /// Refuses encoders that it was not planned for.
+    fn expect_of(&self, family: Family, encoders: &[ClipConfig]) -> Result<()> {
+        if (self.family, self.encoders.as_slice()) == (family, encoders) {
+            return Ok(());
+        }
+        let message = format!("planned for other encoders, of {}", self.family);
+        let hint = "plan with the conditioner that encodes, or with another handle of its load";
+        Err(Error::new(ErrorKind::Mismatch, message).hint(hint))
+    }
 }
 
 impl Conditioner {
@@ -132,12 +142,7 @@ impl Conditioner {
         let (mut requests, mut plans, mut notes) = (Vec::new(), Vec::new(), Vec::new());
         let encoders = self.configs();
         for pair in pairs {
-            if (pair.family, &pair.encoders) != (self.family(), &encoders) {
-                let message = format!("planned for other encoders, of {}", pair.family);
-                return Err(Error::new(ErrorKind::Mismatch, message).hint(
-                    "plan with the conditioner that encodes, or with another handle of its load",
-                ));
-            }
+            pair.expect_of(self.family(), &encoders)?;
             requests.extend(pair.requests.each_ref().map(OwnedRequest::request));
             plans.extend(pair.plans.iter().map(Vec::as_slice));
             notes.push(pair.note.as_ref());
