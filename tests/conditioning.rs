@@ -7,6 +7,7 @@ mod devices;
 mod emphasis;
 mod entries;
 mod open_clip;
+mod planned;
 mod precision;
 mod schedules;
 mod tiny16;

@@ -4,6 +4,7 @@ mod anything;
 mod broken;
 mod editor;
 mod large;
+mod nodes;
 mod oracle;
 mod pictures;
 mod plans;

@@ -4,6 +4,7 @@ mod attach;
 mod families;
 mod folder;
 mod formulas;
+mod kinds;
 mod malformed;
 mod plain;
 

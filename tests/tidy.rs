@@ -58,8 +58,22 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Lines a source file may have; 400 is the aim.
-const LONGEST_FILE: usize = 800;
+/// Lines a source file may have.
+const LONGEST_FILE: usize = 400;
+
+/// Files that are longer still, and how long they may be. No more come to these.
+const LONGER_FILES: &[(&str, usize)] = &[("src/kernels/cuda/engine.rs", 500)];
+
+/// Everything that is written in Rust.
+const FOLDERS: [&str; 7] = [
+    "src",
+    "cli/src",
+    "cli/tests",
+    "tests",
+    "examples",
+    "benches",
+    "fuzz",
+];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -207,10 +221,11 @@ fn the_library_reads_no_environment_and_prints_nothing() {
 
 #[test]
 fn files_can_be_read_in_one_sitting() {
-    for folder in ["src", "cli/src", "tests", "examples"] {
-        for (file, text) in sources(folder) {
-            let lines = text.lines().count();
-            assert!(lines <= LONGEST_FILE, "{}: {lines} lines", file.display());
-        }
+    for (file, text) in FOLDERS.into_iter().flat_map(sources) {
+        let lines = text.lines().count();
+        let mut longer = LONGER_FILES.iter();
+        let own = longer.find(|(longer, _)| file == Path::new(longer));
+        let limit = own.map_or(LONGEST_FILE, |(_, limit)| *limit);
+        assert!(lines <= limit, "{}: {lines} lines", file.display());
     }
 }

@@ -16,6 +16,7 @@ mod others;
 mod parts;
 mod paths;
 mod pickles;
+mod summaries;
 mod tokenizers;
 mod values;
 mod writing;

@@ -21,9 +21,9 @@ pub(crate) fn run(flags: &EncodeFlags, quiet: bool) -> Done {
     if let (Some(source), Some(folder)) = (&target.requests, &target.out_dir) {
         let supplies = flags.manner.supplies(Some(source))?;
         let orders = Orders::new(&flags.bulk, folder, flags.compute.device);
-        let lines = bulk::open(source, &orders)?;
+        let opened = bulk::open(source, &orders)?;
         let session = Session::open(flags, &progress)?;
-        return bulk::run(lines, &orders, &session, (&wishes, supplies), &progress);
+        return bulk::run(opened, &orders, &session, (&wishes, supplies), &progress);
     }
     let out = target.out.as_deref().context("--out is missing")?;
     let job = wishes.job().map_err(|error| anyhow!(error))?;

@@ -8,7 +8,7 @@ use sd_conditioner::{Conditioner, Error, Result};
 
 use crate::job::{Job, Side};
 use crate::loras::LoraFile;
-use crate::together::{self, Made};
+use crate::together::{self, Made, Planned};
 
 /// Loaded encoders, and what was made of them last.
 #[derive(Debug)]
@@ -50,8 +50,8 @@ impl Wardrobe {
     }
 
     /// Encodes several jobs; one answer for each, in order. Jobs of equal files share encoders, and
-    /// those that are on already come first. Each comes with whether it can share a forward.
-    pub(crate) fn encode_all(&self, jobs: &[(&Job, bool)]) -> Vec<Result<Made>> {
+    /// those that are on already come first.
+    pub(crate) fn encode_all(&self, jobs: &[Planned<'_>]) -> Vec<Result<Made>> {
         let mut groups: Vec<Vec<usize>> = Vec::new();
         let files = |place: usize| jobs[place].0.lora_files().unwrap_or_default();
         for place in 0..jobs.len() {
@@ -64,7 +64,7 @@ impl Wardrobe {
         groups.sort_by_key(|group| !self.has_on(files(group[0])));
         let mut made: Vec<(usize, Result<Made>)> = Vec::new();
         for group in groups {
-            let of_group: Vec<(&Job, bool)> = group.iter().map(|place| jobs[*place]).collect();
+            let of_group: Vec<Planned<'_>> = group.iter().map(|place| jobs[*place]).collect();
             made.extend(group.into_iter().zip(self.encode_alike(&of_group)));
         }
         made.sort_by_key(|(place, _)| *place);
@@ -72,7 +72,7 @@ impl Wardrobe {
     }
 
     /// Jobs of equal files.
-    fn encode_alike(&self, jobs: &[(&Job, bool)]) -> Vec<Result<Made>> {
+    fn encode_alike(&self, jobs: &[Planned<'_>]) -> Vec<Result<Made>> {
         match self.dressed(jobs[0].0) {
             Ok(text) => together::encode_all(&text, jobs),
             // An error has no copies, and what fails here fails quickly.

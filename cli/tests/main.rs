@@ -13,6 +13,7 @@ mod explain;
 mod files;
 #[cfg(feature = "graph")]
 mod graph;
+mod killed;
 mod kinds;
 mod loras;
 mod manner;

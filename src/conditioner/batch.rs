@@ -20,7 +20,7 @@ struct Key<'a> {
     ids: &'a [TokenId; CONTEXT],
     splices: &'a [Splice],
     /// Which set of embeddings the splices are names of.
-    embeddings: usize,
+    embeddings: u64,
     end: usize,
     hidden_keys: Option<&'a [bool; CONTEXT]>,
     readout: Readout,

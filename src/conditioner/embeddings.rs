@@ -1,5 +1,6 @@
 //! The textual-inversion embeddings of a request: a folder, and files given with a token.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -60,9 +61,17 @@ impl Embeddings {
         given.chain(listed.map(str::to_owned)).collect()
     }
 
-    /// Tells sets apart that are in use at the same time.
-    pub(super) fn identity(&self) -> usize {
-        std::ptr::from_ref(self).addr()
+    /// Tells sets apart that are in use at the same time. Clones of one set are the same set.
+    pub(super) fn identity(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        let folder = self.folder.as_ref();
+        folder
+            .map(|folder| Arc::as_ptr(folder).addr())
+            .hash(&mut hasher);
+        for (token, embedding) in &self.given {
+            (token, Arc::as_ptr(embedding).addr()).hash(&mut hasher);
+        }
+        hasher.finish()
     }
 
     fn find(&self, name: &str) -> Result<Option<Arc<Embedding>>> {

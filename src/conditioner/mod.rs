@@ -21,6 +21,7 @@ mod seat;
 pub use builder::{Builder, Progress};
 pub use cache::{CacheOptions, CacheStats, DiskCache};
 pub use embeddings::Embeddings;
+pub use pairs::PlannedPair;
 pub use reading::{ReadText, Reading, readings_for};
 pub use request::Request;
 
@@ -125,17 +126,10 @@ impl Conditioner {
     ) -> Result<Guidance> {
         let pair = [positive.into(), negative.into().as_negative()];
         let prompted = self.prompted(&pair[0])?;
-        let (text, pair) = (
-            prompted.text(),
-            pair.each_ref().map(|one| prompted.dressed(one)),
-        );
-        let mut plans = text.plan_all(&pair)?;
-        let note = lengths::pad_to_each_other(&pair, &mut plans, |request, fill| {
-            text.plan(request, fill)
-        })?;
-        let both = text.run(&pair, &plans, &[0..1, 1..2])?;
-        let both = <[Conditioning; 2]>::try_from(both).map_err(|_| compose::incomplete())?;
-        lengths::join(&pair[0], both, note.as_ref())
+        let [positive, negative] = pair.each_ref().map(|one| prompted.dressed(one));
+        let planned = prompted.text().planned(positive, negative)?;
+        let mut all = prompted.text().encode_planned([&planned])?;
+        all.pop().ok_or_else(compose::incomplete)
     }
 
     /// Encodes many prompts: one forward for each encoder over the distinct windows. Each result is
@@ -254,13 +248,14 @@ impl Conditioner {
     fn run(
         &self,
         requests: &[Request<'_>],
-        plans: &[Vec<Planned>],
+        plans: &[impl AsRef<[Planned]>],
         calls: &[Range<usize>],
     ) -> Result<Vec<Conditioning>> {
         let (inner, placed) = (&self.inner, self.placed());
         let mut by_encoder = Vec::with_capacity(placed.parts.len());
         for (place, part) in placed.parts.iter().enumerate() {
-            let plans: Vec<&Planned> = plans.iter().map(|plan| &plan[place]).collect();
+            let plans = plans.iter().map(|plan| &plan.as_ref()[place]);
+            let plans: Vec<&Planned> = plans.collect();
             let fillers = plans.iter().zip(requests);
             let fillers: Vec<_> = fillers
                 .map(|(plan, request)| {
@@ -291,7 +286,7 @@ impl Conditioner {
                 .iter()
                 .map(|states| states[index].clone())
                 .collect();
-            finish::finish(inner, &placed, request, plan, states)
+            finish::finish(inner, &placed, request, plan.as_ref(), states)
         });
         each.collect()
     }

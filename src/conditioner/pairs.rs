@@ -3,19 +3,52 @@
 use std::ops::Range;
 
 use crate::conditioning::Guidance;
-use crate::error::Result;
+use crate::encoder::ClipConfig;
+use crate::error::{Error, ErrorKind, Result};
 use crate::prompt::Note;
+use crate::tokens::Chunk;
+use crate::weights::{EncoderId, Family};
 
 use super::plan::Planned;
+use super::request::OwnedRequest;
 use super::{Conditioner, Request, compose, lengths};
 
-/// Pairs that share a forward, collected.
-#[derive(Default)]
-struct Shared<'a> {
-    requests: Vec<Request<'a>>,
-    plans: Vec<Vec<Planned>>,
-    /// Where the two sides of a pair have no common length.
-    notes: Vec<Option<Note>>,
+/// A prompt and its negative that were parsed, cut into windows and brought to one length by
+/// [`Conditioner::plan_pair`]. What is left to do is the encoders' work. Borrows nothing, and may be
+/// made on one thread and encoded on another.
+#[must_use]
+#[derive(Clone, Debug)]
+pub struct PlannedPair {
+    requests: [OwnedRequest; 2],
+    /// Of each side, for each encoder.
+    plans: [Vec<Planned>; 2],
+    /// Where the two sides have no common length.
+    note: Option<Note>,
+    /// What it was planned for.
+    family: Family,
+    encoders: Vec<ClipConfig>,
+}
+
+impl PlannedPair {
+    /// The windows that an encoder will be given: those of the texts and those that their emphasis
+    /// needs beside them, equal ones as often as they are needed; none for an encoder that the family
+    /// does not have. A window of the empty prompt that fills up the shorter side is not among them.
+    pub fn windows(&self, encoder: EncoderId) -> impl Iterator<Item = &Chunk> {
+        let place = self.encoders.iter().position(|one| one.encoder == encoder);
+        let sides = self.plans.iter();
+        let plans = sides.filter_map(move |side| side.get(place?));
+        plans.flat_map(Planned::windows)
+    }
+
+    /// Refuses encoders that it was not planned for.
+    fn expect_of(&self, family: Family, encoders: &[ClipConfig]) -> Result<()> {
+        if (self.family, self.encoders.as_slice()) == (family, encoders) {
+            return Ok(());
+        }
+        let message = format!("planned for other encoders, of {}", self.family);
+        let hint = "plan with the conditioner that encodes, or with another handle of its load";
+        Err(Error::new(ErrorKind::Mismatch, message).hint(hint))
+    }
 }
 
 impl Conditioner {
@@ -33,17 +66,17 @@ impl Conditioner {
     /// # Ok::<(), sd_conditioner::Error>(())
     /// ```
     pub fn encode_pairs(&self, pairs: &[[Request<'_>; 2]]) -> Result<Vec<Guidance>> {
-        let mut shared = Shared::default();
+        let mut planned = Vec::with_capacity(pairs.len());
         let mut apart = Vec::with_capacity(pairs.len());
         for [positive, negative] in pairs {
             if positive.named_loras()?.is_empty() {
-                shared.add(self, [positive.clone(), negative.clone().as_negative()])?;
+                planned.push(self.planned(positive.clone(), negative.clone())?);
                 apart.push(None);
             } else {
                 apart.push(Some(self.encode_pair(positive.clone(), negative.clone())?));
             }
         }
-        let mut together = shared.encode(self)?.into_iter();
+        let mut together = self.encode_planned(&planned)?.into_iter();
         let each = apart.into_iter();
         each.map(|alone| {
             alone
@@ -52,32 +85,86 @@ impl Conditioner {
         })
         .collect()
     }
-}
 
-impl<'a> Shared<'a> {
-    fn add(&mut self, text: &Conditioner, pair: [Request<'a>; 2]) -> Result<()> {
-        let mut plans = text.plan_all(&pair)?;
-        let note = lengths::pad_to_each_other(&pair, &mut plans, |request, fill| {
-            text.plan(request, fill)
-        })?;
-        self.requests.extend(pair);
-        self.plans.extend(plans);
-        self.notes.push(note);
-        Ok(())
+    /// Parses and cuts a prompt and its negative, and brings them to one length: everything of
+    /// [`encode_pair`](Self::encode_pair) that needs no encoder. A prompt that names `LoRA`s is
+    /// refused ([`ErrorKind::Request`]), since they are put on while it is encoded.
+    ///
+    /// ```
+    /// use sd_conditioner::{Conditioner, Family, weights::SyntheticSize};
+    /// let text = Conditioner::builder().random_weights(Family::Sd1, SyntheticSize::Tiny, 73)?;
+    /// let planned = [text.plan_pair("a cat", "blurry")?, text.plan_pair("a dog", "blurry")?];
+    /// let both = text.encode_planned(&planned)?;
+    /// assert_eq!(both[1].positive().context().dims(), [1, 77, 128]);
+    /// # Ok::<(), sd_conditioner::Error>(())
+    /// ```
+    pub fn plan_pair<'a>(
+        &self,
+        positive: impl Into<Request<'a>>,
+        negative: impl Into<Request<'a>>,
+    ) -> Result<PlannedPair> {
+        let positive = positive.into();
+        if !positive.named_loras()?.is_empty() {
+            let message = "the prompt names LoRAs, which are put on while it is encoded";
+            return Err(Error::new(ErrorKind::Request, message)
+                .hint("`encode_pair` and `encode_pairs` take such prompts"));
+        }
+        self.planned(positive, negative.into())
     }
 
-    fn encode(self, text: &Conditioner) -> Result<Vec<Guidance>> {
-        if self.requests.is_empty() {
+    /// The same for a prompt whose `LoRA`s are on already.
+    pub(super) fn planned(
+        &self,
+        positive: Request<'_>,
+        negative: Request<'_>,
+    ) -> Result<PlannedPair> {
+        let pair = [positive, negative.as_negative()];
+        let mut plans = [self.plan(&pair[0], 0)?, self.plan(&pair[1], 0)?];
+        let note = lengths::pad_to_each_other(&pair, &mut plans, |request, fill| {
+            self.plan(request, fill)
+        })?;
+        Ok(PlannedPair {
+            requests: pair.each_ref().map(OwnedRequest::of),
+            plans,
+            note,
+            family: self.family(),
+            encoders: self.configs(),
+        })
+    }
+
+    /// Encodes what was planned before: one forward for each encoder over the distinct windows of
+    /// all pairs. Refuses ([`ErrorKind::Mismatch`]) what was planned for encoders of other shapes; those
+    /// of another handle with other `LoRA`s are the same in this.
+    pub fn encode_planned<'a>(
+        &self,
+        pairs: impl IntoIterator<Item = &'a PlannedPair>,
+    ) -> Result<Vec<Guidance>> {
+        let (mut requests, mut plans, mut notes) = (Vec::new(), Vec::new(), Vec::new());
+        let encoders = self.configs();
+        for pair in pairs {
+            pair.expect_of(self.family(), &encoders)?;
+            requests.extend(pair.requests.each_ref().map(OwnedRequest::request));
+            plans.extend(pair.plans.iter().map(Vec::as_slice));
+            notes.push(pair.note.as_ref());
+        }
+        if requests.is_empty() {
             return Ok(Vec::new());
         }
-        let alone: Vec<Range<usize>> = (0..self.requests.len()).map(|one| one..one + 1).collect();
-        let mut sides = text.run(&self.requests, &self.plans, &alone)?.into_iter();
-        let positives = self.requests.iter().step_by(2);
-        let pairs = positives.zip(&self.notes).map(|(positive, note)| {
+        let alone: Vec<Range<usize>> = (0..requests.len()).map(|one| one..one + 1).collect();
+        let mut sides = self.run(&requests, &plans, &alone)?.into_iter();
+        let each = requests.iter().step_by(2).zip(notes);
+        each.map(|(positive, note)| {
             let both = sides.next().zip(sides.next());
             let (first, second) = both.ok_or_else(compose::incomplete)?;
-            lengths::join(positive, [first, second], note.as_ref())
-        });
-        pairs.collect()
+            lengths::join(positive, [first, second], note)
+        })
+        .collect()
+    }
+
+    /// The shapes of the encoders.
+    fn configs(&self) -> Vec<ClipConfig> {
+        let placed = self.placed();
+        let configs = placed.parts.iter().map(|part| part.clip.config().clone());
+        configs.collect()
     }
 }

@@ -63,6 +63,16 @@ impl Planned {
         self.texts.iter().map(|text| &text.chunks)
     }
 
+    /// Everything that the encoder is given for it, but for a filler.
+    pub(super) fn windows(&self) -> impl Iterator<Item = &Chunk> {
+        let texts = self.texts.iter();
+        let of_texts = texts.flat_map(|text| {
+            let stages = text.stages.iter().flat_map(|stage| &stage.windows);
+            text.chunks.iter().chain(stages)
+        });
+        of_texts.chain(&self.raw)
+    }
+
     /// The window that fills a result.
     pub(super) fn filler(&self) -> Chunk {
         Chunk::empty(self.texts[0].chunks.padding())

@@ -34,6 +34,45 @@ pub struct Request<'a> {
     loras: Option<&'a LoraFolder>,
 }
 
+/// A request with texts of its own. It names no folder of `LoRA`s: that is looked into before.
+#[derive(Clone, Debug)]
+pub(super) struct OwnedRequest {
+    text: Option<String>,
+    text_2: Option<String>,
+    embeddings: Option<Embeddings>,
+    /// Everything else.
+    settings: Request<'static>,
+}
+
+impl OwnedRequest {
+    pub(super) fn of(request: &Request<'_>) -> OwnedRequest {
+        let settings = Request {
+            profile: request.profile,
+            choices: request.choices,
+            clip_skip: request.clip_skip,
+            size: request.size,
+            negative: request.negative,
+            pooled: request.pooled,
+            ..Request::absent()
+        };
+        OwnedRequest {
+            text: request.text.map(str::to_owned),
+            text_2: request.text_2.map(str::to_owned),
+            embeddings: request.embeddings.cloned(),
+            settings,
+        }
+    }
+
+    /// The request again.
+    pub(super) fn request(&self) -> Request<'_> {
+        let texts = (self.text.as_deref(), self.text_2.as_deref());
+        Request {
+            embeddings: self.embeddings.as_ref(),
+            ..self.settings.with_texts(texts.0, texts.1)
+        }
+    }
+}
+
 impl<'a> From<&'a str> for Request<'a> {
     fn from(text: &'a str) -> Request<'a> {
         Request::new(text)

@@ -30,15 +30,40 @@ pub fn write_tensors(
     tensors: &BTreeMap<String, Tensor>,
     metadata: &BTreeMap<String, String>,
 ) -> Result<()> {
+    let outlines = outlines(tensors);
+    weights::write_tensors(path, metadata, &outlines, |index| {
+        Ok(tensors[&outlines[index].name].clone())
+    })
+}
+
+/// The bytes of the file that [`write_tensors`] writes, for whoever writes many files and makes them
+/// safe together.
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use sd_conditioner::candle_core::{Device, Tensor};
+/// let tensors = BTreeMap::from([("ones".to_owned(), Tensor::new(&[1_f32], &Device::Cpu)?)]);
+/// let bytes = sd_conditioner::storage::tensors_to_bytes(&tensors, &BTreeMap::new())?;
+/// assert_eq!(bytes[bytes.len() - 4..], 1_f32.to_le_bytes());
+/// # Ok::<(), sd_conditioner::Error>(())
+/// ```
+pub fn tensors_to_bytes(
+    tensors: &BTreeMap<String, Tensor>,
+    metadata: &BTreeMap<String, String>,
+) -> Result<Vec<u8>> {
+    let outlines = outlines(tensors);
+    weights::tensors_to_bytes(metadata, &outlines, |index| {
+        Ok(tensors[&outlines[index].name].clone())
+    })
+}
+
+fn outlines(tensors: &BTreeMap<String, Tensor>) -> Vec<weights::Outline> {
     let outline = |(name, tensor): (&String, &Tensor)| weights::Outline {
         name: name.clone(),
         dtype: tensor.dtype().into(),
         shape: tensor.dims().to_vec(),
     };
-    let outlines: Vec<_> = tensors.iter().map(outline).collect();
-    weights::write_tensors(path, metadata, &outlines, |index| {
-        Ok(tensors[&outlines[index].name].clone())
-    })
+    tensors.iter().map(outline).collect()
 }
 
 /// A tensor's values as safetensors files hold them: row by row, little-endian, in its own type.

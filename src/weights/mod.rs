@@ -19,7 +19,9 @@ pub use combine::{Encoders, combine};
 pub use embedding::{Embedding, EmbeddingFolder};
 pub(crate) use format::blocks::moved as moved_quantized;
 pub(crate) use format::file::{open as open_file, read_whole};
-pub(crate) use format::writer::{Outline, bytes as write_whole, write as write_tensors};
+pub(crate) use format::writer::{
+    Outline, bytes as write_whole, to_bytes as tensors_to_bytes, write as write_tensors,
+};
 pub use layout::Layout;
 pub(crate) use lora::{
     Base as LoraBase, Fitted as FittedLora, LoraKey, changed as changed_by_loras,

@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use sd_conditioner::tokens::Chunks;
+use sd_conditioner::conditioner::PlannedPair;
+use sd_conditioner::tokens::Chunk;
 
 use super::lines::Place;
 use crate::job::{Job, Key};
@@ -43,9 +44,18 @@ pub(super) enum Task {
 pub(super) struct Ready {
     pub(super) job: Job,
     pub(super) key: Key,
-    /// Whether it can share a forward.
-    pub(super) shares: bool,
+    /// What its encoders are to do; `None` for a job that is planned and encoded by itself.
+    pub(super) plan: Option<PlannedPair>,
+    /// What tells its windows apart.
+    pub(super) windows: Vec<u64>,
     pub(super) warnings: Vec<String>,
+}
+
+/// What tells a window from others of a batch.
+pub(super) fn hashed(window: &Chunk) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    window.ids().hash(&mut hasher);
+    hasher.finish()
 }
 
 /// What was encoded, and the `LoRAs` that were on.
@@ -78,12 +88,7 @@ impl Batches {
     }
 
     /// Adds a line. Returns a batch if one is full, or too many are open.
-    pub(super) fn add(
-        &mut self,
-        item: Item,
-        loras: &[LoraFile],
-        windows: &[Chunks],
-    ) -> Option<Vec<Item>> {
+    pub(super) fn add(&mut self, item: Item, loras: &[LoraFile]) -> Option<Vec<Item>> {
         let found = self.open.iter().position(|(files, _)| files == loras);
         let crowded = found.is_none() && self.open.len() == LISTS_AT_MOST;
         let first = crowded.then(|| self.open.remove(0).1.items);
@@ -92,7 +97,7 @@ impl Batches {
             self.open.len() - 1
         });
         let batch = &mut self.open[place].1;
-        batch.add(item, windows);
+        batch.add(item);
         if batch.is_full(self.full) && first.is_none() {
             return Some(self.open.remove(place).1.items);
         }
@@ -105,7 +110,7 @@ impl Batches {
             .open
             .last()
             .map_or(Vec::new(), |(files, _)| files.clone());
-        self.add(item, &files, &[])
+        self.add(item, &files)
     }
 
     /// Everything that is still open.
@@ -116,17 +121,13 @@ impl Batches {
 }
 
 impl Batch {
-    fn add(&mut self, item: Item, windows: &[Chunks]) {
+    fn add(&mut self, item: Item) {
         if let Task::Encode(ready) = &item.what {
             let texts = ready.job.texts();
             self.text += texts.iter().map(|(_, text)| text.len()).sum::<usize>();
+            self.windows.extend(&ready.windows);
         }
         self.items.push(item);
-        for chunk in windows.iter().flat_map(Chunks::iter) {
-            let mut hasher = DefaultHasher::new();
-            chunk.ids().hash(&mut hasher);
-            self.windows.insert(hasher.finish());
-        }
     }
 
     fn is_full(&self, windows: usize) -> bool {

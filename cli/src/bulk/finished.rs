@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _};
 use std::path::Path;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
 use crate::scribe::{Metadata, SCHEDULES};
+
+/// Types that a file may have; the format knows fewer.
+const TYPES_AT_MOST: usize = 32;
 
 /// The format's own bound.
 const HEADER_AT_MOST: u64 = 100_000_000;
@@ -33,6 +36,10 @@ struct Tensor {
 
 /// The header of a file that is as long as its header says; an error for any other.
 pub(super) fn header(path: &Path) -> io::Result<Header> {
+    // A pipe of this name would be waited for.
+    if !fs::metadata(path)?.is_file() {
+        return Err(damaged("it is no file"));
+    }
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
     let mut start = [0; 8];
@@ -97,6 +104,9 @@ impl<'de> Visitor<'de> for Entries {
             if !header.dtypes.contains(&tensor.dtype) {
                 header.dtypes.push(tensor.dtype);
             }
+            if header.dtypes.len() > TYPES_AT_MOST {
+                return Err(A::Error::custom("more types than there are"));
+            }
         }
         while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
         Ok(header)
@@ -135,5 +145,29 @@ mod tests {
         huge[..8].copy_from_slice(&u64::MAX.to_le_bytes());
         std::fs::write(&path, &huge).unwrap();
         assert!(!is_whole(&path, &said, "f16"));
+    }
+
+    #[test]
+    fn a_header_of_endless_types_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.safetensors");
+        let tensors = (0..100)
+            .map(|number| format!(r#""{number}":{{"dtype":"T{number}","data_offsets":[0,0]}}"#));
+        let header = format!("{{{}}}", tensors.collect::<Vec<_>>().join(","));
+        let start = (header.len() as u64).to_le_bytes();
+        std::fs::write(&path, [&start, header.as_bytes()].concat()).unwrap();
+        let error = super::header(&path).unwrap_err();
+        assert!(error.to_string().contains("more types"), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn nobody_waits_for_a_pipe() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.safetensors");
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+        assert!(!is_whole(&path, &Metadata::new(), "f32"));
+        assert!(!is_whole(folder.path(), &Metadata::new(), "f32"));
     }
 }

@@ -22,8 +22,9 @@ pub(super) fn numbers(folder: &Path, stem: &str, before: &str, behind: &str) -> 
             .strip_prefix(before)
             .and_then(|name| name.strip_prefix(stem));
         let digits = rest.and_then(|rest| rest.strip_prefix('-')?.strip_suffix(behind));
-        let digits = digits.filter(|digits| digits.bytes().all(|digit| digit.is_ascii_digit()));
-        numbers.extend(digits.and_then(|digits| digits.parse::<u32>().ok()));
+        let number = digits.and_then(|digits| digits.parse::<u32>().ok());
+        // Files that others have called nearly so are none of ours.
+        numbers.extend(number.filter(|number| digits == Some(&format!("{number:05}"))));
     }
     numbers.sort_unstable();
     Ok(numbers)

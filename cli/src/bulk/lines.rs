@@ -1,10 +1,11 @@
 //! A file of lines → those that are this run's, bounded in length, with their numbers.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 
 use super::orders::Share;
 
@@ -15,7 +16,7 @@ pub(super) const LINE_AT_MOST: u64 = 1 << 20;
 const AHEAD: usize = 1 << 16;
 
 /// An opened requests file.
-pub(crate) struct Lines {
+pub(super) struct Lines {
     /// For messages.
     pub(super) name: String,
     /// Bytes of the whole; `None` where they come as they come.
@@ -39,6 +40,14 @@ pub(super) struct Place {
 /// A line, or what is wrong with it.
 pub(super) type Text = anyhow::Result<String>;
 
+impl fmt::Debug for Lines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lines")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Lines {
     /// Opens the file; `-` is standard input.
     pub(super) fn open(path: &Path, share: Share) -> anyhow::Result<Lines> {
@@ -49,6 +58,9 @@ impl Lines {
         let name = path.display().to_string();
         let file = File::open(path).with_context(|| name.clone())?;
         let about = file.metadata().with_context(|| name.clone())?;
+        if about.is_dir() {
+            bail!("{name}: a folder, and lines are to be read");
+        }
         let length = about.is_file().then_some(about.len());
         Ok(Lines::new(name, Box::new(file), length, share))
     }

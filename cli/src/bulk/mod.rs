@@ -4,7 +4,9 @@
 //! What is remembered of lines that are behind: hashes of their ids, and a bounded number of prompts.
 
 mod batch;
+mod files;
 mod finished;
+mod found;
 mod index;
 mod known;
 mod lines;
@@ -14,23 +16,26 @@ mod parts;
 mod reader;
 mod same;
 mod sink;
+mod trouble;
+mod workshop;
 mod writer;
 
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 
-pub(crate) use self::lines::Lines;
 pub(crate) use self::orders::{BulkFlags, Orders};
 
 use self::batch::{Answer, Item, Task};
+use self::lines::Lines;
 use self::reader::{Earlier, Reader};
 use self::sink::Sink;
+use self::workshop::Workshop;
 use self::writer::{Counts, Writer};
 use crate::encode::Session;
 use crate::progress::Progress;
@@ -42,17 +47,28 @@ use crate::wishes::Wishes;
 /// Batches that wait between two threads.
 const WAITING: usize = 2;
 
-/// Opens the file (`-` is standard input) and makes the folder.
-pub(crate) fn open(path: &Path, orders: &Orders) -> anyhow::Result<Lines> {
+/// While no batch comes, so often it is looked whether the run has ended.
+const LOOK_UP: Duration = Duration::from_millis(200);
+
+/// What a run reads and where it writes, opened.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    lines: Lines,
+    workshop: Workshop,
+}
+
+/// Opens the file (`-` is standard input), makes the folder, and keeps other runs out of it.
+pub(crate) fn open(path: &Path, orders: &Orders) -> anyhow::Result<Opened> {
     let lines = Lines::open(path, orders.share)?;
     let folder = &orders.folder;
     fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-    Ok(lines)
+    let workshop = Workshop::open(folder, &orders.stem())?;
+    Ok(Opened { lines, workshop })
 }
 
 /// Encodes all lines; those that are there already go through the encoders together.
 pub(crate) fn run(
-    lines: Lines,
+    Opened { lines, workshop }: Opened,
     orders: &Orders,
     session: &Session,
     (wishes, supplies): (&Wishes, Supplies),
@@ -60,7 +76,7 @@ pub(crate) fn run(
 ) -> Done {
     let begun = Instant::now();
     let scribe = session.scribe();
-    let (sink, finished) = Sink::open(orders, scribe)?;
+    let (sink, finished) = Sink::open(orders, scribe, workshop)?;
     let earlier = match (orders.resume, orders.pack) {
         (false, _) => Earlier::Nothing,
         (true, None) => Earlier::Files(orders.folder.clone()),
@@ -76,20 +92,21 @@ pub(crate) fn run(
     Ok(ExitCode::from(u8::from(counts.failed > 0)))
 }
 
-/// All three threads, until the last one is done.
+/// All three threads, until the last one is done, or the one that writes cannot go on. Then nobody waits
+/// for the one that reads, which may be waiting for a line.
 fn through(reader: Reader, session: &Session, writer: Writer<'_>) -> anyhow::Result<Counts> {
     let (batches, planned) = sync_channel(WAITING);
     let (encoded, answers) = sync_channel(WAITING);
-    thread::scope(|scope| {
-        let reading = scope.spawn(move || reader.run(&batches));
+    let reading = thread::spawn(move || reader.run(&batches));
+    let counts = thread::scope(|scope| {
         let writing = scope.spawn(move || writer.run(&answers));
-        encode(session, &planned, &encoded);
+        encode(session, &planned, &encoded, || writing.is_finished());
         // Both ends are closed here, so that neither thread waits for the other.
         drop((planned, encoded));
-        let counts = joined(writing.join())?;
-        joined(reading.join())?;
-        Ok(counts)
-    })
+        joined(writing.join())
+    })?;
+    joined(reading.join())?;
+    Ok(counts)
 }
 
 fn joined<T>(ended: thread::Result<anyhow::Result<T>>) -> anyhow::Result<T> {
@@ -97,10 +114,21 @@ fn joined<T>(ended: thread::Result<anyhow::Result<T>>) -> anyhow::Result<T> {
 }
 
 /// Encodes batch after batch, until there are no more or nobody takes the answers.
-fn encode(session: &Session, planned: &Receiver<Vec<Item>>, encoded: &SyncSender<Vec<Answer>>) {
-    while let Ok(batch) = planned.recv() {
-        if encoded.send(answers(session, batch)).is_err() {
-            return;
+fn encode(
+    session: &Session,
+    planned: &Receiver<Vec<Item>>,
+    encoded: &SyncSender<Vec<Answer>>,
+    nobody_takes: impl Fn() -> bool,
+) {
+    loop {
+        match planned.recv_timeout(LOOK_UP) {
+            Ok(batch) => {
+                if encoded.send(answers(session, batch)).is_err() {
+                    return;
+                }
+            }
+            Err(RecvTimeoutError::Timeout) if !nobody_takes() => (),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,
         }
     }
 }
@@ -108,7 +136,7 @@ fn encode(session: &Session, planned: &Receiver<Vec<Item>>, encoded: &SyncSender
 /// One answer for each line, in order.
 fn answers(session: &Session, batch: Vec<Item>) -> Vec<Answer> {
     let ready = batch.iter().filter_map(|item| match &item.what {
-        Task::Encode(ready) => Some((&ready.job, ready.shares)),
+        Task::Encode(ready) => Some((&ready.job, ready.plan.as_ref())),
         Task::Fail(_) | Task::Skip | Task::Copy { .. } => None,
     });
     let jobs: Vec<_> = ready.collect();

@@ -1,21 +1,19 @@
 //! Requests → packed files of about one size, and an index of them.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use sd_conditioner::storage;
 
-use super::finished;
+use super::found::{self, Found};
 use super::index;
 use super::known::Finished;
 use super::orders::Orders;
-use super::parts::{Entry, OTHER_RUN, Part, Paths};
+use super::parts::{Entry, Part, Paths};
 use super::same::{Same, SameFile};
 use super::sink::Place;
 use crate::job::{self, Key};
 use crate::scribe::{Metadata, Scribe, Sheet};
-use crate::ui;
 
 /// The packed files of one run.
 pub(super) struct Pack {
@@ -36,33 +34,19 @@ impl Pack {
     pub(super) fn open(orders: &Orders, size: u64, scribe: &Scribe) -> Result<(Pack, Finished)> {
         let mut facts = scribe.facts().clone();
         facts.insert("out_dtype".to_owned(), scribe.out_dtype().to_owned());
-        let (folder, stem) = (&orders.folder, orders.stem());
-        let whole = index::numbers(folder, &stem, "", ".safetensors")?;
-        let begun = index::numbers(folder, &stem, ".", ".part")?;
-        if !orders.resume && (!whole.is_empty() || !begun.is_empty()) {
+        let (folder, stem) = (orders.folder.clone(), orders.stem());
+        let found = Found::in_folder(&folder, &stem)?;
+        if !orders.resume && !found.is_nothing() {
             bail!(
                 "{}: holds packed files already; --resume goes on with them",
                 folder.display()
             );
         }
         let mut finished = Finished::default();
-        for number in &whole {
-            read(&Paths::new(folder, &stem, *number), &facts, &mut finished)?;
-        }
-        let last = whole.last().copied().unwrap_or(0);
-        let paths = |number| Paths::new(folder, &stem, number);
-        let (mut part, mut number) = (None, last + 1);
-        for begun in begun.into_iter().rev() {
-            if begun <= last || part.is_some() {
-                remove(&paths(begun));
-                continue;
-            }
-            part = go_on(&paths(begun), &facts, &mut finished)?;
-            number = begun;
-        }
+        let (part, number) = found.go_on((&folder, &stem), &facts, &mut finished)?;
         let pack = Pack {
-            same: SameFile::open(folder, &stem, &mut finished)?,
-            folder: folder.clone(),
+            same: SameFile::open(&folder, &stem, &mut finished)?,
+            folder,
             stem,
             size,
             facts,
@@ -116,7 +100,7 @@ impl Pack {
     fn close(&mut self) -> Result<()> {
         if let Some(part) = self.part.take() {
             part.close()?;
-            self.number += 1;
+            self.number = found::next(self.number)?;
         }
         Ok(())
     }
@@ -138,59 +122,11 @@ impl Pack {
     }
 }
 
-/// Learns what a whole file holds. One that is damaged is put aside.
-fn read(paths: &Paths, facts: &Metadata, finished: &mut Finished) -> Result<()> {
-    let path = &paths.whole;
-    let header = match finished::header(path) {
-        Ok(header) => header,
-        Err(error) => return put_aside(path, &error.to_string()),
-    };
-    let agrees = |(key, value)| header.metadata.get(key) == Some(value);
-    if !facts.iter().all(agrees) {
-        bail!("{}: {OTHER_RUN}", path.display());
-    }
-    for (id, said) in index::entries(&header.metadata) {
-        if let Some(request) = said.get("request") {
-            finished.add(id, request);
-        }
-    }
-    Ok(())
-}
-
-/// Goes on with a part that a kill has left, as far as it is good.
-fn go_on(paths: &Paths, facts: &Metadata, finished: &mut Finished) -> Result<Option<Part>> {
-    let Some((part, entries)) = Part::reopen(paths.clone(), facts)? else {
-        remove(paths);
-        return Ok(None);
-    };
-    for entry in entries {
-        if let Some(request) = entry.said.get("request") {
-            finished.add(&entry.id, request);
-        }
-    }
-    Ok(Some(part))
-}
-
-/// What cannot be removed is written over later.
-fn remove(paths: &Paths) {
-    let _ = fs::remove_file(&paths.part);
-    let _ = fs::remove_file(&paths.journal);
-}
-
-fn put_aside(path: &Path, why: &str) -> Result<()> {
-    let aside = path.with_extension("damaged");
-    fs::rename(path, &aside).with_context(|| path.display().to_string())?;
-    ui::warn(format!(
-        "{}: {why}; it is {} now, and what it held is made anew",
-        path.display(),
-        aside.display()
-    ));
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::io::Write as _;
+    use std::path::Path;
 
     use safetensors::SafeTensors;
     use sd_conditioner::candle_core::{Device, Tensor};
@@ -256,7 +192,7 @@ mod tests {
             }
             let mut after = pack(folder.path(), 1_000_000);
             let mut finished = Finished::default();
-            after.part = go_on(&paths, &after.facts, &mut finished).unwrap();
+            after.part = found::go_on(&paths, &after.facts, &mut finished).unwrap();
             let has = |value: i32| finished.has(&format!("id{value}"), &value.to_string());
             let found = (0..3).filter(|value| has(*value)).count();
             assert_eq!(found, good, "{of_data} {of_journal}");
@@ -309,5 +245,38 @@ mod tests {
             );
         }
         assert!(parts::n_bytes("F32", &[usize::MAX, 2]).is_err());
+    }
+
+    /// Entries count up to the first that says something false of its tensors.
+    #[test]
+    fn entries_that_lie_end_what_is_good() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = Paths::new(folder.path(), "embeddings", 1);
+        fs::write(&paths.part, [0; 8 + 64 + 100]).unwrap();
+        let entry = |shape: &str, n_bytes: u64| {
+            format!(
+                r#"{{"id":"a","tensors":[["t","F32",{shape}]],"n_bytes":{n_bytes},"said":{{}}}}"#
+            )
+        };
+        let good = entry("[1,4]", 16);
+        let bad = [
+            entry("[1,4]", 20),
+            entry("[1,4]", 0),
+            entry("[18446744073709551615]", 16),
+            entry("[4611686018427387900]", 18_446_744_073_709_551_600),
+            entry("[1000]", 4000),
+            entry("[1,4]", 16).replace("F32", "F8"),
+            "{".repeat(1000),
+        ];
+        for bad in bad {
+            let lines = ["{\"room\":64,\"facts\":{}}", &good, &good, &bad, &good, ""];
+            fs::write(&paths.journal, lines.join("\n")).unwrap();
+            let (_, entries) = Part::reopen(paths.clone(), &Metadata::new())
+                .unwrap()
+                .unwrap();
+            assert_eq!(entries.len(), 2, "{bad}");
+            assert_eq!(fs::metadata(&paths.part).unwrap().len(), 8 + 64 + 32);
+            fs::write(&paths.part, [0; 8 + 64 + 100]).unwrap();
+        }
     }
 }

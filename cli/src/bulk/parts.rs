@@ -7,14 +7,16 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead as _, BufReader, BufWriter, Seek as _, SeekFrom, Write};
+use std::io::{BufRead, BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::files::sync_folder;
 use crate::scribe::Metadata;
 
 /// What a kill costs at most, in time and in bytes of the journal.
@@ -26,6 +28,9 @@ const DIGITS: u64 = 8;
 
 /// Readers refuse headers of more than 100 million bytes.
 const HEADER_AT_MOST: u64 = 64 << 20;
+
+/// Of a journal; a request is at most a few MiB.
+const LINE_AT_MOST: u64 = HEADER_AT_MOST;
 
 /// A request with tensors in a packed file, and a line of the journal.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -98,7 +103,8 @@ impl Header {
         self.say(&format!("request.{}", entry.id), &said)?;
         for (name, dtype, shape) in &entry.tensors {
             let name = serde_json::to_string(&format!("{}.{name}", entry.id))?;
-            let end = start + n_bytes(dtype, shape)?;
+            let end = start.checked_add(n_bytes(dtype, shape)?);
+            let end = end.with_context(|| format!("a tensor of shape {shape:?}"))?;
             let about = json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, end] });
             self.tensors.extend([",", &name, ":", &about.to_string()]);
             start = end;
@@ -253,6 +259,9 @@ impl Part {
         file.write_all(&text).with_context(failed)?;
         file.sync_all().with_context(failed)?;
         fs::rename(&self.paths.part, &self.paths.whole).with_context(failed)?;
+        if let Some(folder) = self.paths.whole.parent() {
+            sync_folder(folder);
+        }
         // The file tells by itself now; a journal that stays is not read.
         let _ = fs::remove_file(&self.paths.journal);
         Ok(())
@@ -266,47 +275,53 @@ pub(super) const OTHER_RUN: &str = "packed with other weights, types or another 
 /// The entries whose tensors lie within `length` bytes, and how much of the journal tells of them.
 fn replay(journal: File, length: u64) -> Result<Option<(Head, Vec<Entry>, u64)>> {
     let mut lines = BufReader::new(journal);
-    let mut line = String::new();
-    let mut good = lines.read_line(&mut line)? as u64;
-    let Ok(head) = serde_json::from_str::<Head>(&line) else {
+    let Some((head, mut good)) = next_of::<Head>(&mut lines)? else {
         return Ok(None);
     };
-    let (mut entries, mut end) = (Vec::new(), DIGITS.saturating_add(head.room));
     if head.room > 2 * HEADER_AT_MOST {
         return Ok(None);
     }
-    loop {
-        line.clear();
-        // Half of a sign at the end is no line either.
-        let Ok(read) = lines.read_line(&mut line) else {
-            break;
-        };
-        let entry = serde_json::from_str::<Entry>(&line);
-        let (true, Ok(entry)) = (line.ends_with('\n'), entry) else {
-            break;
-        };
+    let (mut entries, mut end) = (Vec::new(), DIGITS + head.room);
+    while let Some((entry, read)) = next_of::<Entry>(&mut lines)? {
+        let n_bytes = sum(&entry.tensors);
         end = end.saturating_add(entry.n_bytes);
-        if end > length && entry.n_bytes > 0 {
+        let is_there = end <= length || entry.n_bytes == 0;
+        if !is_there || !n_bytes.is_ok_and(|n_bytes| n_bytes == entry.n_bytes) {
             break;
         }
-        good += read as u64;
+        good += read;
         entries.push(entry);
     }
     Ok(Some((head, entries, good)))
 }
 
+/// The next line of a journal, and its length; `None` at the end, and for half a line or one that is
+/// none.
+fn next_of<T: DeserializeOwned>(lines: &mut impl BufRead) -> Result<Option<(T, u64)>> {
+    let mut line = Vec::new();
+    let read = lines.take(LINE_AT_MOST).read_until(b'\n', &mut line)?;
+    let said = serde_json::from_slice(&line).ok();
+    let whole = said.filter(|_| line.ends_with(b"\n"));
+    Ok(whole.map(|said| (said, read as u64)))
+}
+
 impl Entry {
     pub(super) fn new(id: &str, said: Metadata, tensors: Tensors) -> Result<Entry> {
-        let sizes = tensors
-            .iter()
-            .map(|(_, dtype, shape)| n_bytes(dtype, shape));
         Ok(Entry {
             id: id.to_owned(),
-            n_bytes: sizes.sum::<Result<u64>>()?,
+            n_bytes: sum(&tensors)?,
             tensors,
             said,
         })
     }
+}
+
+/// Bytes of several tensors.
+fn sum(tensors: &Tensors) -> Result<u64> {
+    tensors.iter().try_fold(0_u64, |sum, (_, dtype, shape)| {
+        let sum = sum.checked_add(n_bytes(dtype, shape)?);
+        sum.with_context(|| format!("a tensor of shape {shape:?}"))
+    })
 }
 
 /// Name, type and shape of each.

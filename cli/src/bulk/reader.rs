@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::sync::mpsc::SyncSender;
 
 use anyhow::{anyhow, bail};
-use sd_conditioner::tokens::Chunks;
+use sd_conditioner::conditioner::PlannedPair;
 
-use super::batch::{Batches, Item, Ready, Task};
+use super::batch::{Batches, Item, Ready, Task, hashed};
 use super::finished;
 use super::known::{Finished, Ids, Recent, Said};
 use super::lines::{Lines, Place};
@@ -96,11 +96,10 @@ impl Reader {
             Err(error) => return self.batches.add_idle(failed(place, String::new(), error)),
         };
         let loras = job.lora_files().unwrap_or_default().to_vec();
-        let (what, windows) = match self.task(&id, job) {
-            Ok(planned) => planned,
-            Err(error) => return self.batches.add_idle(failed(place, id, error)),
-        };
-        self.batches.add(Item { place, id, what }, &loras, &windows)
+        match self.task(&id, job) {
+            Ok(what) => self.batches.add(Item { place, id, what }, &loras),
+            Err(error) => self.batches.add_idle(failed(place, id, error)),
+        }
     }
 
     /// Reads and checks one line.
@@ -115,34 +114,45 @@ impl Reader {
         Ok((id, self.supplies.supply(job)?))
     }
 
-    /// What is to be done with a job, and the windows that it needs.
-    fn task(&mut self, id: &str, job: Job) -> anyhow::Result<(Task, Vec<Chunks>)> {
+    /// What is to be done with a job.
+    fn task(&mut self, id: &str, job: Job) -> anyhow::Result<Task> {
         if self.is_finished(id, &job)? {
-            return Ok((Task::Skip, Vec::new()));
+            return Ok(Task::Skip);
         }
         let key = job.key();
         if self.recent.get(&key).is_some() {
-            return Ok((Task::Copy { key }, Vec::new()));
+            return Ok(Task::Copy { key });
         }
-        let sides = Side::BOTH.map(|side| {
-            let request = job.request(self.scribe.family(), side);
-            let chunks = self.scribe.text().chunks(request);
-            chunks.map(|chunks| chunks.into_iter().next().map(|(_, windows)| windows))
-        });
-        let [positive, negative] = sides;
-        let windows: Vec<Chunks> = [positive?, negative?].into_iter().flatten().collect();
-        let small = |chunks: &Chunks| chunks.len().get() <= self.full;
-        let shares = windows.iter().all(small) && together::can_share(&job);
+        let (plan, windows) = self.plan(&job)?;
         let unused = job.unused(self.scribe.family()).into_iter();
         let warnings = unused.filter(|text| self.said.first(text)).collect();
         self.recent.insert(key, ());
-        let ready = Ready {
+        Ok(Task::Encode(Box::new(Ready {
             job,
             key,
-            shares,
+            plan,
+            windows,
             warnings,
-        };
-        Ok((Task::Encode(Box::new(ready)), windows))
+        })))
+    }
+
+    /// The plan of a job that can share a forward, and the windows of any. A plan that is large is
+    /// made again when its turn comes, so that few of them are in memory.
+    fn plan(&self, job: &Job) -> anyhow::Result<(Option<PlannedPair>, Vec<u64>)> {
+        let (text, family) = (self.scribe.text(), self.scribe.family());
+        if let Some(plan) = together::plan(text, job)? {
+            let windows = plan.windows(family.encoders()[0]).map(hashed);
+            let windows: Vec<u64> = windows.collect();
+            let is_small = windows.len() <= 2 * self.full;
+            return Ok((is_small.then_some(plan), windows));
+        }
+        let mut windows = Vec::new();
+        for side in Side::BOTH {
+            let chunks = text.chunks(job.request(family, side))?;
+            let first = chunks.first().map(|(_, chunks)| chunks.iter().map(hashed));
+            windows.extend(first.into_iter().flatten());
+        }
+        Ok((None, windows))
     }
 
     fn is_finished(&self, id: &str, job: &Job) -> anyhow::Result<bool> {

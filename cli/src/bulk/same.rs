@@ -1,13 +1,16 @@
 //! Requests that have the tensors of another one: a line of JSON each, beside the packed files.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead as _, BufReader, BufWriter, ErrorKind, Write as _};
+use std::io::{BufRead as _, BufReader, BufWriter, ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 use super::known::Finished;
+
+/// Bytes of a line: two ids, a hash, the name of a file.
+const LINE_AT_MOST: u64 = 1 << 16;
 
 /// A line of the file.
 #[derive(Debug, Deserialize, Serialize)]
@@ -68,18 +71,20 @@ pub(super) fn each(path: &Path, mut take: impl FnMut(Same, &[u8]) -> Result<()>)
     };
     let mut lines = BufReader::new(file);
     let mut line = Vec::new();
-    while lines
-        .read_until(b'\n', &mut line)
-        .with_context(|| shown(path))?
-        > 0
-    {
+    loop {
+        let read = lines
+            .by_ref()
+            .take(LINE_AT_MOST)
+            .read_until(b'\n', &mut line);
+        if read.with_context(|| shown(path))? == 0 {
+            return Ok(());
+        }
         let same = serde_json::from_slice(&line);
         if let (true, Ok(same)) = (line.ends_with(b"\n"), same) {
             take(same, &line)?;
         }
         line.clear();
     }
-    Ok(())
 }
 
 pub(super) fn path(folder: &Path, stem: &str) -> PathBuf {
@@ -88,4 +93,35 @@ pub(super) fn path(folder: &Path, stem: &str) -> PathBuf {
 
 fn shown(path: &Path) -> String {
     path.display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Half a line, one that is none and one without an end are passed over.
+    #[test]
+    fn lines_that_are_damaged_are_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = path(folder.path(), "embeddings");
+        let line = |id: &str| format!(r#"{{"id":"{id}","request":"r","file":"f","of":"o"}}"#);
+        let long = "x".repeat(3 * 65536 + 5);
+        let text = [
+            &line("a"),
+            "\0\0\0",
+            &long,
+            &line("b"),
+            "",
+            &line("c")[..20],
+        ]
+        .join("\n");
+        fs::write(&path, text).unwrap();
+        let mut ids = Vec::new();
+        each(&path, |same, _| {
+            ids.push(same.id);
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(ids, ["a", "b"]);
+    }
 }

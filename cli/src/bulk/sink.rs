@@ -1,25 +1,15 @@
 //! Where tensors go: a file for each request, or many in one.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-
-use anyhow::Context as _;
 use sd_conditioner::storage;
 
+use super::files::Files;
 use super::known::Finished;
 use super::orders::Orders;
 use super::pack::Pack;
+use super::trouble::Trouble;
+use super::workshop::Workshop;
 use crate::job::Key;
 use crate::scribe::{Scribe, Sheet};
-
-/// What went wrong, and for whom.
-#[derive(Debug)]
-pub(super) enum Trouble {
-    /// This line; the others go on.
-    Line(anyhow::Error),
-    /// Everything: what was written last cannot be relied on.
-    Run(anyhow::Error),
-}
 
 /// Where the tensors of a request lie.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,33 +21,37 @@ pub(super) struct Place {
 }
 
 pub(super) enum Sink {
-    Files(PathBuf),
-    Packed(Box<Pack>),
+    Files(Files),
+    /// The workshop keeps other runs out; packed files are made beside their names.
+    Packed(Box<Pack>, Workshop),
 }
 
 impl Sink {
     /// Opens what the orders ask for. Returns also what earlier runs left in packed files.
-    pub(super) fn open(orders: &Orders, scribe: &Scribe) -> anyhow::Result<(Sink, Finished)> {
+    pub(super) fn open(
+        orders: &Orders,
+        scribe: &Scribe,
+        workshop: Workshop,
+    ) -> anyhow::Result<(Sink, Finished)> {
         let Some(size) = orders.pack else {
-            return Ok((Sink::Files(orders.folder.clone()), Finished::default()));
+            let files = Files::new(&orders.folder, workshop);
+            return Ok((Sink::Files(files), Finished::default()));
         };
         let (pack, finished) = Pack::open(orders, size, scribe)?;
-        Ok((Sink::Packed(Box::new(pack)), finished))
+        Ok((Sink::Packed(Box::new(pack), workshop), finished))
     }
 
-    /// Writes a request's tensors.
+    /// Takes a request's tensors.
     pub(super) fn put(&mut self, id: &str, sheet: &Sheet) -> Result<Place, Trouble> {
         match self {
-            Sink::Packed(pack) => pack.put(id, sheet).map_err(Trouble::Run),
-            Sink::Files(folder) => {
-                let place = Place {
-                    file: format!("{id}.safetensors"),
-                    id: id.to_owned(),
-                };
-                let path = folder.join(&place.file);
-                let written = storage::write_tensors(&path, &sheet.tensors, &sheet.metadata);
-                written.map_err(|error| Trouble::Line(error.into()))?;
-                Ok(place)
+            Sink::Packed(pack, _) => pack.put(id, sheet).map_err(Trouble::Run),
+            Sink::Files(files) => {
+                let bytes = storage::tensors_to_bytes(&sheet.tensors, &sheet.metadata);
+                let bytes = bytes.map_err(|error| Trouble::Line(error.into()))?;
+                let file = name(id);
+                files.put(&file, &bytes)?;
+                let id = id.to_owned();
+                Ok(Place { file, id })
             }
         }
     }
@@ -65,15 +59,32 @@ impl Sink {
     /// Gives a request the tensors of another one.
     pub(super) fn copy(&mut self, id: &str, key: &Key, other: &Place) -> Result<(), Trouble> {
         match self {
-            Sink::Packed(pack) => pack.copy(id, key, other).map_err(Trouble::Run),
-            Sink::Files(folder) => copy(folder, id, &other.file).map_err(Trouble::Line),
+            Sink::Packed(pack, _) => pack.copy(id, key, other).map_err(Trouble::Run),
+            Sink::Files(files) => files.copy(&name(id), &other.file),
+        }
+    }
+
+    /// Whether what was taken is to be settled before more comes.
+    pub(super) fn is_full(&self) -> bool {
+        match self {
+            Sink::Packed(..) => true,
+            Sink::Files(files) => files.is_full(),
+        }
+    }
+
+    /// What became of all that was taken, in order: whether it is written. Nothing is said of packed
+    /// requests, which the next run finds or makes anew.
+    pub(super) fn settle(&mut self) -> Vec<Result<(), Trouble>> {
+        match self {
+            Sink::Packed(..) => Vec::new(),
+            Sink::Files(files) => files.settle(),
         }
     }
 
     /// Nothing is there to be written: a moment to make safe what was.
     pub(super) fn pause(&mut self) -> anyhow::Result<()> {
         match self {
-            Sink::Packed(pack) => pack.pause(),
+            Sink::Packed(pack, _) => pack.pause(),
             Sink::Files(_) => Ok(()),
         }
     }
@@ -81,15 +92,16 @@ impl Sink {
     /// Everything is written.
     pub(super) fn finish(self) -> anyhow::Result<()> {
         match self {
-            Sink::Packed(pack) => pack.finish(),
+            Sink::Packed(pack, workshop) => {
+                let finished = pack.finish();
+                drop(workshop);
+                finished
+            }
             Sink::Files(_) => Ok(()),
         }
     }
 }
 
-fn copy(folder: &Path, id: &str, file: &str) -> anyhow::Result<()> {
-    let other = folder.join(file);
-    let bytes = fs::read(&other).with_context(|| other.display().to_string())?;
-    let own = folder.join(format!("{id}.safetensors"));
-    Ok(storage::write_file(&own, &bytes)?)
+fn name(id: &str) -> String {
+    format!("{id}.safetensors")
 }

@@ -1,14 +1,17 @@
 //! Answers → files, and what is said of each line. A thread of its own does this while the encoders
 //! run.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 
 use super::batch::{Answer, Encoded, Item, Ready, Task};
 use super::known::{Recent, Said};
-use super::sink::{Place, Sink, Trouble};
+use super::lines;
+use super::sink::{Place, Sink};
+use super::trouble::Trouble;
+use crate::job::{Job, Key};
 use crate::progress::Progress;
 use crate::scribe::Scribe;
 use crate::ui;
@@ -17,6 +20,9 @@ use crate::worn;
 
 /// After so long without work, what was written is made safe.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// Lines that wait to be settled.
+const WAITING: usize = 1024;
 
 /// What became of all lines.
 #[derive(Clone, Copy, Debug, Default)]
@@ -42,6 +48,16 @@ pub(super) struct Writer<'a> {
     recent: Recent<Option<Place>>,
     said: Said,
     counts: Counts,
+    /// What the sink took and has not settled yet, with lines that failed between, in order.
+    waiting: Vec<Line>,
+}
+
+/// A line of which something is to be said.
+struct Line {
+    place: lines::Place,
+    words: Words,
+    is_copy: bool,
+    done: anyhow::Result<()>,
 }
 
 /// What is said of a line.
@@ -49,6 +65,12 @@ pub(super) struct Writer<'a> {
 struct Words {
     summaries: Vec<String>,
     warnings: Vec<String>,
+}
+
+impl Words {
+    fn is_empty(&self) -> bool {
+        self.summaries.is_empty() && self.warnings.is_empty()
+    }
 }
 
 impl<'a> Writer<'a> {
@@ -67,29 +89,49 @@ impl<'a> Writer<'a> {
             recent: Recent::behind(),
             said: Said::default(),
             counts: Counts::default(),
+            waiting: Vec::new(),
         }
     }
 
     /// Writes until no more answers come. An error is one that ends the run.
     pub(super) fn run(mut self, answers: &Receiver<Vec<Answer>>) -> anyhow::Result<Counts> {
-        loop {
-            match answers.recv_timeout(PAUSE) {
-                Ok(batch) => {
-                    for (item, encoded) in batch {
-                        self.take(item, encoded)?;
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) => self.sink.pause()?,
-                Err(RecvTimeoutError::Disconnected) => break,
-            }
-        }
+        let ended = self.take_all(answers);
+        // Whatever has ended the run, what was written before stays.
+        let settled = self.settle();
+        ended.and(settled)?;
         self.sink.finish()?;
         Ok(self.counts)
+    }
+
+    fn take_all(&mut self, answers: &Receiver<Vec<Answer>>) -> anyhow::Result<()> {
+        while let Some(batch) = self.next(answers)? {
+            for (item, encoded) in batch {
+                self.take(item, encoded)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The next answers; `None` where no more will come. Nothing stays unsettled while there are none.
+    fn next(&mut self, answers: &Receiver<Vec<Answer>>) -> anyhow::Result<Option<Vec<Answer>>> {
+        match answers.try_recv() {
+            Ok(batch) => return Ok(Some(batch)),
+            Err(TryRecvError::Disconnected) => return Ok(None),
+            Err(TryRecvError::Empty) => self.settle()?,
+        }
+        loop {
+            match answers.recv_timeout(PAUSE) {
+                Ok(batch) => return Ok(Some(batch)),
+                Err(RecvTimeoutError::Disconnected) => return Ok(None),
+                Err(RecvTimeoutError::Timeout) => self.sink.pause()?,
+            }
+        }
     }
 
     fn take(&mut self, item: Item, encoded: Option<Encoded>) -> anyhow::Result<()> {
         let Item { place, id, what } = item;
         let mut words = Words::default();
+        let is_copy = matches!(what, Task::Copy { .. });
         let done = match what {
             Task::Fail(error) => Err(Trouble::Line(error)),
             Task::Skip => {
@@ -97,23 +139,48 @@ impl<'a> Writer<'a> {
                 self.show(place.bytes);
                 return Ok(());
             }
-            Task::Copy { key } => match self.recent.get(&key) {
-                Some(Some(other)) => self.sink.copy(&id, &key, other),
-                Some(None) | None => Err(Trouble::Line(anyhow!(
-                    "asks for the same as a line before, which failed"
-                ))),
-            }
-            .inspect(|()| self.counts.copied += 1),
+            Task::Copy { key } => self.copy(&id, &key),
             Task::Encode(ready) => self.write(&id, *ready, encoded, &mut words),
         };
-        let done = match done {
-            Ok(()) => Ok(()),
-            Err(Trouble::Line(error)) => Err(error),
-            Err(Trouble::Run(error)) => return Err(error),
-        };
-        self.tell(place.number, &words, done);
-        self.show(place.bytes);
+        let done = unless_all(done)?;
+        self.waiting.push(Line {
+            place,
+            words,
+            is_copy,
+            done,
+        });
+        if self.sink.is_full() || self.waiting.len() >= WAITING {
+            self.settle()?;
+        }
         Ok(())
+    }
+
+    /// Has the sink settle what it took, and tells of all lines that waited for it.
+    fn settle(&mut self) -> anyhow::Result<()> {
+        let mut settled = self.sink.settle().into_iter();
+        let mut ended = Ok(());
+        for mut line in std::mem::take(&mut self.waiting) {
+            if line.done.is_ok() {
+                match unless_all(settled.next().unwrap_or(Ok(()))) {
+                    Ok(done) => line.done = done,
+                    Err(error) => {
+                        ended = ended.and(Err(error));
+                        continue;
+                    }
+                }
+            }
+            self.tell(&line);
+        }
+        ended
+    }
+
+    fn copy(&mut self, id: &str, key: &Key) -> Result<(), Trouble> {
+        match self.recent.get(key) {
+            Some(Some(other)) => self.sink.copy(id, key, other),
+            Some(None) | None => Err(Trouble::Line(anyhow!(
+                "asks for the same as a line before, which failed"
+            ))),
+        }
     }
 
     fn write(
@@ -124,23 +191,32 @@ impl<'a> Writer<'a> {
         words: &mut Words,
     ) -> Result<(), Trouble> {
         words.warnings = ready.warnings;
-        let encoded = encoded.context("nothing was encoded");
-        let sheet = encoded.and_then(|encoded| {
-            let (made, worn) = encoded?;
-            Ok((self.scribe.sheet(&ready.job, &made, &worn)?, worn))
-        });
-        let put = sheet.map_err(Trouble::Line).and_then(|(sheet, worn)| {
-            let place = self.sink.put(id, &sheet)?;
-            self.report(&worn, words);
-            words.warnings.extend(sheet.told);
-            Ok(place)
-        });
+        let put = self.put(id, &ready.job, encoded, words);
         let (place, done) = match put {
             Ok(place) => (Some(place), Ok(())),
             Err(error) => (None, Err(error)),
         };
         self.recent.insert(ready.key, place);
         done
+    }
+
+    fn put(
+        &mut self,
+        id: &str,
+        job: &Job,
+        encoded: Option<Encoded>,
+        words: &mut Words,
+    ) -> Result<Place, Trouble> {
+        let encoded = encoded.context("nothing was encoded");
+        let sheet = encoded.and_then(|encoded| {
+            let (made, worn) = encoded?;
+            Ok((self.scribe.sheet(job, &made, &worn)?, worn))
+        });
+        let (sheet, worn) = sheet.map_err(Trouble::Line)?;
+        let place = self.sink.put(id, &sheet)?;
+        self.report(&worn, words);
+        words.warnings.extend(sheet.told);
+        Ok(place)
     }
 
     /// What became of `LoRAs`, each thing once for all lines.
@@ -155,27 +231,32 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn tell(&mut self, number: u64, words: &Words, done: anyhow::Result<()>) {
+    /// Counts a line, and says what there is to say of it.
+    fn tell(&mut self, line: &Line) {
+        let done = &line.done;
         let count = match done {
             Ok(()) => &mut self.counts.written,
             Err(_) => &mut self.counts.failed,
         };
         *count += 1;
-        if done.is_ok() && words.summaries.is_empty() && words.warnings.is_empty() {
-            return;
+        self.counts.copied += u64::from(line.is_copy && done.is_ok());
+        self.show(line.place.bytes);
+        if done.is_err() || !line.words.is_empty() {
+            let place = format!("{}: line {}", self.name, line.place.number);
+            self.bar.aside(|| self.say(&place, line));
         }
-        let place = format!("{}: line {number}", self.name);
-        self.bar.aside(|| {
-            for summary in &words.summaries {
-                self.bar.summary(summary);
-            }
-            for warning in &words.warnings {
-                ui::warn(format!("{place}: {warning}"));
-            }
-            if let Err(error) = done {
-                ui::error(format!("{place}: {}", ui::describe(&error)));
-            }
-        });
+    }
+
+    fn say(&self, place: &str, line: &Line) {
+        for summary in &line.words.summaries {
+            self.bar.summary(summary);
+        }
+        for warning in &line.words.warnings {
+            ui::warn(format!("{place}: {warning}"));
+        }
+        if let Err(error) = &line.done {
+            ui::error(format!("{place}: {}", ui::describe(error)));
+        }
     }
 
     fn show(&self, bytes: u64) {
@@ -187,5 +268,14 @@ impl<'a> Writer<'a> {
         } = self.counts;
         let lines = [written, failed, skipped];
         self.bar.counting(lines, bytes, self.length);
+    }
+}
+
+/// What became of a line, unless all lines share its trouble.
+fn unless_all(done: Result<(), Trouble>) -> anyhow::Result<anyhow::Result<()>> {
+    match done {
+        Ok(()) => Ok(Ok(())),
+        Err(Trouble::Line(error)) => Ok(Err(error)),
+        Err(Trouble::Run(error)) => Err(error),
     }
 }

@@ -45,6 +45,19 @@ pub(crate) fn write(
     })
 }
 
+/// The bytes of such a file, in memory. Equal input gives equal bytes.
+pub(crate) fn to_bytes(
+    metadata: &BTreeMap<String, String>,
+    outlines: &[Outline],
+    tensor: impl FnMut(usize) -> Result<Tensor>,
+) -> Result<Vec<u8>> {
+    let header = header(metadata, outlines);
+    let mut bytes = header.map_err(|error| Error::new(ErrorKind::Io, error.to_string()))?;
+    bytes.reserve_exact(outlines.iter().map(Outline::n_bytes).sum());
+    fill(&mut bytes, outlines, tensor)?;
+    Ok(bytes)
+}
+
 /// Writes what is in memory already, whole or not at all.
 pub(crate) fn bytes(path: &Path, bytes: &[u8]) -> Result<()> {
     whole(path, |file| {
@@ -82,7 +95,7 @@ fn beside(path: &Path) -> Result<PathBuf> {
 }
 
 fn fill(
-    file: &mut BufWriter<File>,
+    file: &mut impl Write,
     outlines: &[Outline],
     mut tensor: impl FnMut(usize) -> Result<Tensor>,
 ) -> Result<()> {

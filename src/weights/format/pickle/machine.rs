@@ -1,4 +1,6 @@
-//! The machine: a stack, a memo, and one step for each opcode.
+//! The machine: a memo, and one step for each opcode; its stack is below.
+
+mod stack;
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -12,9 +14,6 @@ use crate::error::Result;
 /// The most opcodes that are followed, and values that calls copy; a checkpoint with its optimizer
 /// has some hundred thousand.
 const MAX_STEPS: usize = 4_000_000;
-
-/// The most values that wait, and the most marks among them.
-const MAX_STACK: usize = 1 << 20;
 
 /// The most values that are remembered.
 const MAX_MEMO: usize = 1 << 21;
@@ -184,10 +183,7 @@ impl<R: Read> Machine<'_, R> {
         match code {
             opcode::PROTO => self.protocol()?,
             opcode::FRAME => drop(self.source.array::<8>()?),
-            opcode::MARK => {
-                self.room(self.marks.len(), MAX_STACK)?;
-                self.marks.push(self.stack.len());
-            }
+            opcode::MARK => self.mark()?,
             opcode::POP => drop(self.pop()?),
             opcode::POP_MARK => drop(self.since_mark()?),
             opcode::DUP => {
@@ -341,71 +337,5 @@ impl<R: Read> Machine<'_, R> {
             return Ok(pairs.iter().map(|[key, value]| (*key, *value)).collect());
         }
         Err(self.source.here("a key without a value"))
-    }
-
-    fn spend(&mut self, count: usize) -> Result<()> {
-        let Some(left) = self.left.checked_sub(count) else {
-            return Err(self
-                .source
-                .here(&format!("more than {MAX_STEPS} operations")));
-        };
-        self.left = left;
-        Ok(())
-    }
-
-    fn push(&mut self, value: Value) -> Result<bool> {
-        let id = self.values.add(value);
-        self.push_id(id)?;
-        Ok(true)
-    }
-
-    fn push_id(&mut self, id: Id) -> Result<()> {
-        self.room(self.stack.len(), MAX_STACK)?;
-        self.stack.push(id);
-        Ok(())
-    }
-
-    fn room(&self, count: usize, limit: usize) -> Result<()> {
-        if count < limit {
-            return Ok(());
-        }
-        Err(self
-            .source
-            .here(&format!("more than {limit} values at once")))
-    }
-
-    /// The lowest height that may be taken from: values below a mark belong to someone else.
-    fn floor(&self) -> usize {
-        self.marks.last().copied().unwrap_or(0)
-    }
-
-    fn top(&self) -> Result<Id> {
-        match self.stack.get(self.floor()..).and_then(<[Id]>::last) {
-            Some(id) => Ok(*id),
-            None => Err(self.source.here("nothing is on the stack")),
-        }
-    }
-
-    fn pop(&mut self) -> Result<Id> {
-        let top = self.top()?;
-        self.stack.pop();
-        Ok(top)
-    }
-
-    /// The last `count` values, oldest first.
-    fn take(&mut self, count: usize) -> Result<Vec<Id>> {
-        let from = self.stack.len().checked_sub(count);
-        match from.filter(|from| *from >= self.floor()) {
-            Some(from) => Ok(self.stack.split_off(from)),
-            None => Err(self.source.here("too few values on the stack")),
-        }
-    }
-
-    /// All values since the last mark.
-    fn since_mark(&mut self) -> Result<Vec<Id>> {
-        match self.marks.pop() {
-            Some(height) => Ok(self.stack.split_off(height.min(self.stack.len()))),
-            None => Err(self.source.here("there is no mark on the stack")),
-        }
     }
 }

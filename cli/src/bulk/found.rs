@@ -1,0 +1,146 @@
+//! Packed files that earlier runs have left: what is in them, and where to go on.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::finished;
+use super::index;
+use super::known::Finished;
+use super::parts::{OTHER_RUN, Part, Paths};
+use crate::scribe::Metadata;
+use crate::ui;
+
+/// The numbers of packed files that earlier runs have left.
+pub(super) struct Found {
+    whole: Vec<u32>,
+    begun: Vec<u32>,
+}
+
+impl Found {
+    pub(super) fn in_folder(folder: &Path, stem: &str) -> Result<Found> {
+        Ok(Found {
+            whole: index::numbers(folder, stem, "", ".safetensors")?,
+            begun: index::numbers(folder, stem, ".", ".part")?,
+        })
+    }
+
+    pub(super) fn is_nothing(&self) -> bool {
+        self.whole.is_empty() && self.begun.is_empty()
+    }
+
+    /// Learns what all of them hold. Returns the part to go on with and its number, or the number of
+    /// the next one; other parts are removed.
+    pub(super) fn go_on(
+        self,
+        (folder, stem): (&Path, &str),
+        facts: &Metadata,
+        finished: &mut Finished,
+    ) -> Result<(Option<Part>, u32)> {
+        let paths = |number| Paths::new(folder, stem, number);
+        for number in &self.whole {
+            read(&paths(*number), facts, finished)?;
+        }
+        let last = self.whole.last().copied().unwrap_or(0);
+        let (mut part, mut number) = (None, next(last)?);
+        for begun in self.begun.into_iter().rev() {
+            if begun <= last || part.is_some() {
+                remove(&paths(begun));
+                continue;
+            }
+            part = go_on(&paths(begun), facts, finished)?;
+            number = begun;
+        }
+        Ok((part, number))
+    }
+}
+
+/// The number of the file behind this one.
+pub(super) fn next(number: u32) -> Result<u32> {
+    let next = number.checked_add(1);
+    next.with_context(|| format!("there is no number behind {number} for a packed file"))
+}
+
+/// Learns what a whole file holds. One that is damaged is put aside.
+fn read(paths: &Paths, facts: &Metadata, finished: &mut Finished) -> Result<()> {
+    let path = &paths.whole;
+    let header = match finished::header(path) {
+        Ok(header) => header,
+        Err(error) => return put_aside(path, &error.to_string()),
+    };
+    let agrees = |(key, value)| header.metadata.get(key) == Some(value);
+    if !facts.iter().all(agrees) {
+        bail!("{}: {OTHER_RUN}", path.display());
+    }
+    for (id, said) in index::entries(&header.metadata) {
+        if let Some(request) = said.get("request") {
+            finished.add(id, request);
+        }
+    }
+    Ok(())
+}
+
+/// Goes on with a part that a kill has left, as far as it is good.
+pub(super) fn go_on(
+    paths: &Paths,
+    facts: &Metadata,
+    finished: &mut Finished,
+) -> Result<Option<Part>> {
+    let Some((part, entries)) = Part::reopen(paths.clone(), facts)? else {
+        remove(paths);
+        return Ok(None);
+    };
+    for entry in entries {
+        if let Some(request) = entry.said.get("request") {
+            finished.add(&entry.id, request);
+        }
+    }
+    Ok(Some(part))
+}
+
+/// What cannot be removed is written over later.
+fn remove(paths: &Paths) {
+    let _ = fs::remove_file(&paths.part);
+    let _ = fs::remove_file(&paths.journal);
+}
+
+fn put_aside(path: &Path, why: &str) -> Result<()> {
+    let aside = path.with_extension("damaged");
+    fs::rename(path, &aside).with_context(|| path.display().to_string())?;
+    ui::warn(format!(
+        "{}: {why}; it is {} now, and what it held is made anew",
+        path.display(),
+        aside.display()
+    ));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_nearly_the_same_name_are_none_of_ours() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = [
+            "embeddings-1.safetensors",
+            "embeddings-000001.safetensors",
+            "embeddings-00002.safetensors",
+            "embeddings-+0003.safetensors",
+            "embeddings-4294967295.safetensors",
+            "embeddings-4294967296.safetensors",
+            "embeddings-.safetensors",
+            "embeddings-2-of-8-00003.safetensors",
+        ];
+        for name in names {
+            fs::write(folder.path().join(name), b"").unwrap();
+        }
+        let found = Found::in_folder(folder.path(), "embeddings").unwrap();
+        assert_eq!(found.whole, [2, u32::MAX]);
+        let (facts, mut finished) = (Metadata::new(), Finished::default());
+        let folder = (folder.path(), "embeddings");
+        let error = found.go_on(folder, &facts, &mut finished).err().unwrap();
+        assert!(error.to_string().contains("there is no number behind"));
+    }
+}

@@ -1,0 +1,75 @@
+//! What goes wrong while something is written, and for whom.
+
+use std::io::{self, ErrorKind};
+use std::path::Path;
+
+use anyhow::anyhow;
+
+/// What went wrong, and for whom.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// This line; the others go on.
+    Line(anyhow::Error),
+    /// Everything: no other line would fare better, or what was written last cannot be relied on.
+    Run(anyhow::Error),
+}
+
+impl Trouble {
+    /// Of writing a file. A disk that is full is so for all.
+    pub(super) fn of_file(error: io::Error, path: &Path) -> Trouble {
+        let kind = error.kind();
+        let for_all = matches!(
+            kind,
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::ReadOnlyFilesystem
+        );
+        Trouble::of(error, path, for_all)
+    }
+
+    /// Of beginning a file in a folder that this run has made.
+    pub(super) fn of_folder(error: io::Error, path: &Path) -> Trouble {
+        match error.kind() {
+            ErrorKind::NotFound | ErrorKind::PermissionDenied => Trouble::of(error, path, true),
+            _ => Trouble::of_file(error, path),
+        }
+    }
+
+    fn of(error: io::Error, path: &Path, for_all: bool) -> Trouble {
+        let path = path.display();
+        if for_all {
+            let hint = "the run ends here, and goes on with --resume when this is mended";
+            Trouble::Run(anyhow!("{path}: {error}; {hint}"))
+        } else {
+            Trouble::Line(anyhow!(error).context(path.to_string()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_everybodys_and_a_long_name_is_the_lines_own() {
+        let path = Path::new("out/a.safetensors");
+        let is_run = |kind: ErrorKind| {
+            let error = || io::Error::from(kind);
+            [
+                Trouble::of_file(error(), path),
+                Trouble::of_folder(error(), path),
+            ]
+            .map(|trouble| matches!(trouble, Trouble::Run(_)))
+        };
+        assert_eq!(is_run(ErrorKind::StorageFull), [true, true]);
+        assert_eq!(is_run(ErrorKind::ReadOnlyFilesystem), [true, true]);
+        assert_eq!(is_run(ErrorKind::PermissionDenied), [false, true]);
+        assert_eq!(is_run(ErrorKind::InvalidFilename), [false, false]);
+        let Trouble::Run(error) = Trouble::of_file(ErrorKind::StorageFull.into(), path) else {
+            panic!("a line's own");
+        };
+        let text = error.to_string();
+        assert!(
+            text.starts_with("out/a.safetensors: ") && text.contains("--resume"),
+            "{text}"
+        );
+    }
+}
