@@ -1,7 +1,5 @@
 // A block of CUDA threads on one CPU thread: each thread is a context of its own that runs until it must
 // wait for others (a barrier, a shuffle, a product of fragments). Enough of CUDA C++ for fused.cu.
-#include <ucontext.h>
-
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -10,6 +8,8 @@
 #include <functional>
 #include <limits>
 #include <vector>
+
+#include "switch.h"
 
 #define SD_EMULATED 1
 #define TENSOR_CORES 1
@@ -29,7 +29,7 @@ struct Dim { int x, y; };
 
 namespace emulator {
 
-constexpr int MOST_THREADS = 512;
+constexpr int MOST_THREADS = 1024;
 constexpr size_t STACK = 64 << 10;
 
 struct Warp {
@@ -38,7 +38,7 @@ struct Warp {
 };
 
 struct State {
-    ucontext_t scheduler, threads[MOST_THREADS];
+    Context scheduler, threads[MOST_THREADS];
     std::vector<char> stacks[MOST_THREADS];
     bool done[MOST_THREADS];
     Warp warps[MOST_THREADS / 32];
@@ -48,7 +48,7 @@ struct State {
 };
 inline State state;
 
-inline void wait() { swapcontext(&state.threads[state.current], &state.scheduler); }
+inline void wait() { go(state.threads[state.current], state.scheduler); }
 
 inline void trampoline() {
     state.body();
@@ -126,11 +126,18 @@ inline BF16 narrowed(float value, BF16) {
     return {static_cast<unsigned short>((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
 }
 inline float widened(F16 value) {
-    const int exponent = value.bits >> 10 & 31, fraction = value.bits & 1023;
-    const float sign = value.bits >> 15 ? -1.f : 1.f;
-    if (exponent == 31) return fraction ? std::nanf("") : sign * INFINITE;
-    if (exponent == 0) return sign * std::ldexp(float(fraction), -24);
-    return sign * std::ldexp(float(1024 + fraction), exponent - 25);
+    static const std::vector<float> all = [] {
+        std::vector<float> table(65536);
+        for (int bits = 0; bits < 65536; ++bits) {
+            const int exponent = bits >> 10 & 31, fraction = bits & 1023;
+            const float sign = bits >> 15 ? -1.f : 1.f;
+            if (exponent == 31) table[bits] = fraction ? std::nanf("") : sign * INFINITE;
+            else if (exponent == 0) table[bits] = sign * std::ldexp(float(fraction), -24);
+            else table[bits] = sign * std::ldexp(float(1024 + fraction), exponent - 25);
+        }
+        return table;
+    }();
+    return all[value.bits];
 }
 inline F16 narrowed(float value, F16) {
     const unsigned sign = std::signbit(value) ? 0x8000 : 0;
@@ -181,16 +188,12 @@ inline void run_block(int n_threads) {
     for (int thread = 0; thread < n_threads; ++thread) {
         state.done[thread] = false;
         state.stacks[thread].resize(STACK);
-        getcontext(&state.threads[thread]);
-        state.threads[thread].uc_stack.ss_sp = state.stacks[thread].data();
-        state.threads[thread].uc_stack.ss_size = STACK;
-        state.threads[thread].uc_link = nullptr;
-        makecontext(&state.threads[thread], trampoline, 0);
+        begin(state.threads[thread], state.stacks[thread].data(), STACK, trampoline);
     }
     for (long idle = 0; state.n_done < n_threads;) {
         const int before = state.n_done;
         for (state.current = 0; state.current < n_threads; state.current++)
-            if (!state.done[state.current]) swapcontext(&state.scheduler, &state.threads[state.current]);
+            if (!state.done[state.current]) go(state.scheduler, state.threads[state.current]);
         idle = state.n_done == before ? idle + 1 : 0;
         if (idle > 10000000) std::fprintf(stderr, "threads wait for each other\n"), std::exit(3);
     }
