@@ -25,6 +25,27 @@ struct Strided {
     size_t place(size_t index) const;  // of a value, counted from the first
 };
 
+// The places of a tensor's values, one after the other.
+class Walk {
+  public:
+    explicit Walk(const Strided& shape) : shape(shape), index(shape.dims.size()) {}
+    size_t next() {
+        const size_t found = place;
+        for (size_t dim = shape.dims.size(); dim-- > 0;) {
+            place += shape.strides[dim];
+            if (++index[dim] < shape.dims[dim]) break;
+            place -= index[dim] * shape.strides[dim];
+            index[dim] = 0;
+        }
+        return found;
+    }
+
+  private:
+    const Strided& shape;
+    std::vector<size_t> index;
+    size_t place = 0;
+};
+
 // dims and the `which`-th strides of what candle hands to its kernels; all together where `info` is null.
 Strided strided(Address info, size_t n_dims, size_t which, size_t count);
 

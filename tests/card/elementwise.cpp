@@ -59,9 +59,10 @@ void check_info(std::vector<Access>& all, Address info, size_t words) {
     if (info) all.push_back({"its shape", info, words * sizeof(size_t), false, sizeof(size_t)});
 }
 
-// (count, n_dims, info, [a scalar,] in, out, [two scalars]): out[i] = of(in[i], call).
-std::shared_ptr<Kernel> one_input(std::vector<size_t> sizes, size_t in, Number from, Number to,
-                                  std::function<double(double, const Call&)> of) {
+using Made = std::function<std::function<double(double)>(const Call&)>;
+
+// (count, n_dims, info, [a scalar,] in, out, [two scalars]): out[i] = make(call)(in[i]).
+std::shared_ptr<Kernel> one_input(std::vector<size_t> sizes, size_t in, Number from, Number to, Made make) {
     auto kernel = std::make_shared<Kernel>();
     kernel->sizes = std::move(sizes), kernel->most_threads = THREADS;
     kernel->touches = [=](const Call& call) {
@@ -75,11 +76,10 @@ std::shared_ptr<Kernel> one_input(std::vector<size_t> sizes, size_t in, Number f
     kernel->run = [=](const Call& call) {
         const size_t count = call.get<size_t>(0);
         const Strided shape = strided(call.pointer(2), call.get<size_t>(1), 1, count);
-        const bool together = shape.together();
-        for (size_t index = 0; index < count; ++index) {
-            const double value = value_at(call.pointer(in), from, together ? index : shape.place(index));
-            set(call.pointer(in + 1), to, index, of(value, call));
-        }
+        const auto of = make(call);
+        const Address source = call.pointer(in), target = call.pointer(in + 1);
+        Walk walk(shape);
+        for (size_t index = 0; index < count; ++index) set(target, to, index, of(value_at(source, from, walk.next())));
     };
     return kernel;
 }
@@ -99,10 +99,10 @@ std::shared_ptr<Kernel> two_inputs(Number from, Number to, Binary of) {
     kernel->run = [=](const Call& call) {
         const size_t count = call.get<size_t>(0), n_dims = call.get<size_t>(1);
         const Strided left = strided(call.pointer(2), n_dims, 1, count), right = strided(call.pointer(2), n_dims, 2, count);
-        for (size_t index = 0; index < count; ++index) {
-            const double x = value_at(call.pointer(3), from, left.place(index)), y = value_at(call.pointer(4), from, right.place(index));
-            set(call.pointer(5), to, index, of(x, y));
-        }
+        const Address x = call.pointer(3), y = call.pointer(4), target = call.pointer(5);
+        Walk walk(left), other(right);
+        for (size_t index = 0; index < count; ++index)
+            set(target, to, index, of(value_at(x, from, walk.next()), value_at(y, from, other.next())));
     };
     return kernel;
 }
@@ -140,7 +140,7 @@ std::shared_ptr<Kernel> cast(const std::string& types) {
     Number from, to;
     if (middle == std::string::npos || !number_of(types.substr(0, middle), from) || !number_of(types.substr(middle + 1), to))
         return nullptr;
-    return one_input({S, S, P, P, P}, 3, from, to, [](double x, const Call&) { return x; });
+    return one_input({S, S, P, P, P}, 3, from, to, [](const Call&) { return [](double x) { return x; }; });
 }
 
 }  // namespace
@@ -151,16 +151,18 @@ std::shared_ptr<Kernel> elementwise(const std::string& name) {
     if (after(name, "cast_", rest)) return cast(rest);
     if (after(name, "where_u8_", rest) && number_of(rest, number) && number_of("u8", ids)) return selection(ids, number);
     if (after(name, "affine_", rest) && number_of(rest, number)) {
-        // In the kernel's own type: the product is rounded before the sum in f16 and bf16 only.
         const size_t size = bytes_of(number);
-        return one_input({S, S, P, P, P, size, size}, 3, number, number, [number](double x, const Call& call) {
+        return one_input({S, S, P, P, P, size, size}, 3, number, number, [number](const Call& call) {
             const double mul = scalar(call, 5, number), add = scalar(call, 6, number);
-            return number == Number::F32 ? std::fma(float(x), float(mul), float(add)) : x * mul + add;
+            return [=](double x) { return x * mul + add; };
         });
     }
     if (after(name, "upowf_", rest) && number_of(rest, number))
         return one_input({S, S, P, bytes_of(number), P, P}, 4, number, number,
-                         [number](double x, const Call& call) { return std::pow(x, scalar(call, 3, number)); });
+                         [number](const Call& call) {
+                             const double power = scalar(call, 3, number);
+                             return [=](double x) { return std::pow(x, power); };
+                         });
     const size_t last = name.rfind('_');
     if (last == std::string::npos || !number_of(name.substr(last + 1), number)) return nullptr;
     const std::string operation = name.substr(0, last);
@@ -168,7 +170,7 @@ std::shared_ptr<Kernel> elementwise(const std::string& name) {
     if (binary != binaries().end()) return two_inputs(number, operation[0] == 'b' ? number : Number::U8, binary->second);
     const auto unary = operation[0] == 'u' ? unaries().find(operation.substr(1)) : unaries().end();
     if (unary == unaries().end()) return nullptr;
-    return one_input({S, S, P, P, P}, 3, number, number, [of = unary->second](double x, const Call&) { return of(x); });
+    return one_input({S, S, P, P, P}, 3, number, number, [of = unary->second](const Call&) { return of; });
 }
 
 }  // namespace card

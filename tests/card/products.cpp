@@ -1,5 +1,5 @@
-// Sums of products: both factors widened and laid out row by row, then plain loops that the compiler
-// makes vectors of.
+// Sums of products: both factors widened and laid out in blocks, then plain loops that the compiler makes
+// vectors of.
 #include "products.h"
 
 #include "numbers.h"
@@ -28,41 +28,47 @@ void set(Address at, Type type, size_t index, double value) {
     fail("type %d of a matrix", int(type));
 }
 
-// Rows of k values; `along` says that a row lies together.
+constexpr int64_t ROWS = 4, COLUMNS = 32;  // of the part of the result that stays in registers
+
+int64_t rounded_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+// A factor in blocks of `wide` rows, the values of a block for one term beside each other, zeros behind the
+// last row; `along` says that a row lies together in memory.
 template <typename Value>
-std::vector<Value> rows(Address at, Type type, int64_t n_rows, int64_t k, int64_t stride, bool along) {
-    std::vector<Value> all(size_t(n_rows) * k);
+std::vector<Value> packed(Address at, Type type, int64_t n_rows, int64_t k, int64_t stride, bool along, int64_t wide) {
+    std::vector<Value> all(size_t(rounded_up(n_rows, wide)) * k);
     for (int64_t row = 0; row < n_rows; ++row)
         for (int64_t index = 0; index < k; ++index)
-            all[row * k + index] = Value(value_at(at, type, along ? row * stride + index : index * stride + row));
+            all[(row / wide * k + index) * wide + row % wide] =
+                Value(value_at(at, type, along ? row * stride + index : index * stride + row));
     return all;
 }
-
-constexpr int LANES = 16;
 
 template <typename Value>
-Value dot(const Value* a, const Value* b, int64_t n) {
-    Value sums[LANES] = {};
-    int64_t index = 0;
-    for (; index + LANES <= n; index += LANES)
-        for (int lane = 0; lane < LANES; ++lane) sums[lane] += a[index + lane] * b[index + lane];
-    for (; index < n; ++index) sums[0] += a[index] * b[index];
-    Value all = 0;
-    for (const Value sum : sums) all += sum;
-    return all;
+void block(const Value* a, const Value* b, int64_t from, int64_t to, Value (&sums)[ROWS][COLUMNS]) {
+    Value part[ROWS][COLUMNS] = {};
+    for (int64_t index = from; index < to; ++index)
+        for (int64_t row = 0; row < ROWS; ++row)
+            for (int64_t column = 0; column < COLUMNS; ++column)
+                part[row][column] += a[index * ROWS + row] * b[index * COLUMNS + column];
+    for (int64_t row = 0; row < ROWS; ++row)
+        for (int64_t column = 0; column < COLUMNS; ++column) sums[row][column] += part[row][column];
 }
 
+// `left` are the columns of the result, `right` its rows: there the values lie beside each other.
 template <typename Value>
 void run(const Multiplication& what) {
-    const auto a = rows<Value>(what.a, what.type_a, what.m, what.k, what.lda, what.transpose_a);
-    const auto b = rows<Value>(what.b, what.type_b, what.n, what.k, what.ldb, !what.transpose_b);
-    const int64_t part = (what.k + what.parts - 1) / what.parts;
-    for (int64_t column = 0; column < what.n; ++column)
-        for (int64_t row = 0; row < what.m; ++row) {
-            Value sum = 0;
+    const auto right = packed<Value>(what.a, what.type_a, what.m, what.k, what.lda, what.transpose_a, COLUMNS);
+    const auto left = packed<Value>(what.b, what.type_b, what.n, what.k, what.ldb, !what.transpose_b, ROWS);
+    const int64_t part = rounded_up(what.k, what.parts) / what.parts;
+    for (int64_t n = 0; n < what.n; n += ROWS)
+        for (int64_t m = 0; m < what.m; m += COLUMNS) {
+            Value sums[ROWS][COLUMNS] = {};
             for (int64_t from = 0; from < what.k; from += part)
-                sum += dot(&a[row * what.k + from], &b[column * what.k + from], std::min(part, what.k - from));
-            set(what.d, what.type_d, column * what.ldd + row, what.alpha * sum);
+                block(&left[n * what.k], &right[m * what.k], from, std::min(what.k, from + part), sums);
+            for (int64_t row = 0; row < std::min(ROWS, what.n - n); ++row)
+                for (int64_t column = 0; column < std::min(COLUMNS, what.m - m); ++column)
+                    set(what.d, what.type_d, (n + row) * what.ldd + m + column, what.alpha * sums[row][column]);
         }
 }
 

@@ -28,10 +28,10 @@ std::shared_ptr<Kernel> reduction(Number number, bool small, double start, doubl
     kernel->run = [=](const Call& call) {
         const auto [sums, each] = parts(call);
         const Strided shape = strided(call.pointer(3), call.get<size_t>(2), 1, sums * each);
+        Walk walk(shape);
         for (size_t sum = 0; sum < sums; ++sum) {
             double value = start;
-            for (size_t index = 0; index < each; ++index)
-                value = with(value, value_at(call.pointer(4), number, shape.place(sum * each + index)));
+            for (size_t index = 0; index < each; ++index) value = with(value, value_at(call.pointer(4), number, walk.next()));
             set(call.pointer(5), number, sum, value);
         }
     };

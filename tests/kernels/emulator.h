@@ -34,7 +34,9 @@ constexpr size_t STACK = 64 << 10;
 
 struct Warp {
     int arrived = 0, generation = 0;
-    uint32_t words[32][12];  // what each lane brings
+    // What each lane brings. Every other time the other half: who reads this one is through with it when
+    // all meet the next time.
+    uint32_t brought[2][32][8];
 };
 
 struct State {
@@ -71,6 +73,7 @@ inline void meet(int& arrived, int& generation, int n) {
 inline Warp& warp() { return state.warps[state.current / 32]; }
 inline int lane() { return state.current % 32; }
 inline void meet_warp() { meet(warp().arrived, warp().generation, 32); }
+inline auto& words() { return warp().brought[warp().generation % 2]; }
 
 }  // namespace emulator
 
@@ -87,12 +90,11 @@ inline void __syncthreads() {
 }
 inline void __syncwarp() { emulator::meet_warp(); }
 inline float __shfl_xor_sync(unsigned, float value, int step) {
-    auto& warp = emulator::warp();
-    std::memcpy(&warp.words[emulator::lane()][0], &value, 4);
+    auto& words = emulator::words();
+    std::memcpy(&words[emulator::lane()][0], &value, 4);
     emulator::meet_warp();
     float out;
-    std::memcpy(&out, &warp.words[emulator::lane() ^ step][0], 4);
-    emulator::meet_warp();
+    std::memcpy(&out, &words[emulator::lane() ^ step][0], 4);
     return out;
 }
 
@@ -158,16 +160,16 @@ inline F16 narrowed(float value, F16) {
 // them (PTX ISA, "Matrix Fragments for mma.m16n8k16 with floating point type").
 template <typename T>
 void multiply_add(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, T) {
-    auto& warp = emulator::warp();
-    uint32_t* mine = warp.words[emulator::lane()];
+    auto& words = emulator::words();
+    uint32_t* mine = words[emulator::lane()];
     for (int word = 0; word < 4; ++word) mine[word] = a[word];
     mine[4] = b0, mine[5] = b1;
     emulator::meet_warp();
     const auto half = [](uint32_t word, int high) { return widened(T{static_cast<unsigned short>(word >> 16 * high)}); };
     const auto left = [&](int row, int k) {
-        return half(warp.words[row % 8 * 4 + k % 8 / 2][row / 8 + k / 8 * 2], k % 2);
+        return half(words[row % 8 * 4 + k % 8 / 2][row / 8 + k / 8 * 2], k % 2);
     };
-    const auto right = [&](int k, int column) { return half(warp.words[column * 4 + k % 8 / 2][4 + k / 8], k % 2); };
+    const auto right = [&](int k, int column) { return half(words[column * 4 + k % 8 / 2][4 + k / 8], k % 2); };
     const int g = emulator::lane() / 4, t = emulator::lane() % 4;
     float sums[4];
     for (int part = 0; part < 4; ++part) {
@@ -175,7 +177,6 @@ void multiply_add(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b
         for (int k = 0; k < 16; ++k) sum += left(g + part / 2 * 8, k) * right(k, 2 * t + part % 2);
         sums[part] = sum;
     }
-    emulator::meet_warp();
     for (int part = 0; part < 4; ++part) d[part] = sums[part];
 }
 

@@ -11,6 +11,7 @@ use sd_conditioner::kernels::{Kernels, Options, Reference, choose_with};
 use sd_conditioner::tokens::Chunk;
 use sd_conditioner::weights::{EncoderId, Synthetic, SyntheticSize};
 
+use super::Extent;
 use super::report::{Report, distance, same};
 
 const SEED: u64 = 73;
@@ -48,10 +49,11 @@ const fn bars(id: EncoderId, dtype: DType) -> [[f64; 3]; 2] {
 /// Checks one encoder in all types; gives it in f16 to be measured.
 pub(crate) fn check(
     id: EncoderId,
-    size: SyntheticSize,
+    extent: &Extent,
     device: &Device,
     report: &mut Report,
 ) -> Result<Loaded> {
+    let size = extent.size;
     let windows: Vec<Chunk> = WORDS
         .iter()
         .map(|words| window(id, *words))
@@ -68,15 +70,19 @@ pub(crate) fn check(
             );
         }
     }
-    compare(&plain, &windows, &exact, report)?;
+    let compared = compare(&plain, &windows, &exact, report);
+    report.attempt(&format!("{id} f32"), compared);
+    drop(plain);
     let mut f16 = None;
     for dtype in [DType::BF16, DType::F16] {
         let loaded = load(id, size, dtype, device)?;
-        compare(&loaded, &windows, &exact, report)?;
+        let compared = compare(&loaded, &windows, &exact, report);
+        report.attempt(&format!("{id} {}", dtype.as_str()), compared);
         f16 = Some(loaded);
     }
     let plain = f16.context("f16 is one of the types")?;
-    odd_batches(&plain, &windows, report)?;
+    let compared = odd_batches(&plain, &windows, extent.batches, report);
+    report.attempt(&format!("{id}: odd batches"), compared);
     let (fused, captured) = (on(&plain, false, device)?, on(&plain, true, device)?);
     states(&captured, &windows)?;
     let ready = captured.captured() > 0 || device.is_cpu();
@@ -127,7 +133,12 @@ fn compare(
 }
 
 /// Numbers of windows that no graph has, hidden keys, vectors, and readouts that differ.
-fn odd_batches(plain: &ClipText, windows: &[Chunk], report: &mut Report) -> Result<()> {
+fn odd_batches(
+    plain: &ClipText,
+    windows: &[Chunk],
+    batches: &[usize],
+    report: &mut Report,
+) -> Result<()> {
     let device = plain.device().clone();
     let captured = on(plain, true, &device)?;
     let width = plain.config().width;
@@ -142,7 +153,7 @@ fn odd_batches(plain: &ClipText, windows: &[Chunk], report: &mut Report) -> Resu
         pooled: Pooled::Skip,
         ..full
     };
-    for count in [1, 5, 8, 130] {
+    for &count in batches {
         let all = windows.iter().cycle().take(count).map(Window::from);
         let bare: Vec<Window<'_>> = all.collect();
         let changed = bare

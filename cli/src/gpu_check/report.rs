@@ -38,6 +38,18 @@ impl Report {
         self.verdict(what, &numbers, &wanted, holds);
     }
 
+    /// What was tried; an error is a check that failed, and does not end the run.
+    pub(crate) fn attempt<T>(&mut self, what: &str, tried: Result<T>) -> Option<T> {
+        tried
+            .map_err(|error| {
+                let text = format!("{error:#}");
+                println!("{what}: {text}");
+                let line = text.lines().next().unwrap_or("an error").replace('|', "/");
+                self.holds(&format!("{what}: {line}"), false);
+            })
+            .ok()
+    }
+
     /// A check that is true or not.
     pub(crate) fn holds(&mut self, what: &str, holds: bool) {
         self.verdict(what, "", "", holds);
