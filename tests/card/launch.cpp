@@ -46,7 +46,7 @@ int nvrtcCreateProgram(Program** program, const char* source, const char*, int h
     return *program = new Program{source, "", ""}, 0;
 }
 
-// Options are checked as the real compiler would; the tests compile fused.cu itself, as C++.
+// The text comes back as the name of its type: what runs is fused.cu, compiled as C++.
 int nvrtcCompileProgram(Program* program, int n_options, const char* const* options) {
     static const std::set<std::string> known = {"--gpu-architecture=compute_75", "--gpu-architecture=compute_80",
                                                 "--gpu-architecture=compute_90", "--std=c++17"};
@@ -83,6 +83,7 @@ CUresult cuModuleLoad(CUmodule*, const char* file) { fail("a module from the fil
 CUresult cuModuleUnload(CUmodule handle) {
     CARD_CALL;
     auto* module = reinterpret_cast<std::shared_ptr<Module>*>(handle);
+    run_all();  // what is on its way keeps its code; what is started or replayed later has none
     (*module)->loaded = false;
     delete module;
     return CUDA_SUCCESS;

@@ -46,6 +46,16 @@ const fn bars(id: EncoderId, dtype: DType) -> [[f64; 3]; 2] {
     }
 }
 
+/// A small encoder's rounding averages over fewer channels: half again as much is allowed. Errors are
+/// near 0, cosines near 1.
+fn widened(bar: f64, config: &ClipConfig) -> f64 {
+    match (config.width < 768, bar < 0.5) {
+        (false, _) => bar,
+        (true, true) => 1.5 * bar,
+        (true, false) => 1.0 - 1.5 * (1.0 - bar),
+    }
+}
+
 /// Checks one encoder in all types; gives it in f16 to be measured.
 pub(crate) fn check(
     id: EncoderId,
@@ -86,7 +96,8 @@ pub(crate) fn check(
     let (fused, captured) = (on(&plain, false, device)?, on(&plain, true, device)?);
     states(&captured, &windows)?;
     let ready = captured.captured() > 0 || device.is_cpu();
-    report.holds(&format!("{id}: forwards are captured"), ready);
+    let why = captured.capture_failure().unwrap_or_default();
+    report.holds(&format!("{id}: forwards are captured {why}"), ready);
     Ok(Loaded {
         plain,
         fused,
@@ -115,11 +126,8 @@ fn compare(
     for (way, ours) in all {
         for (place, what) in ["hidden", "pooled"].iter().enumerate() {
             let what = format!("{id} {} {way}, {what}", dtype.as_str());
-            report.check_all(
-                &what,
-                distance(&ours[place], &exact[place])?,
-                bars(id, dtype)[place],
-            );
+            let bar = bars(id, dtype)[place].map(|bar| widened(bar, plain.config()));
+            report.check_all(&what, distance(&ours[place], &exact[place])?, bar);
         }
         if way == "captured" {
             let equal = same(&ours[0], &first[0])? && same(&ours[1], &first[1])?;

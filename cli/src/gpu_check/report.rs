@@ -43,7 +43,6 @@ impl Report {
         tried
             .map_err(|error| {
                 let text = format!("{error:#}");
-                println!("{what}: {text}");
                 let line = text.lines().next().unwrap_or("an error").replace('|', "/");
                 self.holds(&format!("{what}: {line}"), false);
             })
@@ -57,6 +56,10 @@ impl Report {
 
     fn verdict(&mut self, what: &str, found: &str, wanted: &str, holds: bool) {
         self.failed += usize::from(!holds);
+        if !holds {
+            // At once, too: a run that is cut off has no table.
+            println!("FAILED: {what}: {found}, wanted {wanted}");
+        }
         let verdict = if holds { "ok" } else { "FAILED" };
         self.rows
             .push([what, found, wanted, verdict].map(str::to_owned));
