@@ -182,6 +182,12 @@ void multiply_add(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b
 
 namespace emulator {
 
+// EMULATED_ORDER=backwards: the last thread goes first. Results must be the same: what differs is a race.
+inline bool backwards() {
+    static const char* order = std::getenv("EMULATED_ORDER");
+    return order && std::strcmp(order, "backwards") == 0;
+}
+
 inline void run_block(int n_threads) {
     state.n_threads = n_threads;
     state.n_done = state.arrived = state.generation = 0;
@@ -193,8 +199,10 @@ inline void run_block(int n_threads) {
     }
     for (long idle = 0; state.n_done < n_threads;) {
         const int before = state.n_done;
-        for (state.current = 0; state.current < n_threads; state.current++)
+        for (int turn = 0; turn < n_threads; ++turn) {
+            state.current = backwards() ? n_threads - 1 - turn : turn;
             if (!state.done[state.current]) go(state.scheduler, state.threads[state.current]);
+        }
         idle = state.n_done == before ? idle + 1 : 0;
         if (idle > 10000000) std::fprintf(stderr, "threads wait for each other\n"), std::exit(3);
     }
