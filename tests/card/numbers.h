@@ -46,9 +46,9 @@ inline Half narrow(double value, Half) {
     const double size = std::fabs(value);
     if (std::isnan(value)) return {0x7fff};
     if (size >= 65520) return {uint16_t(sign | 0x7c00)};
+    if (size < std::ldexp(1.0, -14)) return {uint16_t(sign | uint16_t(std::nearbyint(std::ldexp(size, 24))))};
     int exponent;
     const double fraction = std::frexp(size, &exponent);
-    if (exponent < -13) return {uint16_t(sign | uint16_t(std::nearbyint(std::ldexp(size, 24))))};
     return {uint16_t(sign | (uint32_t((exponent + 13) << 10) + uint32_t(std::nearbyint(std::ldexp(fraction, 11)))))};
 }
 inline Brain narrow(double value, Brain) {

@@ -67,6 +67,10 @@ fn every_device_gives_the_cpus_numbers() {
                     let ours = conditioner.encode(request).unwrap();
                     let ours = ours.to_device(&Device::Cpu).unwrap();
                     let what = format!("{family} {dtype:?} {device:?} {}", profile.name());
+                    // A card rounds what goes into a product, too; its noise is within that of PyTorch's
+                    // on one (3.3e-3 in f16, 2.6e-2 in bf16).
+                    let rounds = !device.is_cpu() && dtype != DType::F32;
+                    let bar = if rounds { 2.0 * bar } else { bar };
                     // A1111's restored means amplify what 16 bits lose.
                     let bar = if profile == Profile::A1111 {
                         4.0 * bar
