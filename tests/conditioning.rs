@@ -15,7 +15,7 @@ mod tiny16;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use sd_conditioner::candle_core::Tensor;
+use sd_conditioner::candle_core::{Device, Tensor};
 use sd_conditioner::conditioner::Embeddings;
 use sd_conditioner::kernels::{self, Cpu, Kernels};
 use sd_conditioner::tokens::{Chunk, Chunks, Splice};
@@ -48,6 +48,7 @@ struct Loaded {
     seed: u64,
     /// The CPU's unit, in place of the best.
     unit: Option<String>,
+    device: Device,
     done: BTreeMap<(Family, String), Conditioner>,
 }
 
@@ -57,19 +58,24 @@ impl Loaded {
             folder: tempfile::tempdir().unwrap(),
             seed,
             unit: None,
+            device: Device::Cpu,
             done: BTreeMap::new(),
         }
     }
 
-    /// One for each of this machine's units but the best.
-    fn other_units(seed: u64) -> Vec<Loaded> {
+    /// One for each of this machine's units but the best, and one for the card of a build with `cuda`.
+    fn others(seed: u64) -> Vec<Loaded> {
         let units = Cpu::all().unwrap();
         let names = units.iter().skip(1).map(Kernels::name);
         let on = |unit: &str| Loaded {
             unit: Some(unit.to_owned()),
             ..Loaded::new(seed)
         };
-        names.map(on).collect()
+        let card = devices::card().map(|device| Loaded {
+            device,
+            ..Loaded::new(seed)
+        });
+        names.map(on).chain(card).collect()
     }
 
     /// The folder of the embeddings that the reference programs had.
@@ -99,10 +105,10 @@ impl Loaded {
 
     fn get(&mut self, family: Family, name: &str) -> &Conditioner {
         let folder = self.folder.path().join(format!("{family}-{name}"));
-        let (seed, unit) = (self.seed, self.unit.clone());
+        let (seed, on) = (self.seed, (self.unit.clone(), &self.device));
         self.done
             .entry((family, name.to_owned()))
-            .or_insert_with(|| open(&folder, family, layout(name), seed, unit))
+            .or_insert_with(|| open(&folder, family, layout(name), seed, on))
     }
 }
 
@@ -112,7 +118,7 @@ fn open(
     family: Family,
     layout: Layout,
     seed: u64,
-    unit: Option<String>,
+    (unit, device): (Option<String>, &Device),
 ) -> Conditioner {
     let files = checkpoints::write(folder, family, layout, Stored::F32, seed);
     let parts: Vec<Checkpoint> = files
@@ -123,12 +129,15 @@ fn open(
         unit,
         ..kernels::Options::default()
     };
-    let builder = Conditioner::builder().kernel_options(options);
+    let builder = Conditioner::builder()
+        .kernel_options(options)
+        .device(device.clone());
     builder.family(family).load(&parts).unwrap()
 }
 
 /// Every tensor of one side under the manifest's names.
 fn tensors(name: &str, conditioning: &Conditioning, out: &mut BTreeMap<String, Tensor>) {
+    let conditioning = conditioning.to_device(&Device::Cpu).unwrap();
     out.insert(
         format!("{name}.hidden_states"),
         conditioning.context().clone(),
@@ -317,7 +326,7 @@ fn manifest_name(encoder: EncoderId) -> &'static str {
 fn check(implementation: &str, expected: usize) {
     let goldens = Goldens::load(&[implementation]);
     let mut loaded = Loaded::new(goldens.manifest.seed);
-    let mut others = Loaded::other_units(goldens.manifest.seed);
+    let mut others = Loaded::others(goldens.manifest.seed);
     let mut tally = Tally::default();
     for case in &goldens.manifest.cases {
         // Schedules have a test of their own.

@@ -164,8 +164,9 @@ impl Place {
         let failed = || format!("device {self}");
         match self {
             Place::Cpu => Ok(Device::Cpu),
+            // One stream for all threads: what one encodes another writes.
             Place::Cuda(index) if cuda_is_available() => {
-                Device::new_cuda(index).with_context(failed)
+                Device::new_cuda_with_stream(index).with_context(failed)
             }
             Place::Metal if metal_is_available() => Device::new_metal(0).with_context(failed),
             Place::Cuda(_) => bail!(missing(self, "cuda")),

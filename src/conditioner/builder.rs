@@ -64,6 +64,10 @@ impl Default for Builder {
 
 impl Builder {
     /// Where to compute; the CPU unless set.
+    ///
+    /// Where threads share a conditioner, or hand its results on, a card should be
+    /// `Device::new_cuda_with_stream`: candle's `Device::new_cuda` gives every thread a stream of its own,
+    /// and nothing makes one wait for another unless the first calls `Device::synchronize`.
     pub fn device(mut self, device: Device) -> Self {
         self.device = device;
         self

@@ -7,6 +7,7 @@ use crate::kernels::Prepared;
 
 use super::ClipText;
 use super::layer::{Layer, Linear, Norm, Weight};
+use super::model::settle;
 
 /// Given a canonical name and the tensor as it is kept, the tensor to keep instead, if any.
 type Change<'a> = &'a mut dyn FnMut(&str, &Tensor) -> Result<Option<Tensor>>;
@@ -45,6 +46,7 @@ impl ClipText {
         if let Some(projection) = &mut changed.projection {
             replace(projection, "projection", change)?;
         }
+        settle(self.device())?;
         Ok(changed)
     }
 }

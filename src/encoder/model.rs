@@ -80,7 +80,7 @@ impl ClipText {
                 .for_each(|layer| progress(layer, config.layers));
             layers.extend(Layer::load(&load, group)?);
         }
-        Ok(ClipText {
+        let clip = ClipText {
             config: config.clone(),
             token_embedding: load.matrix("token_embedding")?,
             position_embedding: load.vector("position_embedding")?,
@@ -92,7 +92,9 @@ impl ClipText {
                 .transpose()?,
             kernels,
             prepared: Prepared::default(),
-        })
+        };
+        settle(device)?;
+        Ok(clip)
     }
 
     /// Its dimensions.
@@ -113,6 +115,11 @@ impl ClipText {
     /// How many forwards its kernels have captured, to be replayed in one call (CUDA).
     pub fn captured(&self) -> usize {
         self.kernels.captured(&self.prepared)
+    }
+
+    /// Why a forward could not be captured, if CUDA refused to. Results are the same without.
+    pub fn capture_failure(&self) -> Option<String> {
+        self.kernels.capture_failure(&self.prepared)
     }
 
     /// How its embeddings and, unless they are kept quantized, its matrices are kept.
@@ -369,4 +376,10 @@ impl Wanted {
         };
         layer <= self.deepest && readouts.iter().any(reads)
     }
+}
+
+/// Waits until the tensors that this thread has made on a device are there. Other threads may use an
+/// encoder at once, and on CUDA each has a stream of its own that knows nothing of this one.
+pub(super) fn settle(device: &Device) -> Result<()> {
+    Ok(device.synchronize()?)
 }

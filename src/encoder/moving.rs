@@ -11,6 +11,7 @@ use crate::weights::moved_quantized;
 
 use super::ClipText;
 use super::layer::{Layer, Linear, Norm, Weight};
+use super::model::settle;
 
 /// Tensors on their way to one device. What several encoders share is moved once, and shared again.
 #[derive(Debug)]
@@ -94,6 +95,8 @@ impl ClipText {
         }
         there.kernels = kernels;
         there.prepared = Prepared::default();
+        settle(self.device())?; // what the old device is still copying from
+        settle(go.device)?;
         Ok(there)
     }
 }

@@ -94,6 +94,11 @@ pub trait Kernels: fmt::Debug + Send + Sync {
     fn captured(&self, _prepared: &Prepared) -> usize {
         0
     }
+
+    /// Why a forward could not be captured, if that was tried in vain. It was run all the same.
+    fn capture_failure(&self, _prepared: &Prepared) -> Option<String> {
+        None
+    }
 }
 
 /// The best kernels for a device: a card's own, [`Cpu`] where the CPU has a vector unit that it knows,

@@ -3,7 +3,7 @@
 //! `c++` on Linux; says so where there is none.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
@@ -49,9 +49,31 @@ fn program() -> Option<&'static PathBuf> {
     made.as_ref().map(|(_, program)| program)
 }
 
-/// What a kernel makes of its inputs; `sizes` are rows, width and the kernel's own option.
+/// What a kernel makes of its inputs; `sizes` are rows, width and the kernel's own option. In whatever
+/// order the threads run: what depends on it is a race.
 fn run(kernel: &str, kind: &str, sizes: [usize; 3], inputs: &[&Tensor]) -> Option<Vec<f32>> {
-    let mut child = Command::new(program()?)
+    let program = program()?;
+    let run = |order| run_in_order(program, order, (kernel, kind), sizes, inputs);
+    let (forwards, backwards) = (run("forwards"), run("backwards"));
+    let bits = |values: &[f32]| {
+        values
+            .iter()
+            .map(|value| value.to_bits())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(bits(&forwards), bits(&backwards), "{kernel} {kind}: a race");
+    Some(forwards)
+}
+
+fn run_in_order(
+    program: &Path,
+    order: &str,
+    (kernel, kind): (&str, &str),
+    sizes: [usize; 3],
+    inputs: &[&Tensor],
+) -> Vec<f32> {
+    let mut child = Command::new(program)
+        .env("EMULATED_ORDER", order)
         .args([kernel, kind])
         .args(sizes.map(|size| size.to_string()))
         .stdin(Stdio::piped())
@@ -69,11 +91,9 @@ fn run(kernel: &str, kind: &str, sizes: [usize; 3], inputs: &[&Tensor]) -> Optio
     writer.join().unwrap();
     assert!(output.status.success(), "{kernel} {kind}: {output:?}");
     let values = output.stdout.chunks_exact(4);
-    Some(
-        values
-            .map(|four| f32::from_le_bytes(four.try_into().unwrap()))
-            .collect(),
-    )
+    values
+        .map(|four| f32::from_le_bytes(four.try_into().unwrap()))
+        .collect()
 }
 
 fn shaped(values: &[f32], shape: &[usize]) -> Tensor {

@@ -1,7 +1,5 @@
 // A block of CUDA threads on one CPU thread: each thread is a context of its own that runs until it must
 // wait for others (a barrier, a shuffle, a product of fragments). Enough of CUDA C++ for fused.cu.
-#include <ucontext.h>
-
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -10,6 +8,8 @@
 #include <functional>
 #include <limits>
 #include <vector>
+
+#include "switch.h"
 
 #define SD_EMULATED 1
 #define TENSOR_CORES 1
@@ -29,16 +29,18 @@ struct Dim { int x, y; };
 
 namespace emulator {
 
-constexpr int MOST_THREADS = 512;
+constexpr int MOST_THREADS = 1024;
 constexpr size_t STACK = 64 << 10;
 
 struct Warp {
     int arrived = 0, generation = 0;
-    uint32_t words[32][12];  // what each lane brings
+    // What each lane brings. Every other time the other half: who reads this one is through with it when
+    // all meet the next time.
+    uint32_t brought[2][32][8];
 };
 
 struct State {
-    ucontext_t scheduler, threads[MOST_THREADS];
+    Context scheduler, threads[MOST_THREADS];
     std::vector<char> stacks[MOST_THREADS];
     bool done[MOST_THREADS];
     Warp warps[MOST_THREADS / 32];
@@ -48,7 +50,7 @@ struct State {
 };
 inline State state;
 
-inline void wait() { swapcontext(&state.threads[state.current], &state.scheduler); }
+inline void wait() { go(state.threads[state.current], state.scheduler); }
 
 inline void trampoline() {
     state.body();
@@ -71,6 +73,7 @@ inline void meet(int& arrived, int& generation, int n) {
 inline Warp& warp() { return state.warps[state.current / 32]; }
 inline int lane() { return state.current % 32; }
 inline void meet_warp() { meet(warp().arrived, warp().generation, 32); }
+inline auto& words() { return warp().brought[warp().generation % 2]; }
 
 }  // namespace emulator
 
@@ -87,12 +90,11 @@ inline void __syncthreads() {
 }
 inline void __syncwarp() { emulator::meet_warp(); }
 inline float __shfl_xor_sync(unsigned, float value, int step) {
-    auto& warp = emulator::warp();
-    std::memcpy(&warp.words[emulator::lane()][0], &value, 4);
+    auto& words = emulator::words();
+    std::memcpy(&words[emulator::lane()][0], &value, 4);
     emulator::meet_warp();
     float out;
-    std::memcpy(&out, &warp.words[emulator::lane() ^ step][0], 4);
-    emulator::meet_warp();
+    std::memcpy(&out, &words[emulator::lane() ^ step][0], 4);
     return out;
 }
 
@@ -126,11 +128,18 @@ inline BF16 narrowed(float value, BF16) {
     return {static_cast<unsigned short>((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
 }
 inline float widened(F16 value) {
-    const int exponent = value.bits >> 10 & 31, fraction = value.bits & 1023;
-    const float sign = value.bits >> 15 ? -1.f : 1.f;
-    if (exponent == 31) return fraction ? std::nanf("") : sign * INFINITE;
-    if (exponent == 0) return sign * std::ldexp(float(fraction), -24);
-    return sign * std::ldexp(float(1024 + fraction), exponent - 25);
+    static const std::vector<float> all = [] {
+        std::vector<float> table(65536);
+        for (int bits = 0; bits < 65536; ++bits) {
+            const int exponent = bits >> 10 & 31, fraction = bits & 1023;
+            const float sign = bits >> 15 ? -1.f : 1.f;
+            if (exponent == 31) table[bits] = fraction ? std::nanf("") : sign * INFINITE;
+            else if (exponent == 0) table[bits] = sign * std::ldexp(float(fraction), -24);
+            else table[bits] = sign * std::ldexp(float(1024 + fraction), exponent - 25);
+        }
+        return table;
+    }();
+    return all[value.bits];
 }
 inline F16 narrowed(float value, F16) {
     const unsigned sign = std::signbit(value) ? 0x8000 : 0;
@@ -151,16 +160,16 @@ inline F16 narrowed(float value, F16) {
 // them (PTX ISA, "Matrix Fragments for mma.m16n8k16 with floating point type").
 template <typename T>
 void multiply_add(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, T) {
-    auto& warp = emulator::warp();
-    uint32_t* mine = warp.words[emulator::lane()];
+    auto& words = emulator::words();
+    uint32_t* mine = words[emulator::lane()];
     for (int word = 0; word < 4; ++word) mine[word] = a[word];
     mine[4] = b0, mine[5] = b1;
     emulator::meet_warp();
     const auto half = [](uint32_t word, int high) { return widened(T{static_cast<unsigned short>(word >> 16 * high)}); };
     const auto left = [&](int row, int k) {
-        return half(warp.words[row % 8 * 4 + k % 8 / 2][row / 8 + k / 8 * 2], k % 2);
+        return half(words[row % 8 * 4 + k % 8 / 2][row / 8 + k / 8 * 2], k % 2);
     };
-    const auto right = [&](int k, int column) { return half(warp.words[column * 4 + k % 8 / 2][4 + k / 8], k % 2); };
+    const auto right = [&](int k, int column) { return half(words[column * 4 + k % 8 / 2][4 + k / 8], k % 2); };
     const int g = emulator::lane() / 4, t = emulator::lane() % 4;
     float sums[4];
     for (int part = 0; part < 4; ++part) {
@@ -168,11 +177,16 @@ void multiply_add(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b
         for (int k = 0; k < 16; ++k) sum += left(g + part / 2 * 8, k) * right(k, 2 * t + part % 2);
         sums[part] = sum;
     }
-    emulator::meet_warp();
     for (int part = 0; part < 4; ++part) d[part] = sums[part];
 }
 
 namespace emulator {
+
+// EMULATED_ORDER=backwards: the last thread goes first. Results must be the same: what differs is a race.
+inline bool backwards() {
+    static const char* order = std::getenv("EMULATED_ORDER");
+    return order && std::strcmp(order, "backwards") == 0;
+}
 
 inline void run_block(int n_threads) {
     state.n_threads = n_threads;
@@ -181,16 +195,14 @@ inline void run_block(int n_threads) {
     for (int thread = 0; thread < n_threads; ++thread) {
         state.done[thread] = false;
         state.stacks[thread].resize(STACK);
-        getcontext(&state.threads[thread]);
-        state.threads[thread].uc_stack.ss_sp = state.stacks[thread].data();
-        state.threads[thread].uc_stack.ss_size = STACK;
-        state.threads[thread].uc_link = nullptr;
-        makecontext(&state.threads[thread], trampoline, 0);
+        begin(state.threads[thread], state.stacks[thread].data(), STACK, trampoline);
     }
     for (long idle = 0; state.n_done < n_threads;) {
         const int before = state.n_done;
-        for (state.current = 0; state.current < n_threads; state.current++)
-            if (!state.done[state.current]) swapcontext(&state.scheduler, &state.threads[state.current]);
+        for (int turn = 0; turn < n_threads; ++turn) {
+            state.current = backwards() ? n_threads - 1 - turn : turn;
+            if (!state.done[state.current]) go(state.scheduler, state.threads[state.current]);
+        }
         idle = state.n_done == before ? idle + 1 : 0;
         if (idle > 10000000) std::fprintf(stderr, "threads wait for each other\n"), std::exit(3);
     }

@@ -7,72 +7,92 @@ use sd_conditioner::candle_core::Device;
 use sd_conditioner::encoder::{ClipText, Pooled, Readout, Window};
 use sd_conditioner::weights::EncoderId;
 
+use super::Extent;
 use super::encoders::{Loaded, window};
 use super::report::Report;
 
-/// Runs before the first that counts: modules are loaded, products tuned, graphs captured.
-const WARM_UP: usize = 5;
-
-/// A family: its encoders with what it reads from them, and the goals for 2 and for 128 windows.
+/// A family: its encoders with what it reads from them, and the goals for few and for many windows.
 struct Measured<'a> {
-    name: &'a str,
+    name: &'static str,
     encoders: Vec<(&'a Loaded, Readout)>,
     goals: [f64; 2],
 }
 
+/// Families whose encoders are there, as long as there is time.
 pub(crate) fn all(
     device: &Device,
-    [l, h, g]: [&Loaded; 3],
-    runs: usize,
+    [l, h, g]: [Option<&Loaded>; 3],
+    (extent, in_time): (&Extent, &dyn Fn() -> bool),
+    report: &mut Report,
+) {
+    let sdxl = l.zip(g).map(|(l, g)| {
+        vec![
+            (l, readout(l, 1, false, Pooled::Skip)),
+            (g, readout(g, 1, false, Pooled::Projected)),
+        ]
+    });
+    let families = [
+        (
+            "SD1",
+            l.map(|l| vec![(l, readout(l, 0, true, Pooled::Skip))]),
+            [0.40, 3.5],
+        ),
+        (
+            "SD2",
+            h.map(|h| vec![(h, readout(h, 1, true, Pooled::Skip))]),
+            [0.70, 11.0],
+        ),
+        ("SDXL", sdxl, [1.20, 27.0]),
+    ];
+    for (name, encoders, goals) in families {
+        let Some(encoders) = encoders.filter(|_| in_time()) else {
+            report.holds(&format!("{name}: not measured"), false);
+            continue;
+        };
+        let family = Measured {
+            name,
+            encoders,
+            goals,
+        };
+        let measured = measure(device, &family, extent, report);
+        report.attempt(&format!("the times of {name}"), measured);
+    }
+}
+
+/// The state after all but so many layers.
+fn readout(loaded: &Loaded, before: usize, final_norm: bool, pooled: Pooled) -> Readout {
+    let layers = loaded.plain.config().layers;
+    Readout {
+        layer: layers - before,
+        final_norm,
+        pooled,
+        pooled_layer: layers,
+    }
+}
+
+fn measure(
+    device: &Device,
+    family: &Measured<'_>,
+    extent: &Extent,
     report: &mut Report,
 ) -> Result<()> {
-    let at = |loaded: &Loaded, layer: usize, final_norm, pooled| {
-        let layers = loaded.plain.config().layers;
-        Readout {
-            layer: layers - layer,
-            final_norm,
-            pooled,
-            pooled_layer: layers,
+    for (windows, goal) in extent.measured.into_iter().zip(family.goals) {
+        let runs = if windows == 2 {
+            extent.runs
+        } else {
+            extent.runs.div_ceil(3)
+        };
+        let ways: [fn(&Loaded) -> &ClipText; 3] = [
+            |loaded| &loaded.plain,
+            |loaded| &loaded.fused,
+            |loaded| &loaded.captured,
+        ];
+        let mut times = [0.0; 3];
+        for (time, way) in times.iter_mut().zip(ways) {
+            *time = median(device, family, windows, (extent.warm_up, runs), way)?;
         }
-    };
-    let families = [
-        Measured {
-            name: "SD1",
-            encoders: vec![(l, at(l, 0, true, Pooled::Skip))],
-            goals: [0.40, 3.5],
-        },
-        Measured {
-            name: "SD2",
-            encoders: vec![(h, at(h, 1, true, Pooled::Skip))],
-            goals: [0.70, 11.0],
-        },
-        Measured {
-            name: "SDXL",
-            encoders: vec![
-                (l, at(l, 1, false, Pooled::Skip)),
-                (g, at(g, 1, false, Pooled::Projected)),
-            ],
-            goals: [1.20, 27.0],
-        },
-    ];
-    for family in &families {
-        for (windows, goal) in [2, 128].into_iter().zip(family.goals) {
-            let runs = if windows == 2 { runs } else { runs.div_ceil(3) };
-            let ways: [fn(&Loaded) -> &ClipText; 3] = [
-                |loaded| &loaded.plain,
-                |loaded| &loaded.fused,
-                |loaded| &loaded.captured,
-            ];
-            let mut times = [0.0; 3];
-            for (time, way) in times.iter_mut().zip(ways) {
-                *time = median(device, family, windows, runs, way)?;
-            }
-            report.times(
-                &format!("{} f16, {windows} windows", family.name),
-                times,
-                Some(goal),
-            );
-        }
+        let what = format!("{} f16, {windows} windows", family.name);
+        report.times(&what, times, Some(goal));
     }
     Ok(())
 }
@@ -82,14 +102,14 @@ fn median(
     device: &Device,
     family: &Measured<'_>,
     windows: usize,
-    runs: usize,
+    (warm_up, runs): (usize, usize),
     way: fn(&Loaded) -> &ClipText,
 ) -> Result<f64> {
     let chunks = (0..windows).map(|index| window(EncoderId::ClipL, index % 60));
     let chunks = chunks.collect::<Result<Vec<_>>>()?;
     let windows: Vec<Window<'_>> = chunks.iter().map(Window::from).collect();
     let mut times = Vec::with_capacity(runs);
-    for run in 0..WARM_UP + runs {
+    for run in 0..warm_up + runs {
         device.synchronize()?;
         let start = Instant::now();
         let mut kept = Vec::with_capacity(family.encoders.len());
@@ -97,7 +117,7 @@ fn median(
             kept.push(way(loaded).encode(&windows, &vec![*readout; windows.len()])?);
         }
         device.synchronize()?;
-        if run >= WARM_UP {
+        if run >= warm_up {
             times.push(start.elapsed().as_secs_f64() * 1e3);
         }
         drop(kept);

@@ -38,6 +38,17 @@ impl Report {
         self.verdict(what, &numbers, &wanted, holds);
     }
 
+    /// What was tried; an error is a check that failed, and does not end the run.
+    pub(crate) fn attempt<T>(&mut self, what: &str, tried: Result<T>) -> Option<T> {
+        tried
+            .map_err(|error| {
+                let text = format!("{error:#}");
+                let line = text.lines().next().unwrap_or("an error").replace('|', "/");
+                self.holds(&format!("{what}: {line}"), false);
+            })
+            .ok()
+    }
+
     /// A check that is true or not.
     pub(crate) fn holds(&mut self, what: &str, holds: bool) {
         self.verdict(what, "", "", holds);
@@ -45,6 +56,10 @@ impl Report {
 
     fn verdict(&mut self, what: &str, found: &str, wanted: &str, holds: bool) {
         self.failed += usize::from(!holds);
+        if !holds {
+            // At once, too: a run that is cut off has no table.
+            println!("FAILED: {what}: {found}, wanted {wanted}");
+        }
         let verdict = if holds { "ok" } else { "FAILED" };
         self.rows
             .push([what, found, wanted, verdict].map(str::to_owned));

@@ -53,6 +53,8 @@ struct State {
     memory: Option<Memory>,
     products: HashMap<ProductShape, Product>,
     failures: usize,
+    /// What the last capture that failed failed with.
+    failure: Option<String>,
     /// When the last upload has been read from the host's memory.
     uploaded: CudaEvent,
     /// When the last forward is through.
@@ -84,14 +86,17 @@ pub(super) struct Wanted {
 }
 
 impl Engine {
+    /// `candle` is the calling thread's stream: tensors that this thread made may still be on their way.
+    /// Those of other threads are there (an encoder is handed out when its tensors are).
     pub(super) fn new(
+        candle: &CudaStream,
         shared: Arc<Shared>,
         weights: Weights,
         (heads, activation): (usize, Activation),
         capture: bool,
     ) -> Result<Engine> {
-        // The tensors may have come on streams of other threads.
-        shared.context.synchronize().tried("finish its work")?;
+        // Not the whole context: that may not wait while another thread captures.
+        candle.synchronize().tried("finish its work")?;
         let stream = shared.context.new_stream().tried("make a stream")?;
         let event = || shared.context.new_event(None).tried("make an event");
         let state = Mutex::new(State {
@@ -99,6 +104,7 @@ impl Engine {
             memory: None,
             products: HashMap::new(),
             failures: 0,
+            failure: None,
             uploaded: event()?,
             done: event()?,
             copied: event()?,
@@ -118,6 +124,12 @@ impl Engine {
     pub(super) fn captured(&self) -> usize {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.graphs.len()
+    }
+
+    /// Why a capture failed, if one did.
+    pub(super) fn capture_failure(&self) -> Option<String> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.failure.clone()
     }
 
     /// Encodes some windows of a batch and copies what is wanted out, all of it enqueued only.
@@ -178,7 +190,10 @@ impl Engine {
             // What was enqueued gives this call's results; the graph serves the next ones.
             match Graph::capture(&self.stream, || self.enqueue(state, size, spec)) {
                 Ok(graph) => self.keep_graph(state, key, graph)?,
-                Err(_) => state.failures += 1,
+                Err(error) => {
+                    state.failures += 1;
+                    state.failure = Some(error.to_string());
+                }
             }
         }
         Ok(())

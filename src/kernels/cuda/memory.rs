@@ -31,7 +31,8 @@ pub(crate) fn memory(device: &CudaDevice) -> Result<DeviceMemory> {
 pub(crate) fn release_unused(device: &CudaDevice) -> Result<()> {
     let stream = device.cuda_stream();
     let context = stream.context();
-    context.synchronize().tried("finish its work")?;
+    // This thread's work only: the whole context may not wait while another thread captures.
+    stream.synchronize().tried("finish its work")?;
     let Some(pool) = pool(context) else {
         return Ok(());
     };

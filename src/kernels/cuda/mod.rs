@@ -74,7 +74,7 @@ impl CudaKernels {
         };
         let shared = self.shared(weights.sizes.kind)?;
         let tower = (encoder.tower.heads, encoder.tower.activation);
-        Engine::new(shared, weights, tower, self.options.capture).map(Some)
+        Engine::new(&stream, shared, weights, tower, self.options.capture).map(Some)
     }
 
     fn run_whole(&self, engine: &Engine, batch: &Batch<'_>) -> Result<Option<ReadOut>> {

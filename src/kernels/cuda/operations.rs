@@ -200,12 +200,17 @@ impl Kernels for CudaKernels {
     }
 
     fn captured(&self, prepared: &Prepared) -> usize {
-        let slot = prepared.get();
-        let engine = slot
-            .as_ref()
-            .and_then(|slot| slot.downcast_ref::<super::Slot>());
-        engine
-            .and_then(Option::as_ref)
-            .map_or(0, super::Engine::captured)
+        of_engine(prepared, super::Engine::captured).unwrap_or(0)
     }
+
+    fn capture_failure(&self, prepared: &Prepared) -> Option<String> {
+        of_engine(prepared, super::Engine::capture_failure).flatten()
+    }
+}
+
+/// What an encoder's engine tells, if it has one.
+fn of_engine<T>(prepared: &Prepared, tell: impl FnOnce(&super::Engine) -> T) -> Option<T> {
+    let slot = prepared.get()?;
+    let engine = slot.downcast_ref::<super::Slot>()?;
+    engine.as_ref().map(tell)
 }

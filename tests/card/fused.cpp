@@ -1,0 +1,184 @@
+// The kernels of fused.cu: their parameters, what each may touch, and the kernel itself, run thread by
+// thread by the emulator.
+#include "../kernels/emulator.h"
+
+#include "card.h"
+
+namespace card {
+
+namespace {
+
+constexpr size_t P = 8, I = 4;  // a pointer, an int
+
+template <typename T>
+constexpr size_t VECTOR = 4 * sizeof(T);  // four neighbours are loaded at once
+constexpr size_t QUAD = 16;
+
+using Accesses = std::vector<Access>;
+
+void optional(Accesses& all, const Access& access) {
+    if (access.at) all.push_back(access);
+}
+
+Accesses norm_touches(const Call& call, size_t first, int width) {
+    return {{"the norm's scale", call.pointer(first), width * sizeof(float), false, QUAD},
+            {"the norm's shift", call.pointer(first + 1), width * sizeof(float), false, QUAD}};
+}
+
+Norm norm_of(const Call& call, size_t first) { return {host<float>(call.pointer(first)), host<float>(call.pointer(first + 1))}; }
+
+void check_row_threads(const Call& call, int width) {
+    if (call.block.x % 32 || int(call.block.x) * 4 < width || call.grid.y != 1) fail("%u threads for rows of %d", call.block.x, width);
+}
+
+void launch(const Call& call, std::function<void()> body) {
+    emulator::launch(int(call.grid.x), int(call.grid.y), int(call.block.x), std::move(body));
+}
+
+template <typename T>
+Kernel embed() {
+    const auto touches = [](const Call& call) {
+        const int width = call.get<int>(7);
+        check_row_threads(call, width);
+        const size_t rows = call.grid.x, bytes = rows * width;
+        Accesses all = norm_touches(call, 3, width);
+        all.push_back({"the ids", call.pointer(0), rows * sizeof(unsigned), false, sizeof(unsigned)});
+        all.push_back({"the positions", call.pointer(2), size_t(WINDOW) * width * sizeof(float), false, QUAD});
+        all.push_back({"x", call.pointer(5), bytes * sizeof(float), true, QUAD});
+        all.push_back({"the norm", call.pointer(6), bytes * sizeof(T), true, VECTOR<T>});
+        return all;
+    };
+    const auto run = [](const Call& call) {
+        const auto* ids = host<unsigned>(call.pointer(0));
+        const int width = call.get<int>(7);
+        for (unsigned row = 0; row < call.grid.x; ++row)
+            if (ids[row] != KEPT_ROW && !is_device(call.pointer(1) + size_t(ids[row] + 1) * width * sizeof(T) - 1))
+                fail("id %u of row %u is beyond the table", ids[row], row);
+        launch(call, [&] {
+            embed_norm<T>(ids, host<T>(call.pointer(1)), host<float>(call.pointer(2)), norm_of(call, 3), host<float>(call.pointer(5)),
+                          host<T>(call.pointer(6)), width);
+        });
+    };
+    return {{P, P, P, P, P, P, P, I}, 1024, touches, run};
+}
+
+template <typename T>
+Kernel residual() {
+    const auto touches = [](const Call& call) {
+        const int width = call.get<int>(7);
+        check_row_threads(call, width);
+        const size_t values = size_t(call.grid.x) * width;
+        Accesses all{{"the product", call.pointer(0), values * sizeof(float), false, QUAD},
+                     {"the bias", call.pointer(1), width * sizeof(float), false, QUAD},
+                     {"x, read", call.pointer(4), values * sizeof(float), false, QUAD},
+                     {"x, written", call.pointer(4), values * sizeof(float), true, QUAD}};
+        optional(all, {"the copy", call.pointer(5), values * sizeof(float), true, QUAD});
+        optional(all, {"the norm", call.pointer(6), values * sizeof(T), true, VECTOR<T>});
+        if (call.pointer(6))
+            for (const Access& one : norm_touches(call, 2, width)) all.push_back(one);
+        return all;
+    };
+    const auto run = [](const Call& call) {
+        launch(call, [&] {
+            residual_norm<T>(host<float>(call.pointer(0)), host<float>(call.pointer(1)), norm_of(call, 2), host<float>(call.pointer(4)),
+                             host<float>(call.pointer(5)), host<T>(call.pointer(6)), call.get<int>(7));
+        });
+    };
+    return {{P, P, P, P, P, P, P, I}, 1024, touches, run};
+}
+
+template <typename T>
+Kernel norms() {
+    const auto touches = [](const Call& call) {
+        const int width = call.get<int>(6);
+        check_row_threads(call, width);
+        const size_t rows = call.grid.x, row_bytes = width * sizeof(float);
+        Accesses all = norm_touches(call, 2, width);
+        const Address x = call.pointer(0), ends = call.pointer(1);
+        if (!ends) all.push_back({"x", x, rows * row_bytes, false, QUAD});
+        optional(all, {"the ends", ends, rows * sizeof(unsigned), false, sizeof(unsigned)});
+        for (size_t row = 0; ends && row < rows; ++row)
+            all.push_back({"an end's row", x + (row * WINDOW + host<unsigned>(ends)[row]) * row_bytes, row_bytes, false, QUAD});
+        optional(all, {"the norm in f32", call.pointer(4), rows * row_bytes, true, QUAD});
+        optional(all, {"the norm", call.pointer(5), rows * width * sizeof(T), true, VECTOR<T>});
+        return all;
+    };
+    const auto run = [](const Call& call) {
+        launch(call, [&] {
+            norm_rows<T>(host<float>(call.pointer(0)), host<unsigned>(call.pointer(1)), norm_of(call, 2), host<float>(call.pointer(4)),
+                         host<T>(call.pointer(5)), call.get<int>(6));
+        });
+    };
+    return {{P, P, P, P, P, P, I}, 1024, touches, run};
+}
+
+template <typename T>
+Kernel activation() {
+    const auto touches = [](const Call& call) {
+        const size_t values = call.get<Size>(5) * 8;
+        if (Size(call.grid.x) * call.block.x < call.get<Size>(5)) fail("too few threads for %zu values", values);
+        if (call.get<int>(4) < 0 || call.get<int>(4) > 2) fail("activation %d", call.get<int>(4));
+        Accesses all{{"what goes in", call.pointer(0), values * sizeof(T), false, VECTOR<T>},
+                     {"what comes out", call.pointer(2), values * sizeof(T), true, VECTOR<T>}};
+        optional(all, {"the bias", call.pointer(1), call.get<int>(3) * sizeof(float), false, QUAD});
+        return all;
+    };
+    const auto run = [](const Call& call) {
+        launch(call, [&] {
+            bias_activate<T>(host<T>(call.pointer(0)), host<float>(call.pointer(1)), host<T>(call.pointer(2)), call.get<int>(3),
+                             call.get<int>(4), call.get<Size>(5));
+        });
+    };
+    return {{P, P, P, I, I, sizeof(Size)}, 256, touches, run};
+}
+
+template <typename T>
+Kernel attention(bool tensor) {
+    const unsigned threads = 32 * (tensor ? TENSOR_WARPS : PLAIN_WARPS);
+    const auto touches = [threads](const Call& call) {
+        if (call.block.x != threads) fail("attention with %u threads", call.block.x);
+        const size_t width = size_t(call.grid.x) * HEAD, rows = size_t(call.grid.y) * WINDOW;
+        Accesses all{{"query, key and value", call.pointer(0), rows * 3 * width * sizeof(T), false, VECTOR<T>},
+                     {"the mixed values", call.pointer(3), rows * width * sizeof(T), true, 4}};
+        optional(all, {"the bias", call.pointer(1), 3 * width * sizeof(float), false, QUAD});
+        optional(all, {"the hidden keys", call.pointer(2), rows * sizeof(float), false, sizeof(float)});
+        return all;
+    };
+    const auto run = [tensor](const Call& call) {
+        const auto *qkv = host<T>(call.pointer(0));
+        const auto *bias = host<float>(call.pointer(1)), *hidden = host<float>(call.pointer(2));
+        auto* mixed = host<T>(call.pointer(3));
+        launch(call, [&] {
+            if (!tensor) attention_plain<T>(qkv, bias, hidden, mixed);
+            else if constexpr (sizeof(T) == 2) attention_tensor<T>(qkv, bias, hidden, mixed);
+        });
+    };
+    return {{P, P, P, P}, threads, touches, run};
+}
+
+template <typename T>
+std::shared_ptr<Kernel> of_type(const std::string& name) {
+    const auto made = [](Kernel kernel) { return std::make_shared<Kernel>(std::move(kernel)); };
+    if (name == "embed_norm") return made(embed<T>());
+    if (name == "residual_norm") return made(residual<T>());
+    if (name == "norm_rows") return made(norms<T>());
+    if (name == "bias_activate") return made(activation<T>());
+    if (name == "attention_plain") return made(attention<T>(false));
+    if (name == "attention_tensor" && sizeof(T) == 2) return made(attention<T>(true));
+    return nullptr;
+}
+
+}  // namespace
+
+std::shared_ptr<Kernel> fused_kernel(const std::string& only, const std::string& name) {
+    std::string ending = "_" + only;
+    for (char& letter : ending) letter = char(std::tolower(letter));
+    if (name.size() < ending.size() || name.compare(name.size() - ending.size(), ending.size(), ending)) return nullptr;
+    const std::string kernel = name.substr(0, name.size() - ending.size());
+    if (only == "F32") return of_type<float>(kernel);
+    if (only == "F16") return of_type<F16>(kernel);
+    if (only == "BF16") return of_type<BF16>(kernel);
+    return nullptr;
+}
+
+}  // namespace card

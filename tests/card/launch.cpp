@@ -1,0 +1,123 @@
+// Compiling, modules, functions, and the start of a kernel with its limits.
+#include <cstring>
+#include <set>
+
+#include "streams.h"
+
+using namespace card;
+
+namespace {
+
+struct Program {
+    std::string source, text, log;
+};
+
+struct Module {
+    std::string only;  // "F32", "F16", "BF16" for fused.cu, empty for candle's
+    bool loaded = true;
+};
+
+struct Function {
+    std::shared_ptr<Module> module;
+    std::shared_ptr<Kernel> kernel;
+    std::string name;
+};
+
+constexpr char MARK[] = "// made by the fake card: ";
+
+void check_launch(const Function& function, const Dim3& grid, const Dim3& block, unsigned shared) {
+    const char* name = function.name.c_str();
+    const uint64_t threads = uint64_t(block.x) * block.y * block.z;
+    if (threads == 0 || threads > function.kernel->most_threads || block.z > 64)
+        fail("%s: a block of %u × %u × %u threads", name, block.x, block.y, block.z);
+    if (!grid.x || !grid.y || !grid.z || grid.x > 0x7fffffff || grid.y > 65535 || grid.z > 65535)
+        fail("%s: a grid of %u × %u × %u blocks", name, grid.x, grid.y, grid.z);
+    if (shared > 48 << 10) fail("%s: %u bytes of shared memory were not asked for first", name, shared);
+}
+
+}  // namespace
+
+extern "C" {
+
+// ---- nvrtc -------------------------------------------------------------------------------------------
+
+int nvrtcCreateProgram(Program** program, const char* source, const char*, int headers, const char* const*, const char* const*) {
+    if (headers) fail("the kernels need no headers");
+    return *program = new Program{source, "", ""}, 0;
+}
+
+// The text comes back as the name of its type: what runs is fused.cu, compiled as C++.
+int nvrtcCompileProgram(Program* program, int n_options, const char* const* options) {
+    static const std::set<std::string> known = {"--gpu-architecture=compute_75", "--gpu-architecture=compute_80",
+                                                "--gpu-architecture=compute_90", "--std=c++17"};
+    for (int index = 0; index < n_options; ++index)
+        if (!known.count(options[index])) {
+            program->log = std::string("unknown option ") + options[index];
+            return 5;  // NVRTC_ERROR_INVALID_OPTION
+        }
+    const std::string define = "#define ONLY_";
+    const size_t end = program->source.find(" 1\n");
+    if (program->source.compare(0, define.size(), define) || end == std::string::npos) fail("which type is to be compiled?");
+    program->text = MARK + program->source.substr(define.size(), end - define.size());
+    return 0;
+}
+
+int nvrtcGetPTXSize(Program* program, size_t* size) { return *size = program->text.size() + 1, 0; }
+int nvrtcGetPTX(Program* program, char* to) { return std::memcpy(to, program->text.c_str(), program->text.size() + 1), 0; }
+int nvrtcGetProgramLogSize(Program* program, size_t* size) { return *size = program->log.size() + 1, 0; }
+int nvrtcGetProgramLog(Program* program, char* to) { return std::memcpy(to, program->log.c_str(), program->log.size() + 1), 0; }
+int nvrtcDestroyProgram(Program** program) { return delete *program, *program = nullptr, 0; }
+
+// ---- Modules -----------------------------------------------------------------------------------------
+
+CUresult cuModuleLoadData(CUmodule* module, const void* image) {
+    CARD_CALL;
+    if (CUresult status = refused_in_capture(__func__)) return status;
+    const auto* text = static_cast<const char*>(image);
+    auto made = std::make_shared<Module>();
+    if (std::strncmp(text, MARK, sizeof MARK - 1) == 0) made->only = text + sizeof MARK - 1;
+    *module = reinterpret_cast<CUmodule>(new std::shared_ptr<Module>(made));
+    return CUDA_SUCCESS;
+}
+CUresult cuModuleLoad(CUmodule*, const char* file) { fail("a module from the file %s", file); }
+CUresult cuModuleUnload(CUmodule handle) {
+    CARD_CALL;
+    auto* module = reinterpret_cast<std::shared_ptr<Module>*>(handle);
+    run_all();  // what is on its way keeps its code; what is started or replayed later has none
+    (*module)->loaded = false;
+    delete module;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuModuleGetFunction(CUfunction* function, CUmodule handle, const char* name) {
+    CARD_CALL;
+    const auto& module = *reinterpret_cast<std::shared_ptr<Module>*>(handle);
+    auto kernel = module->only.empty() ? candle_kernel(name) : fused_kernel(module->only, name);
+    if (!kernel && module->only.empty()) fail("candle's kernel %s has no twin in candle.cpp yet", name);
+    if (!kernel) return CUDA_ERROR_NOT_FOUND;
+    *function = reinterpret_cast<CUfunction>(new Function{module, kernel, name});
+    return CUDA_SUCCESS;
+}
+
+// ---- Launch ------------------------------------------------------------------------------------------
+
+CUresult cuLaunchKernel(CUfunction handle, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x, unsigned block_y,
+                        unsigned block_z, unsigned shared, CUstream stream, void** parameters, void**) {
+    CARD_CALL;
+    const Function function = *reinterpret_cast<Function*>(handle);
+    auto call = std::make_shared<Call>();
+    call->grid = {grid_x, grid_y, grid_z}, call->block = {block_x, block_y, block_z};
+    check_launch(function, call->grid, call->block, shared);
+    for (size_t index = 0; index < function.kernel->sizes.size(); ++index) {
+        const auto* from = static_cast<const unsigned char*>(parameters[index]);
+        call->values.emplace_back(from, from + function.kernel->sizes[index]);
+    }
+    return put(stream, {function.name, [=] { return function.kernel->touches(*call); },
+                        [=] {
+                            if (!function.module->loaded) fail("its module was unloaded");
+                            counts().kernels++;
+                            function.kernel->run(*call);
+                        },
+                        0.002});
+}
+}
