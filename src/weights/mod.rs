@@ -1,6 +1,7 @@
 //! FILES → CANONICAL TENSORS. Any checkpoint layout goes in; text-encoder tensors under one set of
 //! names come out, and a report of what was left.
 
+mod ahead;
 mod checkpoint;
 mod combine;
 mod embedding;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use candle_core::quantized::QTensor;
 use candle_core::{DType, Device, Tensor};
 
+use super::ahead::make_ahead;
 use super::checkpoint::Located;
 use super::format::archive::{Archive, Entry};
 use super::format::decode::{self, Flaw};
@@ -17,6 +18,12 @@ use super::layout::names::Part;
 use super::layout::tower::Recipe;
 use super::{EncoderId, TensorInfo, TensorSource, stack};
 use crate::error::{Error, ErrorKind, Result};
+
+/// What was read, and the shapes of its stacks.
+struct Filled<'a> {
+    filling: Filling<'a>,
+    shapes: Vec<Vec<usize>>,
+}
 
 /// Reads tensors one at a time; knows where each is.
 #[derive(Clone, Debug)]
@@ -42,20 +49,20 @@ impl TowerSource {
         }
     }
 
-    /// Stacks of tensors below each other, read straight into their places in one room. `None` for
-    /// types, forms and orientations that need more than that.
-    fn filled(
+    /// Stacks of tensors below each other, read straight into their places in one room of this
+    /// machine's memory. `None` for types, forms and orientations that need more than that.
+    fn filled<'a>(
         &self,
-        stacks: &[Vec<&Recipe>],
+        stacks: &[Vec<&'a Recipe>],
         dtype: DType,
         device: &Device,
-    ) -> Result<Option<Vec<Tensor>>> {
+    ) -> Result<Option<Filled<'a>>> {
         let shapes = stacks.iter().map(|recipes| stacked(recipes));
         let Some(shapes) = shapes.collect::<Option<Vec<_>>>() else {
             return Ok(None);
         };
-        let recipes = || stacks.iter().flatten();
-        let pieces = recipes().map(|recipe| Piece {
+        let recipes = || stacks.iter().flatten().copied();
+        let pieces = recipes().map(|recipe: &'a Recipe| Piece {
             entry: &recipe.entry,
             range: third(recipe.part, recipe.entry.n_bytes),
             n_values: recipe.shape.iter().product(),
@@ -66,21 +73,34 @@ impl TowerSource {
         for (recipe, flaw) in recipes().zip(filling.read(&self.archive)?) {
             judge(flaw, &recipe.entry).map_err(|error| self.place(error, recipe))?;
         }
-        filling.finish(&shapes, dtype, device).map(Some)
+        Ok(Some(Filled { filling, shapes }))
     }
 
-    /// Stacks, one at a time.
-    fn stack(&self, names: &[String], dtype: DType, device: &Device) -> Result<Tensor> {
-        let recipes = names.iter().map(|name| self.recipe(name));
-        let recipes = recipes.collect::<Result<Vec<&Recipe>>>()?;
-        let filled = self.filled(std::slice::from_ref(&recipes), dtype, device)?;
-        if let Some(tensor) = filled.and_then(|mut tensors| tensors.pop()) {
-            return Ok(tensor);
-        }
-        stack(recipes.into_iter().map(|recipe| {
-            let built = self.build(recipe, dtype, device);
-            built.map_err(|error| self.place(error, recipe))
-        }))
+    /// Stacks one at a time; while one is copied to the device, the next is read.
+    fn one_by_one(
+        &self,
+        stacks: &[Vec<&Recipe>],
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Vec<Tensor>> {
+        let read = |recipes: &Vec<_>| {
+            let filled = self.filled(std::slice::from_ref(recipes), dtype, device)?;
+            Ok((filled, recipes.clone()))
+        };
+        make_ahead(stacks, read, |(filled, recipes)| {
+            let Some(Filled { filling, shapes }) = filled else {
+                return stack(recipes.into_iter().map(|recipe| {
+                    let built = self.build(recipe, dtype, device);
+                    built.map_err(|error| self.place(error, recipe))
+                }));
+            };
+            stack(filling.finish(&shapes, dtype, device)?.into_iter().map(Ok))
+        })
+    }
+
+    fn all_of(&self, stacks: &[Vec<String>]) -> Result<Vec<Vec<&Recipe>>> {
+        let recipes = |names: &Vec<String>| names.iter().map(|name| self.recipe(name)).collect();
+        stacks.iter().map(recipes).collect()
     }
 
     fn recipe(&self, name: &str) -> Result<&Recipe> {
@@ -163,7 +183,8 @@ impl TensorSource for TowerSource {
     }
 
     fn load(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
-        self.stack(&[name.to_owned()], dtype, device)
+        let loaded = self.load_stacks(&[vec![name.to_owned()]], dtype, device)?;
+        stack(loaded.into_iter().map(Ok))
     }
 
     fn load_stacks(
@@ -172,18 +193,13 @@ impl TensorSource for TowerSource {
         dtype: DType,
         device: &Device,
     ) -> Result<Vec<Tensor>> {
-        if device.is_cpu() {
-            let recipes =
-                |names: &Vec<String>| names.iter().map(|name| self.recipe(name)).collect();
-            let recipes = stacks.iter().map(recipes).collect::<Result<Vec<_>>>()?;
-            if let Some(tensors) = self.filled(&recipes, dtype, device)? {
-                return Ok(tensors);
-            }
+        let recipes = self.all_of(stacks)?;
+        if device.is_cpu()
+            && let Some(Filled { filling, shapes }) = self.filled(&recipes, dtype, device)?
+        {
+            return filling.finish(&shapes, dtype, device);
         }
-        let stacks = stacks.iter();
-        stacks
-            .map(|names| self.stack(names, dtype, device))
-            .collect()
+        self.one_by_one(&recipes, dtype, device)
     }
 
     fn load_quantized(&self, name: &str, device: &Device) -> Result<Option<QTensor>> {
