@@ -61,9 +61,6 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 /// Lines a source file may have.
 const LONGEST_FILE: usize = 400;
 
-/// Files that are longer still, and how long they may be. No more come to these.
-const LONGER_FILES: &[(&str, usize)] = &[("src/kernels/cuda/engine.rs", 500)];
-
 /// Everything that is written in Rust.
 const FOLDERS: [&str; 7] = [
     "src",
@@ -223,9 +220,6 @@ fn the_library_reads_no_environment_and_prints_nothing() {
 fn files_can_be_read_in_one_sitting() {
     for (file, text) in FOLDERS.into_iter().flat_map(sources) {
         let lines = text.lines().count();
-        let mut longer = LONGER_FILES.iter();
-        let own = longer.find(|(longer, _)| file == Path::new(longer));
-        let limit = own.map_or(LONGEST_FILE, |(_, limit)| *limit);
-        assert!(lines <= limit, "{}: {lines} lines", file.display());
+        assert!(lines <= LONGEST_FILE, "{}: {lines} lines", file.display());
     }
 }

@@ -10,20 +10,19 @@ use std::collections::hash_map::Entry;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use candle_core::cuda_backend::cudarc::driver::{
-    CudaEvent, CudaSlice, CudaStream, DevicePtr, PinnedHostSlice, result,
-};
+use candle_core::cuda_backend::cudarc::driver::{CudaEvent, CudaStream, result};
 
+use super::buffers::{Buffers, Wanted, copy};
 use super::failure::{Tried, device_error};
 use super::functions::Address;
 use super::graph::Graph;
-use super::product::{Operands, Product, WORKSPACE};
+use super::product::Product;
 use super::shared::Shared;
 use super::weights::Weights;
 use crate::error::Result;
 use crate::kernels::plan::{
-    Arena, Matrix, NormAt, Place, ProductShape, Recent, Sizes, Spec, Step, bucket, input_parts,
-    input_words, steps, write_input,
+    Matrix, NormAt, Place, ProductShape, Recent, Sizes, Spec, Step, bucket, input_words, steps,
+    write_input,
 };
 use crate::kernels::{Activation, Batch};
 
@@ -50,7 +49,7 @@ pub(super) struct Engine {
 struct State {
     /// Before `memory`: it holds addresses in it.
     graphs: Recent<(usize, Spec), Graph>,
-    memory: Option<Memory>,
+    memory: Option<Buffers>,
     products: HashMap<ProductShape, Product>,
     failures: usize,
     /// What the last capture that failed failed with.
@@ -63,26 +62,11 @@ struct State {
     copied: CudaEvent,
 }
 
-#[derive(Debug)]
-struct Memory {
-    arena: Arena,
-    base: Address,
-    host: PinnedHostSlice<u32>,
-    _device: CudaSlice<u8>,
-}
-
 /// A vector for a row, already on the card.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Spliced {
     pub(super) row: usize,
     pub(super) from: Address,
-}
-
-/// Where results go: the first rows of a buffer, to an address on candle's stream.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Wanted {
-    pub(super) from: Place,
-    pub(super) to: Address,
 }
 
 impl Engine {
@@ -219,26 +203,8 @@ impl Engine {
         self.finish(state)?;
         state.graphs.clear();
         state.memory = None;
-        let arena = self.weights.sizes.arena(windows, WORKSPACE);
-        let arena = arena.ok_or_else(|| device_error("the buffers are too large"))?;
-        // SAFETY: bytes have no invalid values; every buffer is written before it is read (a test of
-        // `plan` holds the steps to that).
-        let device = unsafe { self.stream.alloc::<u8>(arena.size) };
-        let device = device.tried(&format!("allocate {} bytes", arena.size))?;
-        // SAFETY: `fill` writes what is uploaded before it is.
-        let host = unsafe {
-            self.shared
-                .context
-                .alloc_pinned::<u32>(input_words(windows))
-        };
-        let host = host.tried("allocate memory of the host")?;
-        let base = device.device_ptr(&self.stream).0;
-        state.memory = Some(Memory {
-            arena,
-            base,
-            host,
-            _device: device,
-        });
+        let (context, sizes) = (&self.shared.context, &self.weights.sizes);
+        state.memory = Some(Buffers::new(context, &self.stream, sizes, windows)?);
         Ok(())
     }
 
@@ -348,7 +314,7 @@ impl Engine {
     fn step(
         &self,
         state: &State,
-        memory: &Memory,
+        memory: &Buffers,
         (windows, spec): (usize, &Spec),
         step: Step,
     ) -> Result<()> {
@@ -412,39 +378,11 @@ impl Engine {
     }
 }
 
-impl Memory {
-    fn at(&self, place: Place) -> Address {
-        self.base + self.arena.start(place) as Address
-    }
-
-    /// Ids, ends and hidden keys of a batch of this size.
-    fn inputs(&self, windows: usize) -> [Address; 3] {
-        let start = self.base + self.arena.input as Address;
-        let [ends, hidden_keys] = input_parts(windows).map(|word| start + 4 * word as Address);
-        [start, ends, hidden_keys]
-    }
-
-    fn operands(&self, weight: Address, from: Place, to: Place) -> Operands {
-        Operands {
-            weight,
-            x: self.at(from),
-            out: self.at(to),
-            workspace: self.base + self.arena.workspace as Address,
-        }
-    }
-}
-
-fn memory(state: &State) -> Result<&Memory> {
+fn memory(state: &State) -> Result<&Buffers> {
     state
         .memory
         .as_ref()
         .ok_or_else(|| device_error("no buffers"))
-}
-
-fn copy(stream: &CudaStream, from: Address, to: Address, bytes: usize) -> Result<()> {
-    // SAFETY: both lie in buffers of at least that many bytes that live until the stream has run.
-    let copied = unsafe { result::memcpy_dtod_async(to, from, bytes, stream.cu_stream()) };
-    copied.tried("copy on the card")
 }
 
 impl Drop for Engine {

@@ -1,6 +1,7 @@
 //! FAST ON CUDA CARDS: fused kernels, products by cuBLASLt with measured algorithms, forwards captured
 //! as graphs. What is run, and how large everything is, [`plan`](super::plan) decides.
 
+mod buffers;
 mod engine;
 mod failure;
 mod functions;
@@ -21,7 +22,8 @@ use candle_core::cuda_backend::CudaDevice;
 use candle_core::cuda_backend::cudarc::driver::CudaStream;
 use candle_core::{DType, Device, Tensor};
 
-use self::engine::{Engine, Spliced, Wanted};
+use self::buffers::Wanted;
+use self::engine::{Engine, Spliced};
 use self::shared::Shared;
 use self::weights::Weights;
 use super::plan::{Kind, Place, PooledFrom, Spec, WINDOW, is_sound, pieces};
