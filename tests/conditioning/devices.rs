@@ -26,7 +26,7 @@ const BARS: [(DType, f64); 3] = [
     (DType::BF16, 1.4e-2),
 ];
 
-/// A card rounds what goes into a product, too. It must be no farther from f32 than PyTorch's ViT-L is on
+/// A card rounds what goes into a product, too. It must be no farther from f32 than `PyTorch`'s ViT-L is on
 /// one, the closest of its encoders.
 fn on_card(dtype: DType, bar: f64) -> f64 {
     match dtype {
