@@ -1,4 +1,4 @@
-//! LARGE PAGES. Room for whole weights is hundreds of MiB that are filled once: by pages of 4 KiB the
+//! WHERE WEIGHTS LIE: on large pages, from the start of a cache line. Room for whole weights is hundreds of MiB that are filled once: by pages of 4 KiB the
 //! system spends longer handing them out than the file takes to read.
 #![allow(
     unsafe_code,
@@ -8,6 +8,21 @@
 
 /// Bytes of a large page on most machines; smaller room can hold none.
 pub(crate) const LARGE: usize = 2 << 20;
+
+/// Bytes of a cache line: where a matrix begins on one, its rows do not straddle two.
+pub(crate) const LINE: usize = 64;
+
+/// Room for so many values that are about to be written, on large pages if it fills some, and how many
+/// values to skip: the first that is meant begins on a cache line.
+pub(crate) fn room<T: Copy + Default>(n_values: usize) -> (Vec<T>, usize) {
+    let spare = LINE / size_of::<T>().max(1);
+    let mut values = vec![T::default(); n_values.saturating_add(spare)];
+    prefer_large(&mut values);
+    // Where the pointer's place is not known, nothing is skipped.
+    let skipped = Some(values.as_ptr().align_offset(LINE));
+    let skipped = skipped.filter(|skipped| *skipped <= spare).unwrap_or(0);
+    (values, skipped)
+}
 
 /// Asks the system to back this room with large pages. To be called before the room is written to;
 /// changes no value. Where the system has none, or refuses, nothing happens.

@@ -75,7 +75,7 @@ impl Linear {
     fn change(&mut self, name: &str, change: Change<'_>) -> Result<()> {
         let mut weight = self.weight.dense()?;
         if replace_if(&mut weight, &format!("{name}.weight"), change)? {
-            self.weight = Weight::Dense(weight);
+            self.weight = Weight::of(weight)?;
         }
         replace(&mut self.bias, &format!("{name}.bias"), change)
     }
@@ -84,7 +84,7 @@ impl Linear {
     fn change_stacked(&mut self, names: &[String; 3], change: Change<'_>) -> Result<()> {
         let mut weight = self.weight.dense()?;
         if replace_parts(&mut weight, names, "weight", change)? {
-            self.weight = Weight::Dense(weight);
+            self.weight = Weight::of(weight)?;
         }
         replace_parts(&mut self.bias, names, "bias", change).map(|_| ())
     }

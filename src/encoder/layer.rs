@@ -7,7 +7,7 @@ use candle_core::quantized::QTensor;
 use candle_core::{DType, Device, Tensor};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernels::{Block, Kernels, NormOf, Product};
+use crate::kernels::{Block, Kernels, NormOf, Product, placed};
 use crate::weights::TensorSource;
 
 use super::ClipConfig;
@@ -62,9 +62,16 @@ impl Weight {
         let dense = stacks.iter().zip(&kept);
         let dense = dense.filter_map(|(names, kept)| kept.is_none().then_some(names.clone()));
         let mut dense = load.stacks(&dense.collect::<Vec<_>>())?.into_iter();
-        let weights = kept.into_iter();
-        let weights = weights.map(|kept| kept.or_else(|| dense.next().map(Weight::Dense)));
-        weights.map(|weight| weight.ok_or_else(too_few)).collect()
+        let weights = kept.into_iter().map(|kept| match kept {
+            Some(kept) => Ok(kept),
+            None => Weight::of(dense.next().ok_or_else(too_few)?),
+        });
+        weights.collect()
+    }
+
+    /// A matrix that is not quantized, where it is read fastest.
+    pub(super) fn of(matrix: Tensor) -> Result<Weight> {
+        Ok(Weight::Dense(placed(matrix)?))
     }
 
     /// The matrix as a product needs it.
@@ -216,7 +223,7 @@ impl Layer {
     /// The same with no matrix quantized; the others are shared.
     pub(super) fn expanded(&self) -> Result<Layer> {
         let expanded = |linear: &Linear| {
-            let weight = Weight::Dense(linear.weight.dense()?);
+            let weight = Weight::of(linear.weight.dense()?)?;
             let bias = linear.bias.clone();
             Ok::<Linear, Error>(Linear { weight, bias })
         };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, Device, Storage, Tensor, TensorId};
 
 use crate::error::Result;
-use crate::kernels::{Kernels, Prepared};
+use crate::kernels::{Kernels, Prepared, placed};
 use crate::weights::moved_quantized;
 
 use super::ClipText;
@@ -31,7 +31,7 @@ impl Move<'_> {
             *tensor = there.clone();
             return Ok(());
         }
-        let there = alone(tensor)?.to_device(self.device)?;
+        let there = placed(alone(tensor)?.to_device(self.device)?)?;
         self.done.insert(tensor.id(), there.clone());
         *tensor = there;
         Ok(())

@@ -7,6 +7,7 @@
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
+mod placing;
 #[cfg(any(test, feature = "cuda"))]
 #[cfg_attr(
     not(feature = "cuda"),
@@ -18,6 +19,7 @@ mod tower;
 mod whole;
 
 pub use cpu::Cpu;
+pub(crate) use placing::placed;
 pub use reference::Reference;
 pub use tower::{Block, NormOf, Product, Tower};
 pub use whole::{Batch, DeviceMemory, Options, PooledRow, Prepared, ReadOut, WholeEncoder};

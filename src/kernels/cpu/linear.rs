@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::isa::Isa;
 use super::matrix::Matrix;
 use super::panel::COLUMNS;
-use super::shared::SharedMut;
+use super::panels::Panels;
 use super::team::Team;
 use super::tile::Factors;
 use crate::kernels::Activation;
@@ -55,13 +55,17 @@ impl Linear<'_> {
 }
 
 /// `matrix · panel + bias` for each panel: `[windows, depth, 80]` → `[windows, rows, 80]`.
-pub(super) fn linear(isa: &Isa, team: &Team<'_>, linear: Linear<'_>, x: &[f32], out: &mut [f32]) {
-    let Matrix { rows, depth, .. } = linear.matrix;
-    let windows = x.len() / (depth * COLUMNS);
-    assert!(out.len() >= windows * rows * COLUMNS && linear.bias.len() == rows);
+pub(super) fn linear(
+    isa: &Isa,
+    team: &Team<'_>,
+    linear: Linear<'_>,
+    x: Panels<'_>,
+    out: Panels<'_>,
+) {
+    let Matrix { rows, .. } = linear.matrix;
+    assert!(out.features() == rows && linear.bias.len() == rows);
     let chunk = TILES * isa.tiles.len();
-    let out = SharedMut::new(out);
-    team.share_product((rows, chunk), windows, |rows, windows, room| {
+    team.share_product((rows, chunk), out.windows(), |rows, windows, room| {
         let part = Part {
             isa,
             linear,
@@ -79,8 +83,8 @@ pub(super) fn linear(isa: &Isa, team: &Team<'_>, linear: Linear<'_>, x: &[f32], 
 struct Part<'a> {
     isa: &'a Isa,
     linear: Linear<'a>,
-    x: &'a [f32],
-    out: SharedMut<'a>,
+    x: Panels<'a>,
+    out: Panels<'a>,
     first: usize,
     count: usize,
     windows: Range<usize>,
@@ -115,13 +119,11 @@ impl Part<'_> {
 
     /// Where its rows of a window's result are.
     fn out(&self, window: usize) -> *mut f32 {
-        let row = window * self.linear.matrix.rows + self.first;
-        self.out.at(row * COLUMNS, self.count * COLUMNS)
+        self.out.rows(window, self.first, self.count)
     }
 
     fn multiply(&self, window: usize, from: usize, deep: usize, wide: &[f32]) {
-        let depth = self.linear.matrix.depth;
-        let panel = &self.x[(window * depth + from) * COLUMNS..][..deep * COLUMNS];
+        let panel = self.x.rows(window, from, deep);
         let (out, most) = (self.out(window), self.isa.tiles.len());
         for near in (0..deep).step_by(NEAR) {
             let count = NEAR.min(deep - near);
@@ -129,11 +131,11 @@ impl Part<'_> {
                 let factors = Factors {
                     w: wide[row * deep + near..].as_ptr(),
                     steps: (deep, 1),
-                    x: panel[near * COLUMNS..].as_ptr(),
+                    x: panel.wrapping_add(near * COLUMNS),
                     depth: count,
                 };
                 let rows = most.min(self.count - row);
-                // SAFETY: the ranges were sliced above, the rows are this task's, the unit is there.
+                // SAFETY: the ranges were checked above, the rows are this task's, the unit is there.
                 unsafe { self.isa.tiles[rows - 1](factors, out.wrapping_add(row * COLUMNS)) }
             }
         }

@@ -27,6 +27,7 @@ mod matrix;
 mod neon;
 mod norm;
 mod panel;
+mod panels;
 mod rooms;
 mod shared;
 mod simd;

@@ -33,9 +33,10 @@ pub(super) struct Rooms<'a> {
     /// What the next product takes: normed, or mixed by attention.
     pub(super) taken: &'a mut [f32],
     pub(super) query_key_value: &'a mut [f32],
+    /// What the MLP's second product takes.
     pub(super) inner: &'a mut [f32],
-    /// What a product makes of its panels first.
-    pub(super) parts: &'a mut [f32],
+    /// A second form of `taken`.
+    pub(super) second: &'a mut [f32],
     /// One for each thread.
     pub(super) threads: Vec<&'a mut [f32]>,
 }
@@ -56,15 +57,12 @@ impl Need {
     /// Lengths of the panels, and of a thread's room, in whole cache lines.
     fn lengths(self) -> ([usize; 5], usize) {
         let panels = |features: usize| self.windows * features * COLUMNS;
-        let parts = self
-            .unit
-            .panels_room(self.windows, self.width.max(self.mlp));
         let of = [
             panels(self.width),
             panels(self.width),
             panels(3 * self.width),
-            panels(self.mlp),
-            parts,
+            self.unit.only_room(self.windows, self.mlp),
+            self.unit.second_room(self.windows, self.width),
         ];
         let whole = |length: usize| length.next_multiple_of(LINE);
         (of.map(whole), whole(self.unit.room().max(SCORES)))
@@ -78,13 +76,13 @@ impl Need {
             room = rest;
             part
         };
-        let [x, taken, query_key_value, inner, parts] = panels.map(&mut next);
+        let [x, taken, query_key_value, inner, second] = panels.map(&mut next);
         Rooms {
             x,
             taken,
             query_key_value,
             inner,
-            parts,
+            second,
             threads: (0..self.threads).map(|_| next(thread)).collect(),
         }
     }
@@ -165,10 +163,10 @@ mod tests {
             taken,
             query_key_value,
             inner,
-            parts,
+            second,
             threads,
         } = need.divide(&mut room);
-        let mut ranges: Vec<(usize, usize)> = [x, taken, query_key_value, inner, parts]
+        let mut ranges: Vec<(usize, usize)> = [x, taken, query_key_value, inner, second]
             .into_iter()
             .chain(threads)
             .map(|part| (part.as_ptr().addr(), size_of_val(part)))

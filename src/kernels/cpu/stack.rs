@@ -8,8 +8,8 @@ use super::linear::{Linear, Then};
 use super::matrix::Matrix;
 use super::norm::Norm;
 use super::panel::{self, COLUMNS, ROWS};
+use super::panels::Panels;
 use super::rooms::Rooms;
-use super::shared::SharedMut;
 use super::team::Team;
 use super::unit::Units;
 use crate::kernels::Activation;
@@ -120,22 +120,33 @@ impl<'a> Stack<'a> {
             taken,
             query_key_value,
             inner,
-            parts,
+            second,
             ..
         } = &mut self.rooms;
-        let panels = |features: usize| n * features * COLUMNS;
-        let mut product = |weights: Weights<'_>, then, x: &[f32], out: &mut [f32]| {
+        let x = Panels::plain(x, width, n);
+        let stacked = Panels::plain(query_key_value, 3 * width, n);
+        let product = |weights: Weights<'_>, then, from: Panels<'_>, to: Panels<'_>| {
             let Weights { matrix, bias } = weights;
-            let x = &x[..panels(matrix.depth)];
-            unit.linear(team, Linear { matrix, bias, then }, x, (out, &mut *parts));
+            unit.linear(team, Linear { matrix, bias, then }, from, to);
         };
-        norms(unit.isa, team, layer.norm1, &x[..panels(width)], taken);
-        product(layer.query_key_value, Then::Store, taken, query_key_value);
-        let stacked = (&query_key_value[..panels(3 * width)], width);
-        attention(unit.isa, team, stacked, hidden, taken);
-        product(layer.out, Then::Add, taken, x);
-        norms(unit.isa, team, layer.norm2, &x[..panels(width)], taken);
-        product(layer.up, Then::Activate(self.activation), taken, inner);
+        let mut taken_by =
+            |weights: Weights<'_>, make: &dyn Fn(Panels<'_>), then, to: Panels<'_>| {
+                let panels = Panels::both(unit, &weights.matrix, n, (&mut *taken, &mut *second));
+                make(panels);
+                product(weights, then, panels, to);
+            };
+        let inner = Panels::only(unit, &layer.down.matrix, n, inner);
+        let normed = |by, out: Panels<'_>| norms(unit.isa, team, by, x, out);
+        let attended = |out: Panels<'_>| attention(unit.isa, team, stacked, hidden, out);
+        let activate = Then::Activate(self.activation);
+        taken_by(
+            layer.query_key_value,
+            &|out| normed(layer.norm1, out),
+            Then::Store,
+            stacked,
+        );
+        taken_by(layer.out, &attended, Then::Add, x);
+        taken_by(layer.up, &|out| normed(layer.norm2, out), activate, inner);
         product(layer.down, Then::Add, inner, x);
     }
 }
@@ -150,23 +161,23 @@ fn padded(keys: &[f32]) -> Vec<f32> {
 }
 
 /// Layer norm of all panels.
-fn norms(isa: &Isa, team: &Team<'_>, by: [&[f32]; 2], x: &[f32], out: &mut [f32]) {
-    let features = by[0].len();
+fn norms(isa: &Isa, team: &Team<'_>, by: [&[f32]; 2], x: Panels<'_>, out: Panels<'_>) {
+    let features = x.features();
     let parts = COLUMNS / 16;
-    let panel = features * COLUMNS;
-    assert!(by[1].len() == features && out.len() >= x.len());
-    let out = SharedMut::new(out);
-    team.share(x.len() / panel * parts, |task, _| {
-        let at = task / parts * panel;
+    assert!(by.iter().all(|by| by.len() == features) && out.features() == features);
+    team.share(x.windows() * parts, |task, _| {
+        let (window, column) = (task / parts, task % parts * 16);
         let norm = Norm {
-            x: x[at..at + panel].as_ptr(),
+            x: x.rows(window, 0, features),
             features,
             weight: by[0].as_ptr(),
             bias: by[1].as_ptr(),
-            out: out.at(at, panel),
+            out: out.rows(window, 0, features),
         };
-        // SAFETY: tasks write other columns, and the unit is there.
-        unsafe { (isa.norm)(norm, task % parts * 16) }
+        // SAFETY: tasks have other columns, and the unit is there.
+        unsafe { (isa.norm)(norm, column) }
+        // SAFETY: as above; the values were just put there.
+        unsafe { out.ready(window, 0..features, [column]) }
     });
 }
 
@@ -174,20 +185,15 @@ fn norms(isa: &Isa, team: &Team<'_>, by: [&[f32]; 2], x: &[f32], out: &mut [f32]
 fn attention(
     isa: &Isa,
     team: &Team<'_>,
-    (stacked, width): (&[f32], usize),
+    stacked: Panels<'_>,
     hidden: Option<&[f32]>,
-    out: &mut [f32],
+    out: Panels<'_>,
 ) {
+    let width = out.features();
     let heads = width / HEAD;
-    let windows = stacked.len() / (3 * width * COLUMNS);
-    let panel = HEAD * COLUMNS;
-    let out = SharedMut::new(out);
-    team.share(windows * heads, |task, room| {
-        let (window, head) = (task / heads, task % heads);
-        let part = |part: usize| {
-            let row = (window * 3 + part) * width + head * HEAD;
-            stacked[row * COLUMNS..][..panel].as_ptr()
-        };
+    team.share(out.windows() * heads, |task, room| {
+        let (window, row) = (task / heads, task % heads * HEAD);
+        let part = |part: usize| stacked.rows(window, part * width + row, HEAD).cast_const();
         let hidden = hidden.map(|all| all[window * COLUMNS..][..COLUMNS].as_ptr());
         let head = Head {
             query: part(0),
@@ -195,9 +201,11 @@ fn attention(
             value: part(2),
             hidden_keys: hidden.unwrap_or(std::ptr::null()),
             scores: room[..SCORES].as_mut_ptr(),
-            out: out.at((window * width + head * HEAD) * COLUMNS, panel),
+            out: out.rows(window, row, HEAD),
         };
-        // SAFETY: tasks write other rows, the room is this thread's, and the unit is there.
+        // SAFETY: tasks have other rows, the room is this thread's, and the unit is there.
         unsafe { (isa.attend)(head) }
+        // SAFETY: as above; the values were just put there.
+        unsafe { out.ready(window, row..row + HEAD, (0..COLUMNS).step_by(16)) }
     });
 }

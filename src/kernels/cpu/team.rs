@@ -22,7 +22,7 @@ impl<'a> Team<'a> {
         Team { rooms }
     }
 
-    /// Calls `work` for parts of a product: so many rows at most, for all windows where that is work
+    /// Calls `work` for parts of a product: so many rows at most, for all columns where that is work
     /// for every thread, else for some of them.
     pub(super) fn share_product(
         &self,

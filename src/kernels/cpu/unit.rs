@@ -4,7 +4,10 @@
 use super::amx;
 use super::isa::Isa;
 use super::linear::{self, Linear};
+#[cfg(target_arch = "x86_64")]
+use super::matrix::Matrix;
 use super::panel::COLUMNS;
+use super::panels::Panels;
 use super::team::Team;
 
 /// A vector unit, and a matrix unit where there is one.
@@ -43,14 +46,39 @@ impl Units {
         linear::ROOM
     }
 
-    /// Values that a product needs for its panels.
-    pub(super) fn panels_room(self, windows: usize, depth: usize) -> usize {
+    /// Values of a second form of so many panels, as [`Panels::both`] takes.
+    ///
+    /// [`Panels::both`]: super::panels::Panels::both
+    pub(super) fn second_room(self, windows: usize, features: usize) -> usize {
         #[cfg(target_arch = "x86_64")]
         if self.amx.is_some() {
-            return amx::parts_room(windows, depth);
+            return amx::Parts::room(windows, features);
         }
-        let _ = (windows, depth);
+        let _ = (windows, features);
         0
+    }
+
+    /// Values of so many panels in the only form that a product takes.
+    pub(super) fn only_room(self, windows: usize, features: usize) -> usize {
+        let floats = windows * features * COLUMNS;
+        floats.max(self.second_room(windows, features))
+    }
+
+    /// True if the matrix unit makes products with such a matrix.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn takes(self, matrix: &Matrix<'_>) -> bool {
+        self.amx.is_some_and(|amx| amx.takes(matrix))
+    }
+
+    /// Room for the parts that such a product takes.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn parts<'a>(
+        self,
+        matrix: &Matrix<'_>,
+        windows: usize,
+        room: &'a mut [f32],
+    ) -> Option<amx::Parts<'a>> {
+        self.amx?.parts(matrix, windows, room)
     }
 
     /// `matrix · panel + bias` for each panel, and what becomes of it:
@@ -59,15 +87,14 @@ impl Units {
         self,
         team: &Team<'_>,
         product: Linear<'_>,
-        x: &[f32],
-        (out, room): (&mut [f32], &mut [f32]),
+        x: Panels<'_>,
+        out: Panels<'_>,
     ) {
-        debug_assert_eq!(x.len() % (product.matrix.depth * COLUMNS), 0);
+        assert!(x.features() == product.matrix.depth && x.windows() == out.windows());
         #[cfg(target_arch = "x86_64")]
-        if self.amx.is_some() && amx::Amx::takes(&product.matrix) {
-            return amx::linear(self.isa, team, product, x, (out, room));
+        if let Some(parts) = x.parts() {
+            return amx::linear(self.isa, team, product, parts, out);
         }
-        let _ = room;
         linear::linear(self.isa, team, product, x, out);
     }
 }

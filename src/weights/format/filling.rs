@@ -36,6 +36,8 @@ pub(crate) struct Filling<'a> {
     pieces: Vec<Piece<'a>>,
     stored: Plain,
     values: Values,
+    /// Where in their room the values lie.
+    place: Range<usize>,
 }
 
 #[derive(Debug)]
@@ -62,16 +64,14 @@ impl<'a> Filling<'a> {
         } else {
             want
         };
-        let values = match kept {
-            DType::F32 => Values::F32(room(n_values)),
-            DType::F16 => Values::F16(room(n_values)),
-            DType::BF16 => Values::Bf16(room(n_values)),
-            _ => return None,
-        };
+        let (values, skipped) = Values::room(kept, n_values)?;
+        // Elsewhere than here a room begins as its device wants it.
+        let skipped = if device.is_cpu() { skipped } else { 0 };
         Some(Filling {
             pieces,
             stored,
             values,
+            place: skipped..skipped + n_values,
         })
     }
 
@@ -87,10 +87,11 @@ impl<'a> Filling<'a> {
                 CONVERTED_STEP
             },
         };
+        let place = self.place.clone();
         let seen = match &mut self.values {
-            Values::F32(all) => job.run(all, |part| Place::F32(part)),
-            Values::F16(all) => job.run(all, |part| Place::F16(part)),
-            Values::Bf16(all) => job.run(all, |part| Place::Bf16(part)),
+            Values::F32(all) => job.run(&mut all[place], |part| Place::F32(part)),
+            Values::F16(all) => job.run(&mut all[place], |part| Place::F16(part)),
+            Values::Bf16(all) => job.run(&mut all[place], |part| Place::Bf16(part)),
         }?;
         Ok(seen.into_iter().map(Seen::flaw).collect())
     }
@@ -102,7 +103,9 @@ impl<'a> Filling<'a> {
         want: DType,
         device: &Device,
     ) -> Result<Vec<Tensor>> {
-        let whole = self.values.tensor()?.to_device(device)?.to_dtype(want)?;
+        let (first, n_values) = (self.place.start, self.place.len());
+        let whole = self.values.tensor()?.narrow(0, first, n_values)?;
+        let whole = whole.to_device(device)?.to_dtype(want)?;
         if let [shape] = shapes {
             return Ok(vec![whole.reshape(shape.as_slice())?]);
         }
@@ -118,6 +121,25 @@ impl<'a> Filling<'a> {
 }
 
 impl Values {
+    /// Room for so many, and how many to skip; `None` for other types.
+    fn room(dtype: DType, n_values: usize) -> Option<(Values, usize)> {
+        Some(match dtype {
+            DType::F32 => {
+                let (values, skipped) = pages::room(n_values);
+                (Values::F32(values), skipped)
+            }
+            DType::F16 => {
+                let (bits, skipped) = pages::room(n_values);
+                (Values::F16(bits), skipped)
+            }
+            DType::BF16 => {
+                let (bits, skipped) = pages::room(n_values);
+                (Values::Bf16(bits), skipped)
+            }
+            _ => return None,
+        })
+    }
+
     fn tensor(self) -> Result<Tensor> {
         let (cpu, n_values) = (&Device::Cpu, self.len());
         Ok(match self {
@@ -151,13 +173,6 @@ impl Piece<'_> {
         plain(self.entry) == Some(stored)
             && (self.n_values as u64).checked_mul(size) == Some(n_bytes)
     }
-}
-
-/// Room for values that are about to be read.
-fn room<T: Copy + Default>(n_values: usize) -> Vec<T> {
-    let mut values = vec![T::default(); n_values];
-    pages::prefer_large(&mut values);
-    values
 }
 
 /// The type of a tensor that is read here.

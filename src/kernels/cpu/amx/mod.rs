@@ -1,9 +1,15 @@
 //! Products on the matrix unit of recent server CPUs (AMX): bf16 factors, f32 sums. Matrices in bf16
-//! take one product; those in f16 and f32 are split into parts (`parts.rs`), so that they lose nothing
-//! and are still faster than multiply-add.
+//! take one product and are read where they lie; those in f16 and f32 are split into parts
+//! (`split.rs`), so that they lose nothing and are still faster than multiply-add.
 
+mod ahead;
+mod finish;
 mod parts;
 mod product;
+mod rows;
+mod split;
 mod unit;
 
-pub(super) use product::{Amx, ROOM, linear, parts_room};
+pub(super) use parts::Parts;
+pub(super) use product::{Amx, ROOM, linear};
+pub(super) use unit::DEEP;

@@ -1,114 +1,95 @@
-//! An f32 value as a sum of bf16 values, each holding the next eight digits: one part is bf16
-//! precision, two are seventeen digits (more than f16 has), three are all of f32's.
-//!
-//! A product of two such sums needs only the products of parts that matter (Henry, Tang and Heinecke,
-//! "Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision Computations", 2019).
+//! Panels in parts, register by register: what the unit takes.
 
-use std::arch::x86_64::{
-    __m256i, __m512, __m512i, _mm256_loadu_si256, _mm256_storeu_si256, _mm512_castsi512_ps,
-    _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh, _mm512_cvtph_ps, _mm512_loadu_ps,
-    _mm512_loadu_si512, _mm512_or_si512, _mm512_slli_epi32, _mm512_storeu_si512, _mm512_sub_ps,
-};
-use std::mem::transmute;
-
-use half::{bf16, f16};
-
+use super::super::matrix::{Matrix, Values};
 use super::super::panel::COLUMNS;
+use super::super::shared::SharedMut;
+use super::split;
 use super::unit::{DEEP, SIDE, VALUES};
 
-/// Sixteen values, rounded to bf16.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bf16,avx512bw")]
-unsafe fn rounded(values: __m512) -> __m256i {
-    transmute(_mm512_cvtneps_pbh(values))
+/// Registers across a panel.
+pub(in super::super) const ACROSS: usize = COLUMNS / SIDE;
+
+/// Most parts of a value.
+const MOST: usize = 3;
+
+/// `[pairs, depth / 32, parts, 2, 16, 32]`: what a product takes from one step to the next lies in a
+/// row, whatever the number of parts. A pair is two registers beside each other, of one window or of
+/// two; where their number is odd, the last has no other, and what lies in its place means nothing.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct Parts<'a> {
+    values: SharedMut<'a>,
+    depth: usize,
+    /// Parts of a value.
+    each: usize,
 }
 
-/// The same as f32.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bf16,avx512bw")]
-unsafe fn widened(values: __m256i) -> __m512 {
-    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(values)))
-}
-
-/// Splits sixteen values; each part goes two registers behind the last.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bf16,avx512bw")]
-unsafe fn split<const PARTS: usize>(mut rest: __m512, to: *mut u16) {
-    for part in 0..PARTS {
-        let digits = rounded(rest);
-        _mm256_storeu_si256(to.add(part * 2 * VALUES).cast(), digits);
-        rest = _mm512_sub_ps(rest, widened(digits));
+/// Parts of a value in a product with such a matrix.
+pub(super) fn parts_of(values: Values<'_>) -> usize {
+    match values {
+        Values::Bf16(_) => 1,
+        Values::F16(_) => 2,
+        Values::F32(_) => MOST,
     }
 }
 
-/// Where the sixteen values with this number go in their row of the registers.
-const fn place<const PARTS: usize>(number: usize) -> usize {
-    number / 2 * PARTS * 2 * VALUES + number % 2 * SIDE
+/// Pairs of registers across so many panels.
+pub(super) const fn pairs(windows: usize) -> usize {
+    (windows * ACROSS).div_ceil(2)
 }
 
-/// Splits a part of a matrix's row into its row of the registers.
-///
-/// # Safety
-///
-/// The instructions are there; `to` holds a row of as many registers as the values need.
-#[target_feature(enable = "avx512f,avx512bf16,avx512bw")]
-pub(super) unsafe fn split_row<const PARTS: usize>(row: &[f32], to: *mut u16) {
-    for (number, values) in row.chunks_exact(SIDE).enumerate() {
-        let values = _mm512_loadu_ps(values.as_ptr());
-        split::<PARTS>(values, to.add(place::<PARTS>(number)));
+/// Values (bf16) of a step of depth.
+pub(super) const fn step(parts: usize) -> usize {
+    parts * 2 * VALUES
+}
+
+impl<'a> Parts<'a> {
+    /// Values (f32) that the parts of so many panels take.
+    pub(in super::super) const fn room(windows: usize, depth: usize) -> usize {
+        pairs(windows) * depth.next_multiple_of(DEEP) * MOST * SIDE
     }
-}
 
-/// The same for f16.
-///
-/// # Safety
-///
-/// As [`split_row`].
-#[target_feature(enable = "avx512f,avx512bf16,avx512bw")]
-pub(super) unsafe fn split_half_row<const PARTS: usize>(row: &[f16], to: *mut u16) {
-    for (number, values) in row.chunks_exact(SIDE).enumerate() {
-        let values = _mm512_cvtph_ps(_mm256_loadu_si256(values.as_ptr().cast()));
-        split::<PARTS>(values, to.add(place::<PARTS>(number)));
-    }
-}
-
-/// The same for bf16, which is its only part.
-///
-/// # Safety
-///
-/// As [`split_row`].
-#[target_feature(enable = "avx512f,avx512bf16,avx512bw")]
-pub(super) unsafe fn copy_row(row: &[bf16], to: *mut u16) {
-    for (step, values) in row.chunks_exact(DEEP).enumerate() {
-        let values = _mm512_loadu_si512(values.as_ptr().cast());
-        _mm512_storeu_si512(to.add(step * 2 * VALUES).cast(), values);
-    }
-}
-
-/// Splits two rows of a panel, whose values go side by side, as the unit takes them: `[80, 2]`; each
-/// part `stride` values behind the last.
-///
-/// # Safety
-///
-/// The instructions are there; `from` holds two rows of [`COLUMNS`], `to` all of the parts.
-#[target_feature(enable = "avx512f,avx512bf16,avx512bw")]
-pub(super) unsafe fn split_pair<const PARTS: usize>(from: *const f32, to: *mut u16, stride: usize) {
-    for column in (0..COLUMNS).step_by(SIDE) {
-        let mut even = _mm512_loadu_ps(from.add(column));
-        let mut odd = _mm512_loadu_ps(from.add(COLUMNS + column));
-        for part in 0..PARTS {
-            let (low, high) = (rounded(even), rounded(odd));
-            let to = to.add(part * stride + 2 * column);
-            _mm512_storeu_si512(to.cast(), paired(low, high));
-            even = _mm512_sub_ps(even, widened(low));
-            odd = _mm512_sub_ps(odd, widened(high));
+    /// Room for what a product with this matrix takes, for so many windows. What it holds at first
+    /// means nothing.
+    pub(super) fn new(matrix: &Matrix<'_>, windows: usize, room: &'a mut [f32]) -> Parts<'a> {
+        assert!(room.len() >= Parts::room(windows, matrix.depth));
+        Parts {
+            values: SharedMut::new(room),
+            depth: matrix.depth,
+            each: parts_of(matrix.values),
         }
     }
-}
 
-#[inline]
-#[target_feature(enable = "avx512f,avx512bf16,avx512bw")]
-unsafe fn paired(low: __m256i, high: __m256i) -> __m512i {
-    let high = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(high));
-    _mm512_or_si512(_mm512_cvtepu16_epi32(low), high)
+    /// Parts of a value.
+    pub(super) fn count(self) -> usize {
+        self.each
+    }
+
+    /// Where the parts of a pair from this depth on lie.
+    pub(super) fn at(self, pair: usize, depth: usize) -> *mut u16 {
+        let number = (pair * self.depth + depth) / DEEP;
+        // In values of f32, two of bf16 each.
+        let step = step(self.each) / 2;
+        self.values.at(number * step, step).cast()
+    }
+
+    /// Splits values of this register: some rows from this depth on, `stride` values apart.
+    ///
+    /// # Safety
+    ///
+    /// The unit is there, `from` holds the rows, whose number and whose place in a step of depth are
+    /// even and which do not leave that step; no other thread has this register's step.
+    pub(in super::super) unsafe fn put(
+        self,
+        (register, depth): (usize, usize),
+        from: *const f32,
+        (rows, stride): (usize, usize),
+    ) {
+        let to = self.at(register / 2, depth);
+        let to = to.add(register % 2 * VALUES + depth % DEEP / 2 * DEEP);
+        match self.each {
+            1 => split::columns::<1>(from, (rows, stride), to),
+            2 => split::columns::<2>(from, (rows, stride), to),
+            _ => split::columns::<MOST>(from, (rows, stride), to),
+        }
+    }
 }

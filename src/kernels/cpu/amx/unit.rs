@@ -11,7 +11,7 @@ use std::arch::x86_64::{__cpuid_count, _xgetbv};
 pub(super) const SIDE: usize = 16;
 
 /// bf16 values of a register's row: as much of a product's depth as one instruction takes.
-pub(super) const DEEP: usize = 32;
+pub(in super::super) const DEEP: usize = 32;
 
 /// bf16 values of a register.
 pub(super) const VALUES: usize = SIDE * DEEP;
@@ -21,6 +21,18 @@ const SAVED: u64 = 0b11 << 17;
 
 /// Bits 22 and 24 of EDX in leaf 7: bf16 products, and registers.
 const PRODUCTS: u32 = 1 << 22 | 1 << 24;
+
+/// Values of the four registers of sums.
+pub(super) const SUMS: usize = 4 * SIDE * SIDE;
+
+/// Two registers of a matrix's rows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pair {
+    pub(super) first: *const u16,
+    pub(super) second: *const u16,
+    /// Bytes from a row to the next.
+    pub(super) stride: usize,
+}
 
 /// Linux's `arch_prctl` and what it is asked: the use of state component 18.
 const ARCH_PRCTL: i64 = 158;
@@ -109,30 +121,57 @@ impl Unit {
         );
     }
 
-    /// Adds the four products of two registers of the matrix, which lie one after the other, with two
-    /// of the panels, whose rows are `stride` bytes apart. Each is loaded right before it is needed:
-    /// products wait for the loads in front of them.
+    /// Adds the four products of two registers of the matrix with two of the panels. Each is loaded
+    /// right before it is needed: products wait for the loads in front of them.
     #[inline(always)]
-    pub(super) unsafe fn multiply(
-        &self,
-        matrix: *const u16,
-        panels: [*const u16; 2],
-        stride: usize,
-    ) {
+    pub(super) unsafe fn multiply(&self, rows: Pair, panels: *const u16) {
         asm!(
-            "tileloadd tmm4, [{0} + {3}*1]",
-            "tileloadd tmm6, [{1} + {4}*1]",
+            "tileloadd tmm4, [{0} + {2}*1]",
+            "tileloadd tmm6, [{3} + {4}*1]",
             "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm7, [{2} + {4}*1]",
+            "tileloadd tmm7, [{3} + {4}*1 + 1024]",
             "tdpbf16ps tmm1, tmm4, tmm7",
-            "tileloadd tmm5, [{0} + {3}*1 + 1024]",
+            "tileloadd tmm5, [{1} + {2}*1]",
             "tdpbf16ps tmm2, tmm5, tmm6",
             "tdpbf16ps tmm3, tmm5, tmm7",
-            in(reg) matrix,
-            in(reg) panels[0],
-            in(reg) panels[1],
+            in(reg) rows.first,
+            in(reg) rows.second,
+            in(reg) rows.stride,
+            in(reg) panels,
             in(reg) 64_usize,
-            in(reg) stride,
+            options(nostack, readonly)
+        );
+    }
+
+    /// The same where the panels are those of the last call.
+    #[inline(always)]
+    pub(super) unsafe fn other_rows(&self, rows: Pair) {
+        asm!(
+            "tileloadd tmm4, [{0} + {2}*1]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm5, [{1} + {2}*1]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            in(reg) rows.first,
+            in(reg) rows.second,
+            in(reg) rows.stride,
+            options(nostack, readonly)
+        );
+    }
+
+    /// The same where the rows are those of the last call.
+    #[inline(always)]
+    pub(super) unsafe fn other_panels(&self, panels: *const u16) {
+        asm!(
+            "tileloadd tmm6, [{0} + {1}*1]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tileloadd tmm7, [{0} + {1}*1 + 1024]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            in(reg) panels,
+            in(reg) 64_usize,
             options(nostack, readonly)
         );
     }
