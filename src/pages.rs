@@ -59,6 +59,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn values_begin_on_a_cache_line_and_all_have_room() {
+        for n_values in [0, 1, 31, 1000, LARGE / 2 + 7] {
+            let (values, skipped) = room::<u16>(n_values);
+            assert!(values[skipped..].as_ptr().addr().is_multiple_of(LINE));
+            assert!(values.len() - skipped >= n_values);
+            let (values, skipped) = room::<f32>(n_values);
+            assert!(values[skipped..].as_ptr().addr().is_multiple_of(LINE));
+            assert!(values.len() - skipped >= n_values);
+        }
+    }
+
+    #[test]
     fn the_advice_changes_no_value() {
         for (from, to) in [(0, 0), (0, 9), (1, LARGE / 8 + 1), (4099, LARGE)] {
             let mut values: Vec<usize> = (0..to).collect();

@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
+use super::ahead::Ahead;
 use super::isa::Isa;
-use super::matrix::Matrix;
+use super::matrix::{Matrix, Values};
 use super::panel::COLUMNS;
 use super::panels::Panels;
 use super::team::Team;
@@ -101,11 +102,9 @@ impl Part<'_> {
         }
         for from in (0..depth).step_by(DEPTH) {
             let deep = DEPTH.min(depth - from);
-            for (row, wide) in room.chunks_exact_mut(deep).take(self.count).enumerate() {
-                self.linear.matrix.widen(self.first + row, from, wide);
-            }
+            let rows = self.rows(from, deep, room);
             for window in self.windows.clone() {
-                self.multiply(window, from, deep, room);
+                self.multiply(window, from, deep, rows);
             }
         }
         if let Then::Activate(activation) = self.linear.then {
@@ -122,22 +121,50 @@ impl Part<'_> {
         self.out.rows(window, self.first, self.count)
     }
 
-    fn multiply(&self, window: usize, from: usize, deep: usize, wide: &[f32]) {
+    /// A part of the depth of its rows in f32: where they lie, or in `room`.
+    fn rows(&self, from: usize, deep: usize, room: &mut [f32]) -> Rows {
+        let Matrix { values, depth, .. } = self.linear.matrix;
+        if let Values::F32(all) = values {
+            let rows = &all[self.first * depth..][..self.count * depth];
+            let start = rows[from..].as_ptr();
+            return Rows { start, step: depth };
+        }
+        for (row, wide) in room.chunks_exact_mut(deep).take(self.count).enumerate() {
+            self.linear.matrix.widen(self.first + row, from, wide);
+        }
+        let start = room[..self.count * deep].as_ptr();
+        Rows { start, step: deep }
+    }
+
+    fn multiply(&self, window: usize, from: usize, deep: usize, wide: Rows) {
         let panel = self.x.rows(window, from, deep);
         let (out, most) = (self.out(window), self.isa.tiles.len());
         for near in (0..deep).step_by(NEAR) {
             let count = NEAR.min(deep - near);
             for row in (0..self.count).step_by(most) {
+                let rows = most.min(self.count - row);
+                if window == self.windows.start {
+                    // These rows of the next task.
+                    let next = self.first + self.count + row;
+                    let ahead = Ahead::new(&self.linear.matrix, next, rows, from);
+                    ahead.ask(near, count);
+                }
                 let factors = Factors {
-                    w: wide[row * deep + near..].as_ptr(),
-                    steps: (deep, 1),
+                    w: wide.start.wrapping_add(row * wide.step + near),
+                    steps: (wide.step, 1),
                     x: panel.wrapping_add(near * COLUMNS),
                     depth: count,
                 };
-                let rows = most.min(self.count - row);
                 // SAFETY: the ranges were checked above, the rows are this task's, the unit is there.
                 unsafe { self.isa.tiles[rows - 1](factors, out.wrapping_add(row * COLUMNS)) }
             }
         }
     }
+}
+
+/// Rows in f32, `step` values apart.
+#[derive(Clone, Copy)]
+struct Rows {
+    start: *const f32,
+    step: usize,
 }

@@ -11,6 +11,7 @@
 )]
 
 mod activation;
+mod ahead;
 mod aligned;
 #[cfg(target_arch = "x86_64")]
 mod amx;

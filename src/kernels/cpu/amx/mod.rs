@@ -2,7 +2,6 @@
 //! take one product and are read where they lie; those in f16 and f32 are split into parts
 //! (`split.rs`), so that they lose nothing and are still faster than multiply-add.
 
-mod ahead;
 mod finish;
 mod parts;
 mod product;

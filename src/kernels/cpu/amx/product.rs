@@ -3,12 +3,12 @@
 use std::ops::Range;
 
 use super::super::GROUP;
+use super::super::ahead::Ahead;
 use super::super::isa::Isa;
 use super::super::linear::Linear;
 use super::super::matrix::{Matrix, Values};
 use super::super::panels::Panels;
 use super::super::team::Team;
-use super::ahead::Ahead;
 use super::finish::{Finish, add};
 use super::parts::{ACROSS, Parts, pairs, step};
 use super::rows::{DEPTH, ROWS, Rows};
@@ -174,7 +174,7 @@ impl<const PARTS: usize> Part<'_, PARTS> {
                         row,
                         pair,
                         steps: steps.clone(),
-                        ahead: ahead.share(pair - pairs.start, pairs.len()),
+                        ahead: ahead.share(ROWS, pair - pairs.start, pairs.len()),
                     };
                     self.block(unit, slice, &block, sums);
                 }
@@ -195,7 +195,7 @@ impl<const PARTS: usize> Part<'_, PARTS> {
             (false, true) => (below - self.count, after),
             (false, false) => (below, 0),
         };
-        Ahead::new(&self.matrix, self.first + row, depth)
+        Ahead::new(&self.matrix, self.first + row, ROWS, depth)
     }
 
     /// Sums up some steps of a block; behind the last it is finished.
@@ -203,7 +203,7 @@ impl<const PARTS: usize> Part<'_, PARTS> {
         let panels = self.panels.at(block.pair, slice.from);
         unit.clear();
         for number in block.steps.clone() {
-            block.ahead.ask(number);
+            block.ahead.ask(number * DEEP, DEEP);
             let panels = panels.add(number * step(PARTS));
             multiply(unit, &slice.rows, (block.row, number), panels);
         }
