@@ -21,6 +21,7 @@ pub(super) struct Ahead {
 
 impl Ahead {
     /// Nothing is needed next.
+    #[cfg(target_arch = "x86_64")]
     pub(super) const NOTHING: Ahead = Ahead {
         start: std::ptr::null(),
         row: 0,
@@ -44,6 +45,7 @@ impl Ahead {
     }
 
     /// One of several shares of so many rows.
+    #[cfg(target_arch = "x86_64")]
     pub(super) fn share(self, rows: usize, number: usize, shares: usize) -> Ahead {
         let share = rows.div_ceil(shares);
         let first = number * share;
