@@ -45,6 +45,7 @@ pub(crate) fn run(flags: &EncodeFlags, quiet: bool) -> Done {
     for warning in warnings.chain(told) {
         ui::warn(warning);
     }
+    session.warn_of_cache();
     progress.summary(format!("wrote {}", out.display()));
     Ok(ExitCode::SUCCESS)
 }
@@ -57,6 +58,17 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    /// Says so if the folder of `--cache-dir` could not be used as it should. No result is worse for it.
+    pub(crate) fn warn_of_cache(&self) {
+        let failures = self.encoders.loaded().cache_stats().disk_failures;
+        if failures > 0 {
+            ui::warn(format!(
+                "{failures} times a file of the cache folder could not be written or read; those windows \
+                 were encoded, and what was written is whole"
+            ));
+        }
+    }
+
     fn open(flags: &EncodeFlags, progress: &Progress) -> anyhow::Result<Session> {
         let text = weights::load(&flags.source, &flags.compute, progress)?;
         Ok(Session {

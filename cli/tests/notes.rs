@@ -120,3 +120,25 @@ fn notes_of_schedules_name_the_text_of_the_step() {
         "{told}"
     );
 }
+
+/// A file of the cache folder that cannot be used is said; the window is encoded.
+#[test]
+fn a_damaged_cache_is_said_and_changes_nothing() {
+    let folder = tempdir().unwrap();
+    let (out, kept) = (folder.path().join("out"), folder.path().join("kept"));
+    let run = || {
+        let cached = ["--positive", "a", "--cache-dir", &kept.to_string_lossy()];
+        let ran = encode("sd1", &cached, &out).expect(0);
+        (std::fs::read(&out).unwrap(), ran.stderr)
+    };
+    let (first, told) = run();
+    assert!(!told.contains("cache folder"), "{told}");
+    for file in std::fs::read_dir(&kept).unwrap() {
+        std::fs::write(file.unwrap().path(), "cut").unwrap();
+    }
+    let (second, told) = run();
+    assert!(second == first);
+    let warning = "warning: 2 times a file of the cache folder could not be written or read";
+    assert!(told.contains(warning), "{told}");
+    assert!(!run().1.contains("cache folder"));
+}

@@ -162,6 +162,62 @@ fn every_unit_gives_the_plain_states() {
     }
 }
 
+/// Wider than what any unit takes at once, in depth and in rows, for one window and for more than one
+/// group of them.
+#[test]
+fn every_unit_gives_the_plain_states_of_wide_layers() {
+    for unit in Cpu::all().unwrap() {
+        for (dtype, windows) in [(DType::F32, 1), (DType::F16, 2), (DType::BF16, 9)] {
+            let blocks = [owned(640, 3200, 3, dtype)];
+            let tower = Tower {
+                blocks: blocks.iter().map(Owned::block).collect(),
+                heads: 10,
+                activation: Activation::GeluErf,
+            };
+            let x = scaled(&[windows, ROWS, 640], 5, 2.0, 0.0);
+            let ours = unit.run(&tower, &x, None, &[1]).unwrap().unwrap();
+            let (factors, bar) = bar(&unit, dtype);
+            let theirs = plainly(&tower, &x, None, factors);
+            let what = format!("{} {dtype:?} {windows}", unit.name());
+            assert_close(&what, &ours[0], &theirs[0], bar);
+            assert!(distance(&ours[0], &theirs[0]).cosine > 0.99999, "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_matrix_gives_the_same_bits_wherever_it_lies() {
+    let x = scaled(&[2, ROWS, 128], 5, 2.0, 0.0);
+    for unit in Cpu::all().unwrap() {
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            let run = |skipped| {
+                let mut block = owned(128, 512, 3, dtype);
+                for [weight, _] in &mut block.products {
+                    *weight = behind(weight, skipped);
+                }
+                let tower = Tower {
+                    blocks: vec![block.block()],
+                    heads: 2,
+                    activation: Activation::QuickGelu,
+                };
+                bits(&unit.run(&tower, &x, None, &[1]).unwrap().unwrap()[0])
+            };
+            let first = run(1);
+            for skipped in [2, 7, 24] {
+                assert_eq!(run(skipped), first, "{} {dtype:?} {skipped}", unit.name());
+            }
+        }
+    }
+}
+
+/// The same matrix, with so many other values in front of it in its memory.
+fn behind(matrix: &Tensor, skipped: usize) -> Tensor {
+    let others = Tensor::ones(skipped, matrix.dtype(), &Device::Cpu).unwrap();
+    let both = Tensor::cat(&[others, matrix.flatten_all().unwrap()], 0).unwrap();
+    let matrix_alone = both.narrow(0, skipped, matrix.elem_count());
+    matrix_alone.unwrap().reshape(matrix.shape()).unwrap()
+}
+
 #[test]
 fn a_window_has_the_same_bits_in_any_company() {
     let blocks = [3, 40].map(|salt| owned(128, 512, salt, DType::F32));

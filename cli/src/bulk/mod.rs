@@ -88,6 +88,7 @@ pub(crate) fn run(
     let writer = Writer::new(about, scribe.clone(), bar, sink);
     let counts = through(reader, session, writer)?;
     bar.clear();
+    session.warn_of_cache();
     bar.summary(summary(counts, begun.elapsed()));
     Ok(ExitCode::from(u8::from(counts.failed > 0)))
 }

@@ -44,7 +44,10 @@ impl Sink {
     /// Takes a request's tensors.
     pub(super) fn put(&mut self, id: &str, sheet: &Sheet) -> Result<Place, Trouble> {
         match self {
-            Sink::Packed(pack, _) => pack.put(id, sheet).map_err(Trouble::Run),
+            Sink::Packed(pack, _) => {
+                let placed = pack.put(id, sheet);
+                placed.map_err(|error| Trouble::of_pack(&error))
+            }
             Sink::Files(files) => {
                 let bytes = storage::tensors_to_bytes(&sheet.tensors, &sheet.metadata);
                 let bytes = bytes.map_err(|error| Trouble::Line(error.into()))?;
@@ -59,7 +62,10 @@ impl Sink {
     /// Gives a request the tensors of another one.
     pub(super) fn copy(&mut self, id: &str, key: &Key, other: &Place) -> Result<(), Trouble> {
         match self {
-            Sink::Packed(pack, _) => pack.copy(id, key, other).map_err(Trouble::Run),
+            Sink::Packed(pack, _) => {
+                let copied = pack.copy(id, key, other);
+                copied.map_err(|error| Trouble::of_pack(&error))
+            }
             Sink::Files(files) => files.copy(&name(id), &other.file),
         }
     }

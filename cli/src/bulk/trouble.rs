@@ -5,6 +5,8 @@ use std::path::Path;
 
 use anyhow::anyhow;
 
+const HINT: &str = "the run ends here, and goes on with --resume when this is mended";
+
 /// What went wrong, and for whom.
 #[derive(Debug)]
 pub(super) enum Trouble {
@@ -33,11 +35,15 @@ impl Trouble {
         }
     }
 
+    /// Of writing into a packed file, which is everybody's.
+    pub(super) fn of_pack(error: &anyhow::Error) -> Trouble {
+        Trouble::Run(anyhow!("{error:#}; {HINT}"))
+    }
+
     fn of(error: io::Error, path: &Path, for_all: bool) -> Trouble {
         let path = path.display();
         if for_all {
-            let hint = "the run ends here, and goes on with --resume when this is mended";
-            Trouble::Run(anyhow!("{path}: {error}; {hint}"))
+            Trouble::Run(anyhow!("{path}: {error}; {HINT}"))
         } else {
             Trouble::Line(anyhow!(error).context(path.to_string()))
         }

@@ -156,3 +156,99 @@ pub(super) unsafe fn columns<const PARTS: usize>(
         split::<PARTS, true>(both, to.add(pair * DEEP));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use half::bf16;
+
+    use super::super::Amx;
+    use super::*;
+
+    /// Values of all sizes and both signs, with all digits.
+    fn values() -> Vec<f32> {
+        let sign = |number: usize| if number.is_multiple_of(3) { -1.0 } else { 1.0 };
+        let value = |number: usize| sign(number) * (1.0 + number as f32 * 0.012_345_679).powi(5);
+        (0..DEEP).map(value).collect()
+    }
+
+    /// A row's parts, value by value.
+    fn parts<const PARTS: usize>(row: &[f32]) -> Vec<[f32; PARTS]> {
+        let mut to = vec![0; PARTS * 2 * VALUES];
+        // SAFETY: the caller asked for the unit, and all parts have room.
+        unsafe { super::row::<PARTS>(row, to.as_mut_ptr()) }
+        let part = |place: usize, part: usize| bf16::from_bits(to[part * 2 * VALUES + place]);
+        let of = |place| std::array::from_fn(|number| part(place, number).to_f32());
+        (0..DEEP).map(of).collect()
+    }
+
+    #[test]
+    fn three_parts_are_all_of_a_value_and_one_is_its_rounding() {
+        if Amx::ask().is_none() {
+            return;
+        }
+        let row = values();
+        for (value, parts) in row.iter().zip(parts::<3>(&row)) {
+            let sum: f64 = parts.iter().copied().map(f64::from).sum();
+            assert_eq!(sum.to_bits(), f64::from(*value).to_bits(), "{value}");
+        }
+        for (value, [part]) in row.iter().zip(parts::<1>(&row)) {
+            assert_eq!(part.to_bits(), bf16::from_f32(*value).to_f32().to_bits());
+        }
+    }
+
+    #[test]
+    fn two_parts_are_all_of_f16_and_nearly_all_of_f32() {
+        if Amx::ask().is_none() {
+            return;
+        }
+        let row = values();
+        for (value, [first, second]) in row.iter().zip(parts::<2>(&row)) {
+            let far = f64::from(first) + f64::from(second) - f64::from(*value);
+            assert!(
+                far.abs() <= f64::from(value.abs()) * 2_f64.powi(-17),
+                "{value}"
+            );
+        }
+        let halves: Vec<f16> = row.iter().map(|value| f16::from_f32(*value)).collect();
+        let mut to = vec![0; 4 * VALUES];
+        // SAFETY: the unit was asked for, and both parts have room.
+        unsafe { half_row::<2>(&halves, to.as_mut_ptr()) }
+        for (place, value) in halves.iter().enumerate() {
+            let part = |part: usize| bf16::from_bits(to[part * 2 * VALUES + place]).to_f32();
+            assert_eq!((part(0) + part(1)).to_bits(), value.to_f32().to_bits());
+        }
+    }
+
+    #[test]
+    fn columns_have_the_parts_of_rows_two_rows_side_by_side() {
+        if Amx::ask().is_none() {
+            return;
+        }
+        let row = values();
+        let mut to = vec![0; 3 * 2 * VALUES];
+        // SAFETY: the unit was asked for; two rows of sixteen values, and their parts have room.
+        unsafe { columns::<3>(row.as_ptr(), (2, SIDE), to.as_mut_ptr()) }
+        for (place, parts) in parts::<3>(&row).iter().enumerate() {
+            let (line, column) = (place / SIDE, place % SIDE);
+            for (number, part) in parts.iter().enumerate() {
+                let there = to[number * 2 * VALUES + 2 * column + line];
+                let there = bf16::from_bits(there).to_f32().to_bits();
+                assert_eq!(there, part.to_bits(), "{place} {number}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_stays_so() {
+        if Amx::ask().is_none() {
+            return;
+        }
+        for bits in [0x7fff_ffff, 0xffff_ffff, 0x7f80_0001, 0x7fc0_0000] {
+            let row = vec![f32::from_bits(bits); DEEP];
+            let any = |parts: &[f32]| parts.iter().any(|part| part.is_nan());
+            assert!(parts::<1>(&row).iter().all(|parts| any(parts)), "{bits:x}");
+            assert!(parts::<2>(&row).iter().all(|parts| any(parts)), "{bits:x}");
+            assert!(parts::<3>(&row).iter().all(|parts| any(parts)), "{bits:x}");
+        }
+    }
+}
