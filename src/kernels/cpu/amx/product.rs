@@ -198,7 +198,7 @@ impl<const PARTS: usize> Part<'_, PARTS> {
         Ahead::new(&self.matrix, self.first + row, ROWS, depth)
     }
 
-    /// Sums up some steps of a block; behind the last it is finished.
+    /// Multiplies some steps of a block.
     unsafe fn block(&self, unit: &Unit, slice: &Slice<PARTS>, block: &Block, sums: &mut [f32]) {
         let panels = self.panels.at(block.pair, slice.from);
         unit.clear();
@@ -207,18 +207,24 @@ impl<const PARTS: usize> Part<'_, PARTS> {
             let panels = panels.add(number * step(PARTS));
             multiply(unit, &slice.rows, (block.row, number), panels);
         }
+        self.take(unit, slice, block, sums);
+    }
+
+    /// Takes the sums of these steps: they are kept until the last are there, then the block is finished.
+    unsafe fn take(&self, unit: &Unit, slice: &Slice<PARTS>, block: &Block, sums: &mut [f32]) {
         let first = slice.from + block.steps.start == 0;
         let last = slice.from + block.steps.end * DEEP == self.matrix.depth;
         let (now, kept) = sums.split_at_mut(SUMS);
+        let now = now.as_mut_ptr();
         let pair = block.pair - self.pairs.start;
         let place = (block.row / ROWS * self.pairs.len() + pair) * SUMS;
         let kept = kept[place..][..SUMS].as_mut_ptr();
-        let all = if last { now.as_mut_ptr() } else { kept };
+        let (all, more) = if last { (now, kept) } else { (kept, now) };
         if first {
             unit.store(all);
         } else {
-            unit.store(now.as_mut_ptr());
-            add(all, if last { kept } else { now.as_ptr() });
+            unit.store(now);
+            add(all, more);
         }
         if last {
             let windows = self.finish.out.windows();
