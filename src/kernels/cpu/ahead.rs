@@ -4,9 +4,7 @@
 use half::{bf16, f16};
 
 use super::matrix::{Matrix, Values};
-
-/// Bytes of a cache line.
-const LINE: usize = 64;
+use crate::pages::LINE;
 
 /// Rows of a matrix that are needed next.
 #[derive(Clone, Copy, Debug)]

@@ -9,7 +9,7 @@ use std::slice;
 use crate::pages;
 
 /// Values of a cache line.
-pub(super) const LINE: usize = 16;
+pub(super) const LINE: usize = pages::LINE / size_of::<f32>();
 
 /// Zeros at first.
 #[derive(Debug)]
