@@ -1,4 +1,4 @@
-//! Where matrices begin in memory: the CPU's matrix unit reads those in bf16 where they lie, and a third
+//! Where matrices begin in memory: the CPU's matrix unit reads those in bf16 where they lie, and a fifth
 //! faster from the start of a cache line.
 
 use candle_core::{CpuStorage, Device, Storage, Tensor};
