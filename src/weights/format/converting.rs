@@ -96,6 +96,12 @@ pub(super) fn fill(
             values.convert_from_f32_slice(wide);
             Ok(seen)
         }
+        (Plain::F16, Place::Bf16(values)) => {
+            bits.resize(values.len(), 0);
+            let seen = halves(bits, stored, read)?;
+            each(bits, values, |bits| brain(of_half(bits)));
+            Ok(seen)
+        }
         (_, Place::Bf16(values)) => {
             wide.resize(values.len(), 0.0);
             let seen = widen(wide, stored, bits, read)?;
