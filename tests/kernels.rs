@@ -1,6 +1,7 @@
 //! The plain operations against what they are by definition, computed in f64.
 
 mod emulated;
+mod few_rows;
 mod towers;
 mod whole;
 

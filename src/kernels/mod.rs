@@ -22,7 +22,9 @@ pub use cpu::Cpu;
 pub(crate) use placing::placed;
 pub use reference::Reference;
 pub use tower::{Block, NormOf, Product, Tower};
-pub use whole::{Batch, DeviceMemory, Options, PooledRow, Prepared, ReadOut, WholeEncoder};
+pub use whole::{
+    Batch, DeviceMemory, Options, PooledRow, Prepared, Products, ReadOut, WholeEncoder,
+};
 
 use std::fmt;
 use std::sync::Arc;

@@ -113,6 +113,20 @@ pub struct Options {
     pub unit: Option<String>,
     /// CUDA: whether a forward is captured once for each number of windows and replayed then.
     pub capture: bool,
+    /// CUDA: what makes the products of few windows.
+    pub products: Products,
+}
+
+/// What makes products of a few hundred rows on a card.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Products {
+    /// Whatever is fastest when it is measured: the library, or our own kernels.
+    #[default]
+    Measured,
+    /// cuBLASLt alone.
+    Library,
+    /// Our own kernels, wherever they can.
+    Own,
 }
 
 impl Default for Options {
@@ -121,6 +135,7 @@ impl Default for Options {
             cache_dir: None,
             unit: None,
             capture: true,
+            products: Products::Measured,
         }
     }
 }

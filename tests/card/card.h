@@ -90,6 +90,7 @@ struct Dim3 {
 struct Call {
     std::vector<std::vector<unsigned char>> values;  // of the parameters
     Dim3 grid, block;
+    unsigned shared = 0;  // bytes of a block beside what the kernel declares
 
     template <typename T>
     T get(size_t index) const {

@@ -2,7 +2,7 @@
 // thread by the emulator.
 #include "../kernels/emulator.h"
 
-#include "card.h"
+#include "products.h"
 
 namespace card {
 
@@ -31,6 +31,15 @@ void check_row_threads(const Call& call, int width) {
     if (call.block.x % 32 || int(call.block.x) * 4 < width || call.grid.y != 1) fail("%u threads for rows of %d", call.block.x, width);
 }
 
+// What a kernel asks for ahead: a place and bytes among its parameters, all of one live allocation.
+Ahead ahead_of(const Call& call, size_t first) {
+    const Address from = call.pointer(first);
+    const Size bytes = call.get<Size>(first + 1);
+    if ((from == 0) != (bytes == 0)) fail("%llu bytes are asked for ahead at %p", bytes, host<void>(from));
+    if (from && (!is_device(from) || !is_device(from + bytes - 1))) fail("what is asked for ahead is no memory of the card");
+    return {host<unsigned char>(from), bytes};
+}
+
 void launch(const Call& call, std::function<void()> body) {
     emulator::launch(int(call.grid.x), int(call.grid.y), int(call.block.x), std::move(body));
 }
@@ -56,35 +65,38 @@ Kernel embed() {
                 fail("id %u of row %u is beyond the table", ids[row], row);
         launch(call, [&] {
             embed_norm<T>(ids, host<T>(call.pointer(1)), host<float>(call.pointer(2)), norm_of(call, 3), host<float>(call.pointer(5)),
-                          host<T>(call.pointer(6)), width);
+                          host<T>(call.pointer(6)), width, ahead_of(call, 8));
         });
     };
-    return {{P, P, P, P, P, P, P, I}, 1024, touches, run};
+    return {{P, P, P, P, P, P, P, I, P, P}, 1024, touches, run};
 }
 
 template <typename T>
 Kernel residual() {
     const auto touches = [](const Call& call) {
-        const int width = call.get<int>(7);
+        const int width = call.get<int>(8), planes = call.get<int>(1);
         check_row_threads(call, width);
+        if (planes < 1) fail("a product of %d planes", planes);
         const size_t values = size_t(call.grid.x) * width;
-        Accesses all{{"the product", call.pointer(0), values * sizeof(float), false, QUAD},
-                     {"the bias", call.pointer(1), width * sizeof(float), false, QUAD},
-                     {"x, read", call.pointer(4), values * sizeof(float), false, QUAD},
-                     {"x, written", call.pointer(4), values * sizeof(float), true, QUAD}};
-        optional(all, {"the copy", call.pointer(5), values * sizeof(float), true, QUAD});
-        optional(all, {"the norm", call.pointer(6), values * sizeof(T), true, VECTOR<T>});
-        if (call.pointer(6))
-            for (const Access& one : norm_touches(call, 2, width)) all.push_back(one);
+        Accesses all{{"the product", call.pointer(0), planes * values * sizeof(float), false, QUAD},
+                     {"the bias", call.pointer(2), width * sizeof(float), false, QUAD},
+                     {"x, read", call.pointer(5), values * sizeof(float), false, QUAD},
+                     {"x, written", call.pointer(5), values * sizeof(float), true, QUAD}};
+        optional(all, {"the copy", call.pointer(6), values * sizeof(float), true, QUAD});
+        optional(all, {"the norm", call.pointer(7), values * sizeof(T), true, VECTOR<T>});
+        if (call.pointer(7))
+            for (const Access& one : norm_touches(call, 3, width)) all.push_back(one);
         return all;
     };
     const auto run = [](const Call& call) {
+        const Ahead ahead = ahead_of(call, 9);
         launch(call, [&] {
-            residual_norm<T>(host<float>(call.pointer(0)), host<float>(call.pointer(1)), norm_of(call, 2), host<float>(call.pointer(4)),
-                             host<float>(call.pointer(5)), host<T>(call.pointer(6)), call.get<int>(7));
+            residual_norm<T>(host<float>(call.pointer(0)), call.get<int>(1), host<float>(call.pointer(2)), norm_of(call, 3),
+                             host<float>(call.pointer(5)), host<float>(call.pointer(6)), host<T>(call.pointer(7)), call.get<int>(8),
+                             ahead);
         });
     };
-    return {{P, P, P, P, P, P, P, I}, 1024, touches, run};
+    return {{P, I, P, P, P, P, P, P, I, P, P}, 1024, touches, run};
 }
 
 template <typename T>
@@ -126,10 +138,10 @@ Kernel activation() {
     const auto run = [](const Call& call) {
         launch(call, [&] {
             bias_activate<T>(host<T>(call.pointer(0)), host<float>(call.pointer(1)), host<T>(call.pointer(2)), call.get<int>(3),
-                             call.get<int>(4), call.get<Size>(5));
+                             call.get<int>(4), call.get<Size>(5), ahead_of(call, 6));
         });
     };
-    return {{P, P, P, I, I, sizeof(Size)}, 256, touches, run};
+    return {{P, P, P, I, I, sizeof(Size), P, P}, 256, touches, run};
 }
 
 template <typename T>
@@ -148,12 +160,60 @@ Kernel attention(bool tensor) {
         const auto *qkv = host<T>(call.pointer(0));
         const auto *bias = host<float>(call.pointer(1)), *hidden = host<float>(call.pointer(2));
         auto* mixed = host<T>(call.pointer(3));
+        const Ahead ahead = ahead_of(call, 4);
         launch(call, [&] {
-            if (!tensor) attention_plain<T>(qkv, bias, hidden, mixed);
-            else if constexpr (sizeof(T) == 2) attention_tensor<T>(qkv, bias, hidden, mixed);
+            if (!tensor) attention_plain<T>(qkv, bias, hidden, mixed, ahead);
+            else if constexpr (sizeof(T) == 2) attention_tensor<T>(qkv, bias, hidden, mixed, ahead);
         });
     };
-    return {{P, P, P, P}, threads, touches, run};
+    return {{P, P, P, P, P, P}, threads, touches, run};
+}
+
+constexpr int64_t EMULATED = 1 << 21;  // multiplications up to which a product is run thread by thread
+
+// The same by plain loops: what the threads do, smaller products show.
+template <typename T>
+void product_by_loops(const T* x, const T* weight, const Finish<T>& to, int rows, int depth, int outputs, int parts) {
+    const Type type = std::is_same_v<T, F16> ? R_16F : R_16BF;
+    const int share = (depth / DEEP + parts - 1) / parts * DEEP;
+    std::vector<float> sums(size_t(rows) * outputs);
+    for (int part = 0; part < parts; ++part) {
+        const int begun = part * share, deep = std::min(share, depth - begun);
+        multiply({outputs, rows, deep, true, false, Address(weight + begun), Address(x + begun), Address(sums.data()), type, type, R_32F,
+                  depth, depth, outputs, 1.0, 1});
+        for (size_t at = 0; at < sums.size(); at += 2)
+            finish(to, Size(part) * sums.size(), at, int(at % outputs), sums[at], sums[at + 1]);
+    }
+}
+
+// Parameters: x, weight, bias, narrow, planes; rows, depth, outputs, activation.
+template <typename T, int COLUMNS>
+Kernel few_rows_of() {
+    const auto touches = [](const Call& call) {
+        const int rows = call.get<int>(5), depth = call.get<int>(6), outputs = call.get<int>(7);
+        const unsigned row_tiles = unsigned(rows + TILE_ROWS - 1) / TILE_ROWS, parts = call.grid.y / row_tiles;
+        if (depth % DEEP || outputs % COLUMNS || int(call.grid.x) * COLUMNS != outputs || call.grid.y % row_tiles)
+            fail("a product of %d × %d × %d by %u × %u blocks", rows, depth, outputs, call.grid.x, call.grid.y);
+        if (call.block.x != 32 * PRODUCT_WARPS || call.shared != STAGES * (TILE_ROWS + COLUMNS) * ROW_BYTES)
+            fail("a product with %u threads and %u bytes", call.block.x, call.shared);
+        if (!call.pointer(3) == !call.pointer(4)) fail("a product goes to one place");
+        const size_t values = size_t(rows) * outputs;
+        Accesses all{{"x", call.pointer(0), size_t(rows) * depth * sizeof(T), false, QUAD},
+                     {"the matrix", call.pointer(1), size_t(outputs) * depth * sizeof(T), false, QUAD}};
+        optional(all, {"the bias", call.pointer(2), outputs * sizeof(float), false, sizeof(float)});
+        optional(all, {"the result", call.pointer(3), values * sizeof(T), true, 4});
+        optional(all, {"the planes", call.pointer(4), parts * values * sizeof(float), true, 8});
+        return all;
+    };
+    const auto run = [](const Call& call) {
+        const auto *x = host<T>(call.pointer(0)), *weight = host<T>(call.pointer(1));
+        const Finish<T> to{host<float>(call.pointer(2)), host<T>(call.pointer(3)), host<float>(call.pointer(4)), call.get<int>(8)};
+        const int rows = call.get<int>(5), depth = call.get<int>(6), outputs = call.get<int>(7);
+        const int parts = int(call.grid.y) / ((rows + TILE_ROWS - 1) / TILE_ROWS);
+        if (int64_t(rows) * depth * outputs > EMULATED) return product_by_loops(x, weight, to, rows, depth, outputs, parts);
+        launch(call, [&] { few_rows<T, COLUMNS>(x, weight, to, rows, depth, outputs); });
+    };
+    return {{P, P, P, P, P, I, I, I, I}, 32 * PRODUCT_WARPS, touches, run};
 }
 
 template <typename T>
@@ -164,7 +224,11 @@ std::shared_ptr<Kernel> of_type(const std::string& name) {
     if (name == "norm_rows") return made(norms<T>());
     if (name == "bias_activate") return made(activation<T>());
     if (name == "attention_plain") return made(attention<T>(false));
-    if (name == "attention_tensor" && sizeof(T) == 2) return made(attention<T>(true));
+    if constexpr (sizeof(T) == 2) {
+        if (name == "attention_tensor") return made(attention<T>(true));
+        if (name == "product_32") return made(few_rows_of<T, 32>());
+        if (name == "product_64") return made(few_rows_of<T, 64>());
+    }
     return nullptr;
 }
 

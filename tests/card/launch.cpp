@@ -21,6 +21,7 @@ struct Function {
     std::shared_ptr<Module> module;
     std::shared_ptr<Kernel> kernel;
     std::string name;
+    unsigned shared = 48 << 10;  // bytes that it may ask for when it is started
 };
 
 constexpr char MARK[] = "// made by the fake card: ";
@@ -32,7 +33,28 @@ void check_launch(const Function& function, const Dim3& grid, const Dim3& block,
         fail("%s: a block of %u × %u × %u threads", name, block.x, block.y, block.z);
     if (!grid.x || !grid.y || !grid.z || grid.x > 0x7fffffff || grid.y > 65535 || grid.z > 65535)
         fail("%s: a grid of %u × %u × %u blocks", name, grid.x, grid.y, grid.z);
-    if (shared > 48 << 10) fail("%s: %u bytes of shared memory were not asked for first", name, shared);
+    if (shared > function.shared) fail("%s: %u bytes of shared memory were not asked for first", name, shared);
+}
+
+CUresult launch(const CUlaunchConfig& config, CUfunction handle, void** parameters) {
+    CARD_CALL;
+    const Function function = *reinterpret_cast<Function*>(handle);
+    auto call = std::make_shared<Call>();
+    call->grid = {config.gridDimX, config.gridDimY, config.gridDimZ};
+    call->block = {config.blockDimX, config.blockDimY, config.blockDimZ};
+    call->shared = config.sharedMemBytes;
+    check_launch(function, call->grid, call->block, config.sharedMemBytes);
+    for (size_t index = 0; index < function.kernel->sizes.size(); ++index) {
+        const auto* from = static_cast<const unsigned char*>(parameters[index]);
+        call->values.emplace_back(from, from + function.kernel->sizes[index]);
+    }
+    return put(config.hStream, {function.name, [=] { return function.kernel->touches(*call); },
+                                [=] {
+                                    if (!function.module->loaded) fail("its module was unloaded");
+                                    counts().kernels++;
+                                    function.kernel->run(*call);
+                                },
+                                0.002});
 }
 
 }  // namespace
@@ -103,21 +125,30 @@ CUresult cuModuleGetFunction(CUfunction* function, CUmodule handle, const char* 
 
 CUresult cuLaunchKernel(CUfunction handle, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x, unsigned block_y,
                         unsigned block_z, unsigned shared, CUstream stream, void** parameters, void**) {
-    CARD_CALL;
-    const Function function = *reinterpret_cast<Function*>(handle);
-    auto call = std::make_shared<Call>();
-    call->grid = {grid_x, grid_y, grid_z}, call->block = {block_x, block_y, block_z};
-    check_launch(function, call->grid, call->block, shared);
-    for (size_t index = 0; index < function.kernel->sizes.size(); ++index) {
-        const auto* from = static_cast<const unsigned char*>(parameters[index]);
-        call->values.emplace_back(from, from + function.kernel->sizes[index]);
+    return launch({grid_x, grid_y, grid_z, block_x, block_y, block_z, shared, stream, nullptr, 0}, handle, parameters);
+}
+
+// A kernel that may overlap the one before is run after it: what it does before it awaits that one is reading
+// weights, which the emulator cannot tell from the rest. That it awaits it at all, the emulator checks.
+CUresult cuLaunchKernelEx(const CUlaunchConfig* config, CUfunction handle, void** parameters, void** extra) {
+    if (extra) fail("parameters in another form");
+    for (unsigned index = 0; index < config->numAttrs; ++index) {
+        const CUlaunchAttribute& attribute = config->attrs[index];
+        if (attribute.id != CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION) fail("launch attribute %d", int(attribute.id));
+        if (attribute.value.programmaticStreamSerializationAllowed != 1) fail("an attribute that says nothing");
+        int major = 0;
+        cuDeviceGetAttribute(&major, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, 0);
+        if (major < 9) return CUDA_ERROR_NOT_SUPPORTED;
+        counts().overlapping++;
     }
-    return put(stream, {function.name, [=] { return function.kernel->touches(*call); },
-                        [=] {
-                            if (!function.module->loaded) fail("its module was unloaded");
-                            counts().kernels++;
-                            function.kernel->run(*call);
-                        },
-                        0.002});
+    return launch(*config, handle, parameters);
+}
+
+CUresult cuFuncSetAttribute(CUfunction handle, CUfunction_attribute attribute, int value) {
+    CARD_CALL;
+    if (attribute != CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES) fail("function attribute %d", int(attribute));
+    if (value < 0 || value > 227 << 10) return CUDA_ERROR_INVALID_VALUE;
+    reinterpret_cast<Function*>(handle)->shared = unsigned(value);
+    return CUDA_SUCCESS;
 }
 }

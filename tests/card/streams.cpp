@@ -79,9 +79,10 @@ struct End {
         if (!std::getenv("CARD_REPORT")) return;
         const Counts& all = counts();
         std::fprintf(stderr,
-                     "fake card: %llu operations: %llu kernels, %llu products; %llu captures, %llu replays, %llu calls refused in a "
+                     "fake card: %llu operations: %llu kernels, %llu products; %llu kernels may overlap; %llu captures, %llu replays, %llu calls refused in a "
                      "capture; %llu bytes at most, %llu at the end\n",
                      (unsigned long long)all.operations, (unsigned long long)all.kernels, (unsigned long long)all.products,
+                     (unsigned long long)all.overlapping,
                      (unsigned long long)all.captures, (unsigned long long)all.launches_of_graphs,
                      (unsigned long long)all.refused, (unsigned long long)usage().peak, (unsigned long long)usage().now);
     }

@@ -66,7 +66,7 @@ Moment host_moment();
 void host_waited_for(const Clock& clock);
 
 struct Counts {
-    uint64_t operations, products, kernels, launches_of_graphs, captures, refused;
+    uint64_t operations, products, kernels, launches_of_graphs, captures, refused, overlapping;
 };
 Counts& counts();
 

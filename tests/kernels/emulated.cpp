@@ -30,6 +30,39 @@ static void give(const std::vector<T>& values) {
     }
 }
 
+// Values where copies of 16 bytes find them.
+template <typename T>
+struct Lines {
+    std::vector<T> room;
+    T* start;
+    explicit Lines(const std::vector<T>& values) : room(values.size() + 64) {
+        start = reinterpret_cast<T*>((reinterpret_cast<uintptr_t>(room.data()) + 63) / 64 * 64);
+        std::copy(values.begin(), values.end(), start);
+    }
+};
+
+// `product_COLUMNS`, rows × width; first the depth and the activation (3 is planes), option: parts of the depth.
+template <typename T>
+static int product(const std::string& kernel, int rows, int outputs, int parts) {
+    if constexpr (sizeof(T) == 2) {
+        const int depth = int(*take(1)), activation = int(*take(1)), columns = std::atoi(kernel.c_str() + 8);
+        const Lines<T> x(rounded<T>(size_t(rows) * depth)), weight(rounded<T>(size_t(outputs) * depth));
+        const bool in_planes = activation == 3;
+        const float* bias = in_planes ? nullptr : take(outputs);
+        std::vector<T> narrow(in_planes ? 0 : size_t(rows) * outputs);
+        std::vector<float> planes(in_planes ? size_t(parts) * rows * outputs : 0);
+        const Finish<T> to{bias, narrow.data(), in_planes ? planes.data() : nullptr, activation};
+        const int row_tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
+        emulator::launch(outputs / columns, row_tiles * parts, 32 * PRODUCT_WARPS, [&] {
+            if (columns == 32) few_rows<T, 32>(x.start, weight.start, to, rows, depth, outputs);
+            else few_rows<T, 64>(x.start, weight.start, to, rows, depth, outputs);
+        });
+        in_planes ? give(planes) : give(narrow);
+        return taken == input.size() ? 0 : 2;
+    }
+    return 2;
+}
+
 template <typename T>
 static int run(const std::string& kernel, int rows, int width, int option) {
     const int threads = (width / 4 + 31) / 32 * 32;
@@ -43,17 +76,19 @@ static int run(const std::string& kernel, int rows, int width, int option) {
         float* x = take(n);
         std::vector<T> normed(n);
         emulator::launch(rows, 1, threads, [&] {
-            embed_norm<T>(ids.data(), table.data(), positions, Norm{weight, bias}, x, normed.data(), width);
+            embed_norm<T>(ids.data(), table.data(), positions, Norm{weight, bias}, x, normed.data(), width, Ahead{nullptr, 0});
         });
         give(std::vector<float>(x, x + n));
         give(normed);
-    } else if (kernel == "residual_norm") {  // option 1: no norm
-        const float *product = take(n), *bias = take(width), *weight = take(width), *norm_bias = take(width);
+    } else if (kernel == "residual_norm") {  // option: planes, and 10 more without a norm
+        const int planes = option % 10;
+        const float *product = take(n * planes), *bias = take(width), *weight = take(width), *norm_bias = take(width);
         float* x = take(n);
         std::vector<float> kept(n);
         std::vector<T> normed(n);
         emulator::launch(rows, 1, threads, [&] {
-            residual_norm<T>(product, bias, Norm{weight, norm_bias}, x, kept.data(), option ? nullptr : normed.data(), width);
+            T* to = option >= 10 ? nullptr : normed.data();
+            residual_norm<T>(product, planes, bias, Norm{weight, norm_bias}, x, kept.data(), to, width, Ahead{nullptr, 0});
         });
         give(kept);
         give(normed);
@@ -74,7 +109,7 @@ static int run(const std::string& kernel, int rows, int width, int option) {
         const float* bias = take(width);
         const int eights = int(n / 8);
         emulator::launch((eights + 255) / 256, 1, 256, [&] {
-            bias_activate<T>(x.data(), bias, x.data(), width, option, eights);
+            bias_activate<T>(x.data(), bias, x.data(), width, option, eights, Ahead{nullptr, 0});
         });
         give(x);
     } else if (kernel == "attention_plain" || kernel == "attention_tensor") {  // option 1: hidden keys
@@ -83,11 +118,17 @@ static int run(const std::string& kernel, int rows, int width, int option) {
         std::vector<T> mixed(n);
         const bool plain = kernel == "attention_plain";
         emulator::launch(width / HEAD, rows / WINDOW, 32 * (plain ? PLAIN_WARPS : TENSOR_WARPS), [&] {
-            if (plain) attention_plain<T>(qkv.data(), bias, hidden, mixed.data());
-            else if constexpr (sizeof(T) == 2) attention_tensor<T>(qkv.data(), bias, hidden, mixed.data());
+            if (plain) attention_plain<T>(qkv.data(), bias, hidden, mixed.data(), Ahead{nullptr, 0});
+            else if constexpr (sizeof(T) == 2) attention_tensor<T>(qkv.data(), bias, hidden, mixed.data(), Ahead{nullptr, 0});
         });
         give(mixed);
-    } else return 2;
+    } else if (kernel == "ahead") {  // option: bytes. Given back: how often each line was asked for
+        std::vector<unsigned char> memory(option);
+        emulator::launch(rows, width, 64, [&] { begin(Ahead{memory.data(), Size(option)}); });
+        std::vector<float> times((option + LINE - 1) / LINE);
+        for (const auto* line : emulator::asked) times.at((line - memory.data()) / LINE)++;
+        give(times);
+    } else return product<T>(kernel, rows, width, option);
     return taken == input.size() ? 0 : 2;
 }
 

@@ -1,4 +1,4 @@
-//! The CUDA kernels without a card: `src/kernels/cuda/fused.cu` compiled as C++ with an emulator of a
+//! The CUDA kernels without a card: `src/kernels/cuda/*.cu` compiled as C++ with an emulator of a
 //! block of threads (`emulator.h`), each kernel against its plain twin. Needs a C++ compiler named
 //! `c++` on Linux; says so where there is none.
 
@@ -16,7 +16,7 @@ use crate::support::close::assert_close;
 const WINDOW: usize = 77;
 
 /// Relative bars: f32 differs in the order of sums only, the others by their rounding.
-const TYPES: [(&str, DType, f64); 3] = [
+pub(super) const TYPES: [(&str, DType, f64); 3] = [
     ("f32", DType::F32, 1e-6),
     ("f16", DType::F16, 1e-3),
     ("bf16", DType::BF16, 8e-3),
@@ -51,7 +51,12 @@ fn program() -> Option<&'static PathBuf> {
 
 /// What a kernel makes of its inputs; `sizes` are rows, width and the kernel's own option. In whatever
 /// order the threads run: what depends on it is a race.
-fn run(kernel: &str, kind: &str, sizes: [usize; 3], inputs: &[&Tensor]) -> Option<Vec<f32>> {
+pub(super) fn run(
+    kernel: &str,
+    kind: &str,
+    sizes: [usize; 3],
+    inputs: &[&Tensor],
+) -> Option<Vec<f32>> {
     let program = program()?;
     let run = |order| run_in_order(program, order, (kernel, kind), sizes, inputs);
     let (forwards, backwards) = (run("forwards"), run("backwards"));
@@ -96,15 +101,15 @@ fn run_in_order(
         .collect()
 }
 
-fn shaped(values: &[f32], shape: &[usize]) -> Tensor {
+pub(super) fn shaped(values: &[f32], shape: &[usize]) -> Tensor {
     Tensor::from_slice(values, shape, &Device::Cpu).unwrap()
 }
 
-fn rounded(x: &Tensor, dtype: DType) -> Tensor {
+pub(super) fn rounded(x: &Tensor, dtype: DType) -> Tensor {
     x.to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap()
 }
 
-fn plain() -> Reference {
+pub(super) fn plain() -> Reference {
     Reference::new(&Device::Cpu).unwrap()
 }
 
@@ -167,22 +172,24 @@ fn activations_equal_their_twins() {
 #[test]
 fn the_sum_with_its_norm_equals_its_twin() {
     // 192 channels do not fill a warp's last threads.
-    for width in [192, 1280] {
+    for (width, planes) in [(192, 1), (1280, 1), (192, 3)] {
         let (rows, n) = (3, 3 * width);
-        let (product, x) = (tensor(&[rows, width], 25), tensor(&[rows, width], 26));
+        let product = tensor(&[planes, rows, width], 25);
+        let x = tensor(&[rows, width], 26);
         let row = |salt| tensor(&[width], salt);
         let (bias, weight, shift) = (row(27), row(28), row(29));
-        let sum = (&product + &x).unwrap().broadcast_add(&bias).unwrap();
+        let sum = (product.sum(0).unwrap() + &x).unwrap();
+        let sum = sum.broadcast_add(&bias).unwrap();
         let twin = plain().layer_norm(&sum, &weight, &shift).unwrap();
         for (kind, _, bar) in TYPES {
             let inputs = [&product, &bias, &weight, &shift, &x];
-            let Some(ours) = run("residual_norm", kind, [rows, width, 0], &inputs) else {
+            let Some(ours) = run("residual_norm", kind, [rows, width, planes], &inputs) else {
                 return;
             };
-            let what = format!("residual_norm {kind} {width}");
+            let what = format!("residual_norm {kind} {width}, {planes} planes");
             assert_close(&what, &shaped(&ours[..n], &[rows, width]), &sum, 1e-6);
             assert_close(&what, &shaped(&ours[n..], &[rows, width]), &twin, bar);
-            let bare = run("residual_norm", kind, [rows, width, 1], &inputs).unwrap();
+            let bare = run("residual_norm", kind, [rows, width, planes + 10], &inputs).unwrap();
             assert_close(&what, &shaped(&bare[..n], &[rows, width]), &sum, 1e-6);
             assert!(
                 bare[n..].iter().all(|value| *value == 0.0),
@@ -306,7 +313,11 @@ fn the_kernels_compile_for_cards() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/kernels/cuda/fused.cu");
+    let folder_of_kernels = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/kernels/cuda");
+    let parts = ["fused.cu", "few_rows.cu", "entries.cu"]
+        .map(|part| std::fs::read_to_string(folder_of_kernels.join(part)).unwrap());
+    let source = folder.path().join("all.cu");
+    std::fs::write(&source, parts.join("\n")).unwrap();
     for (target, only) in TARGETS
         .into_iter()
         .zip(["ONLY_F32", "ONLY_F16", "ONLY_BF16"])
@@ -335,5 +346,9 @@ fn the_kernels_compile_for_cards() {
         }
         let fragments = ptx.contains("mma.sync.aligned.m16n8k16");
         assert_eq!(fragments, only != "ONLY_F32", "{target} {only}");
+        let products = ptx.contains(&format!(".entry product_64_{name}("));
+        assert_eq!(products, only != "ONLY_F32", "{target} {only}");
+        let overlap = ptx.contains("griddepcontrol.wait");
+        assert_eq!(overlap, target == "compute_90", "{target} {only}");
     }
 }

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <functional>
 #include <limits>
 #include <vector>
@@ -23,8 +24,10 @@
 
 struct alignas(16) float4 { float x, y, z, w; };
 struct alignas(8) uint2 { unsigned x, y; };
+struct alignas(8) float2 { float x, y; };
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
+inline float2 make_float2(float x, float y) { return {x, y}; }
 struct Dim { int x, y; };
 
 namespace emulator {
@@ -37,12 +40,27 @@ struct Warp {
     // What each lane brings. Every other time the other half: who reads this one is through with it when
     // all meet the next time.
     uint32_t brought[2][32][8];
+    const unsigned char* rows[2][32];
+    float left[2][16][16], right[2][8][16];  // factors of a product of fragments, the depth last
+};
+
+// A copy to shared memory that has begun. It is made when it is awaited, as late as a card may make it.
+struct Copy {
+    unsigned char* to;
+    const void* from;
+    bool there;
+};
+
+struct Copies {
+    std::vector<Copy> open;
+    std::deque<std::vector<Copy>> groups;
 };
 
 struct State {
     Context scheduler, threads[MOST_THREADS];
     std::vector<char> stacks[MOST_THREADS];
-    bool done[MOST_THREADS];
+    bool done[MOST_THREADS], awaited[MOST_THREADS];
+    Copies copies[MOST_THREADS];
     Warp warps[MOST_THREADS / 32];
     int n_threads, n_done, current, arrived, generation;
     long turns;
@@ -52,8 +70,17 @@ inline State state;
 
 inline void wait() { go(state.threads[state.current], state.scheduler); }
 
+inline void stop(const char* why) { std::fprintf(stderr, "%s\n", why), std::exit(3); }
+
+// Lines that were asked for ahead.
+inline std::vector<const unsigned char*> asked;
+
+constexpr size_t SHARED = 100 << 10;  // bytes that a kernel may ask for on every card with tensor cores
+
 inline void trampoline() {
     state.body();
+    if (!state.awaited[state.current]) stop("a thread did not await the kernel before");
+    if (!state.copies[state.current].groups.empty()) stop("a copy to shared memory was not awaited");
     state.done[state.current] = true;
     state.n_done++;
     wait();
@@ -74,8 +101,41 @@ inline Warp& warp() { return state.warps[state.current / 32]; }
 inline int lane() { return state.current % 32; }
 inline void meet_warp() { meet(warp().arrived, warp().generation, 32); }
 inline auto& words() { return warp().brought[warp().generation % 2]; }
+inline auto& rows() { return warp().rows[warp().generation % 2]; }
 
 }  // namespace emulator
+
+alignas(128) inline unsigned char shared_bytes[emulator::SHARED];
+inline void await_previous() { emulator::state.awaited[emulator::state.current] = true; }
+inline void allow_next() {}
+inline void ask_for_line(const unsigned char* line) { emulator::asked.push_back(line); }
+inline void fetch(unsigned char* to, const void* from, bool there) {
+    if (to < shared_bytes || to + 16 > shared_bytes + emulator::SHARED) emulator::stop("a copy beyond shared memory");
+    if (reinterpret_cast<uintptr_t>(to) % 16 || reinterpret_cast<uintptr_t>(from) % 16) emulator::stop("a copy of odd places");
+    emulator::state.copies[emulator::state.current].open.push_back({to, from, there});
+}
+inline void close_group() {
+    auto& copies = emulator::state.copies[emulator::state.current];
+    copies.groups.push_back(std::move(copies.open));
+    copies.open.clear();
+}
+template <int PENDING>
+void await_groups() {
+    auto& groups = emulator::state.copies[emulator::state.current].groups;
+    for (; groups.size() > PENDING; groups.pop_front())
+        for (const auto& copy : groups.front()) {
+            if (copy.there) std::memcpy(copy.to, copy.from, 16);
+            else std::memset(copy.to, 0, 16);
+        }
+}
+inline void load_matrices(unsigned (&out)[4], const unsigned char* row) {
+    auto& rows = emulator::rows();
+    if (reinterpret_cast<uintptr_t>(row) % 16) emulator::stop("a matrix row of an odd place");
+    rows[emulator::lane()] = row;
+    emulator::meet_warp();
+    for (int matrix = 0; matrix < 4; ++matrix)
+        std::memcpy(&out[matrix], rows[matrix * 8 + emulator::lane() / 4] + emulator::lane() % 4 * 4, 4);
+}
 
 inline Dim blockIdx, gridDim, blockDim;
 struct ThreadIndex {
@@ -110,6 +170,7 @@ template <typename T>
 void multiply_add(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, T);
 
 #include "fused.cu"
+#include "few_rows.cu"
 
 inline float from_bits(uint32_t bits) {
     float out;
@@ -127,20 +188,18 @@ inline BF16 narrowed(float value, BF16) {
     if (std::isnan(value)) return {0x7fff};
     return {static_cast<unsigned short>((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
 }
-inline float widened(F16 value) {
-    static const std::vector<float> all = [] {
-        std::vector<float> table(65536);
-        for (int bits = 0; bits < 65536; ++bits) {
-            const int exponent = bits >> 10 & 31, fraction = bits & 1023;
-            const float sign = bits >> 15 ? -1.f : 1.f;
-            if (exponent == 31) table[bits] = fraction ? std::nanf("") : sign * INFINITE;
-            else if (exponent == 0) table[bits] = sign * std::ldexp(float(fraction), -24);
-            else table[bits] = sign * std::ldexp(float(1024 + fraction), exponent - 25);
-        }
-        return table;
-    }();
-    return all[value.bits];
-}
+inline const std::vector<float> all_halves = [] {
+    std::vector<float> table(65536);
+    for (int bits = 0; bits < 65536; ++bits) {
+        const int exponent = bits >> 10 & 31, fraction = bits & 1023;
+        const float sign = bits >> 15 ? -1.f : 1.f;
+        if (exponent == 31) table[bits] = fraction ? std::nanf("") : sign * INFINITE;
+        else if (exponent == 0) table[bits] = sign * std::ldexp(float(fraction), -24);
+        else table[bits] = sign * std::ldexp(float(1024 + fraction), exponent - 25);
+    }
+    return table;
+}();
+inline float widened(F16 value) { return all_halves[value.bits]; }
 inline F16 narrowed(float value, F16) {
     const unsigned sign = std::signbit(value) ? 0x8000 : 0;
     const float size = std::fabs(value);
@@ -156,28 +215,27 @@ inline F16 narrowed(float value, F16) {
     return {static_cast<unsigned short>(sign | bits)};
 }
 
-// mma.m16n8k16 by its definition: every lane gathers a row of a and a column of b from the lanes that hold
-// them (PTX ISA, "Matrix Fragments for mma.m16n8k16 with floating point type").
+// mma.m16n8k16 by its definition: every lane puts its pieces of a and b where they belong (PTX ISA, "Matrix
+// Fragments for mma.m16n8k16 with floating point type"), and then makes its four sums.
 template <typename T>
 void multiply_add(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, T) {
-    auto& words = emulator::words();
-    uint32_t* mine = words[emulator::lane()];
-    for (int word = 0; word < 4; ++word) mine[word] = a[word];
-    mine[4] = b0, mine[5] = b1;
-    emulator::meet_warp();
-    const auto half = [](uint32_t word, int high) { return widened(T{static_cast<unsigned short>(word >> 16 * high)}); };
-    const auto left = [&](int row, int k) {
-        return half(words[row % 8 * 4 + k % 8 / 2][row / 8 + k / 8 * 2], k % 2);
-    };
-    const auto right = [&](int k, int column) { return half(words[column * 4 + k % 8 / 2][4 + k / 8], k % 2); };
+    auto& warp = emulator::warp();
+    auto& left = warp.left[warp.generation % 2];
+    auto& right = warp.right[warp.generation % 2];
     const int g = emulator::lane() / 4, t = emulator::lane() % 4;
-    float sums[4];
-    for (int part = 0; part < 4; ++part) {
-        float sum = d[part];
-        for (int k = 0; k < 16; ++k) sum += left(g + part / 2 * 8, k) * right(k, 2 * t + part % 2);
-        sums[part] = sum;
+    const auto half = [](uint32_t word, int high) { return widened(T{static_cast<unsigned short>(word >> 16 * high)}); };
+    for (int high = 0; high < 2; ++high) {
+        for (int word = 0; word < 4; ++word) left[g + word % 2 * 8][word / 2 * 8 + 2 * t + high] = half(a[word], high);
+        right[g][2 * t + high] = half(b0, high);
+        right[g][8 + 2 * t + high] = half(b1, high);
     }
-    for (int part = 0; part < 4; ++part) d[part] = sums[part];
+    emulator::meet_warp();
+    for (int part = 0; part < 4; ++part) {
+        const float *row = left[g + part / 2 * 8], *column = right[2 * t + part % 2];
+        float sum = d[part];
+        for (int k = 0; k < 16; ++k) sum += row[k] * column[k];
+        d[part] = sum;
+    }
 }
 
 namespace emulator {
@@ -193,7 +251,8 @@ inline void run_block(int n_threads) {
     state.n_done = state.arrived = state.generation = 0;
     for (auto& warp : state.warps) warp.arrived = warp.generation = 0;
     for (int thread = 0; thread < n_threads; ++thread) {
-        state.done[thread] = false;
+        state.done[thread] = state.awaited[thread] = false;
+        state.copies[thread] = {};
         state.stacks[thread].resize(STACK);
         begin(state.threads[thread], state.stacks[thread].data(), STACK, trampoline);
     }
@@ -212,6 +271,8 @@ inline void run_block(int n_threads) {
 
 inline void launch(int grid_x, int grid_y, int n_threads, std::function<void()> body) {
     state.body = std::move(body);
+    asked.clear();
+    std::memset(shared_bytes, 0xff, SHARED);  // no numbers
     gridDim = {grid_x, grid_y};
     blockDim = {n_threads, 1};
     for (blockIdx.y = 0; blockIdx.y < grid_y; blockIdx.y++)

@@ -7,7 +7,7 @@ use sd_conditioner::Family;
 use sd_conditioner::candle_core::{DType, Device, Tensor};
 use sd_conditioner::conditioner::chunks_for;
 use sd_conditioner::encoder::{ClipConfig, ClipText, Encoded, Pooled, Readout, Window};
-use sd_conditioner::kernels::{Kernels, Options, Reference, choose_with};
+use sd_conditioner::kernels::{Kernels, Options, Products, Reference, choose_with};
 use sd_conditioner::tokens::Chunk;
 use sd_conditioner::weights::{EncoderId, Synthetic, SyntheticSize};
 
@@ -19,11 +19,15 @@ const SEED: u64 = 73;
 /// Eight windows from nothing to full.
 const WORDS: [usize; 8] = [0, 1, 5, 9, 17, 33, 60, 75];
 
-/// An encoder in f16 on the three ways.
+/// An encoder in f16 on all ways.
 pub(crate) struct Loaded {
     pub(crate) plain: ClipText,
     pub(crate) fused: ClipText,
     pub(crate) captured: ClipText,
+    /// Captured, with the library's products alone.
+    pub(crate) library: ClipText,
+    /// Captured, with our own products wherever they can.
+    pub(crate) own: ClipText,
 }
 
 /// What f16 and bf16 may differ from f32: what torch 2.11 in the same type differs on one H200, with
@@ -93,15 +97,18 @@ pub(crate) fn check(
     let plain = f16.context("f16 is one of the types")?;
     let compared = odd_batches(&plain, &windows, extent.batches, report);
     report.attempt(&format!("{id}: odd batches"), compared);
-    let (fused, captured) = (on(&plain, false, device)?, on(&plain, true, device)?);
+    let on = |capture, products| on(&plain, (capture, products), device);
+    let captured = on(true, Products::Measured)?;
     states(&captured, &windows)?;
     let ready = captured.captured() > 0 || device.is_cpu();
     let why = captured.capture_failure().unwrap_or_default();
     report.holds(&format!("{id}: forwards are captured {why}"), ready);
     Ok(Loaded {
-        plain,
-        fused,
+        fused: on(false, Products::Measured)?,
         captured,
+        library: on(true, Products::Library)?,
+        own: on(true, Products::Own)?,
+        plain,
     })
 }
 
@@ -115,14 +122,20 @@ fn compare(
     let device = exact[0].device();
     let dtype = plain.dtype();
     let id = plain.config().encoder;
-    let (fused, captured) = (on(plain, false, device)?, on(plain, true, device)?);
+    let on = |capture, products| on(plain, (capture, products), device);
+    let captured = on(true, Products::Measured)?;
     let first = states(&captured, windows)?;
     let replayed = states(&captured, windows)?;
     let all = [
         ("plain", states(plain, windows)?),
-        ("fused", states(&fused, windows)?),
+        ("fused", states(&on(false, Products::Measured)?, windows)?),
+        (
+            "library's products",
+            states(&on(true, Products::Library)?, windows)?,
+        ),
+        ("own products", states(&on(true, Products::Own)?, windows)?),
+        ("captured", replayed),
     ];
-    let all = all.into_iter().chain([("captured", replayed)]);
     for (way, ours) in all {
         for (place, what) in ["hidden", "pooled"].iter().enumerate() {
             let what = format!("{id} {} {way}, {what}", dtype.as_str());
@@ -148,7 +161,7 @@ fn odd_batches(
     report: &mut Report,
 ) -> Result<()> {
     let device = plain.device().clone();
-    let captured = on(plain, true, &device)?;
+    let captured = on(plain, (true, Products::Measured), &device)?;
     let width = plain.config().width;
     let vector = Tensor::arange(0_u32, u32::try_from(width)?, &device)?.to_dtype(DType::F32)?;
     let vector = (vector / width as f64)?;
@@ -218,9 +231,16 @@ fn load(id: EncoderId, size: SyntheticSize, dtype: DType, device: &Device) -> Re
     )?)
 }
 
-fn on(plain: &ClipText, capture: bool, device: &Device) -> Result<ClipText> {
+fn on(
+    plain: &ClipText,
+    (capture, products): (bool, Products),
+    device: &Device,
+) -> Result<ClipText> {
     let options = Options {
         capture,
+        products,
+        // Measured once for all: what the file keeps is used, too.
+        cache_dir: Some(super::measured_folder()),
         ..Options::default()
     };
     let kernels: Arc<dyn Kernels> = choose_with(device, &options)?;

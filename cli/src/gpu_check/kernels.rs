@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use sd_conditioner::candle_core::{DType, Device, Tensor};
-use sd_conditioner::kernels::{Activation, Kernels, Options, Reference, choose_with};
+use sd_conditioner::kernels::{Activation, Kernels, Options, Products, Reference, choose_with};
 
 use super::report::{Report, distance};
 
@@ -93,7 +93,16 @@ pub(crate) fn check(device: &Device, report: &mut Report) -> Result<()> {
     norms(&sides, report)?;
     activations(&sides, report)?;
     attention(&sides, report)?;
-    products(&sides, report)
+    products("product", &sides, report)?;
+    let options = Options {
+        products: Products::Own,
+        ..options
+    };
+    let own = Sides {
+        fast: choose_with(device, &options)?,
+        ..sides
+    };
+    products("own product", &own, report)
 }
 
 fn norms(sides: &Sides, report: &mut Report) -> Result<()> {
@@ -160,7 +169,7 @@ fn attention(sides: &Sides, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-fn products(sides: &Sides, report: &mut Report) -> Result<()> {
+fn products(name: &str, sides: &Sides, report: &mut Report) -> Result<()> {
     for (inputs, outputs) in [(1280, 3840), (1280, 5120), (5120, 1280), (768, 768)] {
         for (dtype, _) in TYPES {
             let bar = if dtype == DType::F32 { 1e-5 } else { 2e-4 };
@@ -170,7 +179,7 @@ fn products(sides: &Sides, report: &mut Report) -> Result<()> {
             // cut theirs a little shorter.
             let run =
                 |kernels: &dyn Kernels, all: &[Tensor]| Ok(kernels.linear(&all[0], &all[1], None)?);
-            let what = format!("product {inputs} to {outputs}");
+            let what = format!("{name} {inputs} to {outputs}");
             sides.compare(&what, &[x, weight], (dtype, bar), &run, report)?;
         }
     }

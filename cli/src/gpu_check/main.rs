@@ -11,6 +11,7 @@ mod measure;
 mod report;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -82,6 +83,8 @@ fn main() -> ExitCode {
 fn run() -> Result<bool> {
     let wishes = wishes()?;
     let mut report = Report::default();
+    let measured = measured_folder();
+    std::fs::create_dir_all(&measured).context("no folder for what is measured")?;
     // What was found until then is worth the run, whatever happens.
     let done = catch_unwind(AssertUnwindSafe(|| everything(&wishes, &mut report)));
     match done {
@@ -89,7 +92,14 @@ fn run() -> Result<bool> {
         Err(_) => report.holds("the run: a panic", false),
     }
     report.print();
+    // Left behind, it is a few KiB in the folder for such things.
+    let _ = std::fs::remove_dir_all(measured);
     Ok(report.passed())
+}
+
+/// Where this run keeps which products are fastest.
+pub(crate) fn measured_folder() -> PathBuf {
+    std::env::temp_dir().join(format!("gpu_check-{}", std::process::id()))
 }
 
 fn everything(wishes: &Wishes, report: &mut Report) -> Result<()> {

@@ -82,12 +82,14 @@ fn measure(
         } else {
             extent.runs.div_ceil(3)
         };
-        let ways: [fn(&Loaded) -> &ClipText; 3] = [
+        let ways: [fn(&Loaded) -> &ClipText; 5] = [
             |loaded| &loaded.plain,
             |loaded| &loaded.fused,
+            |loaded| &loaded.library,
+            |loaded| &loaded.own,
             |loaded| &loaded.captured,
         ];
-        let mut times = [0.0; 3];
+        let mut times = [0.0; 5];
         for (time, way) in times.iter_mut().zip(ways) {
             *time = median(device, family, windows, (extent.warm_up, runs), way)?;
         }

@@ -59,6 +59,11 @@ impl Buffers {
         self.base + self.arena.start(place) as Address
     }
 
+    /// Scratch memory of the products: [`WORKSPACE`] bytes.
+    pub(super) fn workspace(&self) -> Address {
+        self.base + self.arena.workspace as Address
+    }
+
     /// Ids, ends and hidden keys of a batch of this size.
     pub(super) fn inputs(&self, windows: usize) -> [Address; 3] {
         let start = self.base + self.arena.input as Address;
@@ -71,7 +76,7 @@ impl Buffers {
             weight,
             x: self.at(from),
             out: self.at(to),
-            workspace: self.base + self.arena.workspace as Address,
+            workspace: self.workspace(),
         }
     }
 }

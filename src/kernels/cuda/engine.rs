@@ -17,12 +17,13 @@ use super::failure::{Tried, device_error};
 use super::functions::Address;
 use super::graph::Graph;
 use super::product::Product;
+use super::running::Manner;
 use super::shared::Shared;
+use super::trying::Unknown;
 use super::weights::Weights;
 use crate::error::Result;
 use crate::kernels::plan::{
-    Matrix, NormAt, Place, ProductShape, Recent, Sizes, Spec, Step, bucket, input_words, steps,
-    write_input,
+    Place, ProductShape, Recent, Sizes, Spec, Step, bucket, input_words, steps, write_input,
 };
 use crate::kernels::{Activation, Batch};
 
@@ -38,19 +39,21 @@ pub(super) struct Engine {
     state: Mutex<State>,
     pub(super) weights: Weights,
     pub(super) stream: Arc<CudaStream>,
-    shared: Arc<Shared>,
-    activation: Activation,
-    heads: usize,
-    capture: bool,
+    pub(super) shared: Arc<Shared>,
+    pub(super) activation: Activation,
+    pub(super) heads: usize,
+    pub(super) capture: bool,
 }
 
 /// What changes from call to call.
 #[derive(Debug)]
-struct State {
+pub(super) struct State {
     /// Before `memory`: it holds addresses in it.
     graphs: Recent<(usize, Spec), Graph>,
     memory: Option<Buffers>,
-    products: HashMap<ProductShape, Product>,
+    pub(super) products: HashMap<ProductShape, Product>,
+    /// The fastest manner for a number of windows.
+    pub(super) manners: HashMap<usize, Manner>,
     failures: usize,
     /// What the last capture that failed failed with.
     failure: Option<String>,
@@ -87,6 +90,7 @@ impl Engine {
             graphs: Recent::new(MOST_GRAPHS),
             memory: None,
             products: HashMap::new(),
+            manners: HashMap::new(),
             failures: 0,
             failure: None,
             uploaded: event()?,
@@ -164,23 +168,35 @@ impl Engine {
         }
         let unknown = self.make_products(state, size, spec)?;
         fill(state)?;
-        self.enqueue(state, size, spec)?;
+        self.enqueue(state, size, spec, Manner::default())?;
         if !unknown.is_empty() {
             self.tune(state, size, &unknown)?;
-            fill(state)?;
-            self.enqueue(state, size, spec)?;
         }
-        if self.capture && state.failures < MOST_FAILURES {
-            // What was enqueued gives this call's results; the graph serves the next ones.
-            match Graph::capture(&self.stream, || self.enqueue(state, size, spec)) {
-                Ok(graph) => self.keep_graph(state, key, graph)?,
-                Err(error) => {
-                    state.failures += 1;
-                    state.failure = Some(error.to_string());
-                }
+        let captures = self.capture && state.failures < MOST_FAILURES;
+        if unknown.is_empty() && !captures {
+            return Ok(());
+        }
+        let graph = captures.then(|| self.try_capture(state, size, spec));
+        // What was tried has left other values behind.
+        fill(state)?;
+        match graph.flatten() {
+            Some(graph) => {
+                graph.launch()?;
+                self.keep_graph(state, key, graph)
             }
+            None => self.enqueue(state, size, spec, Manner::default()),
         }
-        Ok(())
+    }
+
+    /// A forward to be replayed; `None` where that fails.
+    fn try_capture(&self, state: &mut State, size: usize, spec: &Spec) -> Option<Graph> {
+        let captured = self.capture_fastest(state, size, spec);
+        captured
+            .map_err(|error| {
+                state.failures += 1;
+                state.failure = Some(error.to_string());
+            })
+            .ok()
     }
 
     fn keep_graph(&self, state: &mut State, key: (usize, Spec), graph: Graph) -> Result<()> {
@@ -220,7 +236,7 @@ impl Engine {
         state: &mut State,
         windows: usize,
         spec: &Spec,
-    ) -> Result<Vec<(Matrix, Place, Place)>> {
+    ) -> Result<Vec<Unknown>> {
         let mut unknown = Vec::new();
         for step in steps(spec) {
             let Step::Product(which, from, to) = step else {
@@ -236,28 +252,6 @@ impl Engine {
             }
         }
         Ok(unknown)
-    }
-
-    /// Chooses algorithms, on what the last forward left in the buffers.
-    fn tune(
-        &self,
-        state: &mut State,
-        windows: usize,
-        unknown: &[(Matrix, Place, Place)],
-    ) -> Result<()> {
-        for (which, from, to) in unknown {
-            let shape = self.weights.sizes.product(*from, *to, windows);
-            let memory = memory(state)?;
-            let at = memory.operands(0, *from, *to);
-            let Some(product) = state.products.get_mut(&shape) else {
-                continue;
-            };
-            let matrices = self.weights.alike(*which);
-            self.shared
-                .tune(&self.stream, &shape, product, &matrices, at)?;
-        }
-        self.shared.save_choices();
-        Ok(())
     }
 
     /// Ids, ends and hidden keys, and the vectors that stand in for some rows.
@@ -301,84 +295,9 @@ impl Engine {
         }
         Ok(())
     }
-
-    /// All steps on the engine's stream.
-    fn enqueue(&self, state: &State, windows: usize, spec: &Spec) -> Result<()> {
-        let memory = memory(state)?;
-        for step in steps(spec) {
-            self.step(state, memory, (windows, spec), step)?;
-        }
-        Ok(())
-    }
-
-    fn step(
-        &self,
-        state: &State,
-        memory: &Buffers,
-        (windows, spec): (usize, &Spec),
-        step: Step,
-    ) -> Result<()> {
-        let (functions, stream, weights) = (&self.shared.functions, &*self.stream, &self.weights);
-        let width = weights.sizes.width;
-        let size = [Sizes::rows(Place::X, windows), width];
-        let at = |place| memory.at(place);
-        let [ids, ends, hidden_keys] = memory.inputs(windows);
-        match step {
-            Step::Embed(norm) => {
-                let from = [ids, weights.table, weights.positions];
-                let to = [at(Place::X), at(Place::Normed)];
-                functions.embed_norm(stream, size, from, weights.norm(norm), to)
-            }
-            Step::Product(which, from, to) => {
-                let shape = weights.sizes.product(from, to, windows);
-                let product = state.products.get(&shape);
-                let product = product.ok_or_else(|| device_error("a product was not prepared"))?;
-                let operands = memory.operands(weights.product(which)[0], from, to);
-                product.run(&self.shared.library, stream, operands)
-            }
-            Step::Attention(layer) => {
-                let [_, bias] = weights.product(Matrix::QueryKeyValue(layer));
-                let hidden_keys = if spec.hidden_keys { hidden_keys } else { 0 };
-                let places = [at(Place::Stacked), bias, hidden_keys, at(Place::Mixed)];
-                functions.attention(stream, [windows, self.heads], places)
-            }
-            Step::Activate(layer) => {
-                let [_, bias] = weights.product(Matrix::Up(layer));
-                let places = [at(Place::Inner), bias, at(Place::Inner)];
-                functions.bias_activate(
-                    stream,
-                    [size[0], weights.sizes.mlp_width],
-                    places,
-                    self.activation,
-                )
-            }
-            Step::Residual { bias, norm, keep } => {
-                let from = [at(Place::Product), weights.product(bias)[1]];
-                let kept = if keep { at(Place::Hidden) } else { 0 };
-                let normed = if norm.is_some() { at(Place::Normed) } else { 0 };
-                let norm = weights.norm(norm.unwrap_or(NormAt::Final));
-                functions.residual_norm(stream, size, from, norm, [at(Place::X), kept, normed])
-            }
-            Step::FinalNorm => {
-                let norm = weights.norm(NormAt::Final);
-                functions.norm_rows(
-                    stream,
-                    size,
-                    [at(Place::X), 0],
-                    norm,
-                    [at(Place::Hidden), 0],
-                )
-            }
-            Step::Pool => {
-                let norm = weights.norm(NormAt::Final);
-                let to = [at(Place::Pooled), at(Place::PooledNarrow)];
-                functions.norm_rows(stream, [windows, width], [at(Place::X), ends], norm, to)
-            }
-        }
-    }
 }
 
-fn memory(state: &State) -> Result<&Buffers> {
+pub(super) fn memory(state: &State) -> Result<&Buffers> {
     state
         .memory
         .as_ref()

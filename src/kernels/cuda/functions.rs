@@ -1,24 +1,28 @@
-//! The kernels of `fused.cu`, compiled for the card and started on a stream.
+//! The kernels of `fused.cu` and `few_rows.cu`, ready to be started.
 #![expect(unsafe_code, reason = "kernels are started with raw pointers")]
 
 use std::sync::Arc;
 
-use candle_core::cuda_backend::cudarc::driver::sys::CUdeviceptr;
-use candle_core::cuda_backend::cudarc::driver::{
-    CudaContext, CudaFunction, CudaStream, LaunchArgs, LaunchConfig, PushKernelArg,
-};
-use candle_core::cuda_backend::cudarc::nvrtc::{CompileOptions, Ptx, compile_ptx_with_opts};
+use candle_core::cuda_backend::cudarc::driver::sys::{self, CUdeviceptr};
+use candle_core::cuda_backend::cudarc::driver::{CudaContext, CudaFunction, CudaModule};
 
+use super::compiled;
 use super::failure::{Tried, device_error};
+use super::product::Operands;
+use super::start::{Arg, On, start};
 use crate::error::Result;
 use crate::kernels::Activation;
-use crate::kernels::plan::{self, Kind, Launch};
+use crate::kernels::plan::{self, COLUMNS, Kind, Launch, ProductShape, Tiles};
 
 /// Where something lies in the card's memory; 0 is "none".
 pub(super) type Address = CUdeviceptr;
 
-/// Compute capability from which f16 and bf16 fragments of 16 × 8 × 16 exist.
-const TENSOR_CORES: (i32, i32) = (8, 0);
+/// Compute capability, times ten, from which f16 and bf16 fragments of 16 × 8 × 16 exist.
+const TENSOR_CORES: i32 = 80;
+
+/// The same from which a kernel can await the one before, and the driver's version from which that can
+/// be captured.
+const OVERLAP: (i32, i32) = (90, 12_040);
 
 /// The kernels for one type of matrices.
 #[derive(Debug)]
@@ -28,7 +32,11 @@ pub(super) struct Functions {
     norm_rows: CudaFunction,
     bias_activate: CudaFunction,
     attention: CudaFunction,
+    /// One for each of [`COLUMNS`]; none without tensor cores.
+    products: Vec<CudaFunction>,
     tensor_cores: bool,
+    /// Whether kernels may start while the one before drains.
+    pub(super) overlap: bool,
 }
 
 /// Scale and shift.
@@ -38,151 +46,190 @@ pub(super) struct NormAddress {
     pub(super) bias: Address,
 }
 
+/// What becomes of our own product's sums where they are rounded.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Finish {
+    /// 0 is none.
+    pub(super) bias: Address,
+    pub(super) activation: Option<Activation>,
+}
+
 impl Functions {
-    pub(super) fn load(context: &Arc<CudaContext>, kind: Kind) -> Result<Functions> {
-        let capability = context.compute_capability().tried("tell the card's kind")?;
-        let module = context
-            .load_module(compiled(kind, capability)?)
-            .tried("load the compiled kernels")?;
-        let tensor_cores = capability >= TENSOR_CORES && kind != Kind::F32;
-        let named = |name: &str| {
-            let name = format!("{name}_{}", kind.suffix());
-            module
-                .load_function(&name)
-                .tried(&format!("find the kernel {name}"))
+    pub(super) fn load(context: &Arc<CudaContext>, kind: Kind, driver: i32) -> Result<Functions> {
+        let (module, target) = compiled::module(context, kind)?;
+        let tensor_cores = target >= TENSOR_CORES && kind != Kind::F32;
+        let named = |name: &str| named(&module, name, kind);
+        let products = COLUMNS.iter().filter(|_| tensor_cores);
+        let products = products.map(|columns| product(&module, *columns, kind));
+        let attention = if tensor_cores {
+            "attention_tensor"
+        } else {
+            "attention_plain"
         };
         Ok(Functions {
             embed_norm: named("embed_norm")?,
             residual_norm: named("residual_norm")?,
             norm_rows: named("norm_rows")?,
             bias_activate: named("bias_activate")?,
-            attention: named(if tensor_cores {
-                "attention_tensor"
-            } else {
-                "attention_plain"
-            })?,
+            attention: named(attention)?,
+            products: products.collect::<Result<_>>()?,
             tensor_cores,
+            overlap: target >= OVERLAP.0 && driver >= OVERLAP.1,
         })
     }
 
     /// ids → `x` and its norm.
     pub(super) fn embed_norm(
         &self,
-        stream: &CudaStream,
+        on: On<'_>,
         [rows, width]: [usize; 2],
         [ids, table, positions]: [Address; 3],
         norm: NormAddress,
         [x, normed]: [Address; 2],
     ) -> Result<()> {
-        let (launch, columns) = (by_rows(rows, width)?, narrow(width)?);
-        let mut args = stream.launch_builder(&self.embed_norm);
-        args.arg(&ids).arg(&table).arg(&positions);
-        args.arg(&norm.weight)
-            .arg(&norm.bias)
-            .arg(&x)
-            .arg(&normed)
-            .arg(&columns);
-        started(args, launch, "embed_norm")
+        let from = [ids, table, positions].map(Arg::Address);
+        let to = [norm.weight, norm.bias, x, normed].map(Arg::Address);
+        let rest = [Arg::Int(narrow(width)?), Arg::Address(on.ahead.0)];
+        let args = [&from[..], &to, &rest, &[Arg::Size(on.ahead.1)]].concat();
+        let function = (&self.embed_norm, "embed_norm");
+        // SAFETY: as the kernel takes them; sizes are those of `plan::Sizes`.
+        unsafe { start(on, function, by_rows(rows, width)?, &args) }
     }
 
-    /// `x += product + bias`; `kept` and `normed` may be 0.
+    /// `x += product + bias`, the product in so many planes; `kept` and `normed` may be 0.
     pub(super) fn residual_norm(
         &self,
-        stream: &CudaStream,
+        on: On<'_>,
         [rows, width]: [usize; 2],
-        [product, bias]: [Address; 2],
+        ((product, planes), bias): ((Address, usize), Address),
         norm: NormAddress,
-        [x, kept, normed]: [Address; 3],
+        to: [Address; 3],
     ) -> Result<()> {
-        let (launch, columns) = (by_rows(rows, width)?, narrow(width)?);
-        let mut args = stream.launch_builder(&self.residual_norm);
-        args.arg(&product)
-            .arg(&bias)
-            .arg(&norm.weight)
-            .arg(&norm.bias);
-        args.arg(&x).arg(&kept).arg(&normed).arg(&columns);
-        started(args, launch, "residual_norm")
+        let from = [Arg::Address(product), Arg::Int(narrow(planes)?)];
+        let by = [bias, norm.weight, norm.bias].map(Arg::Address);
+        let rest = [Arg::Int(narrow(width)?), Arg::Address(on.ahead.0)];
+        let to = to.map(Arg::Address);
+        let args = [&from[..], &by, &to, &rest, &[Arg::Size(on.ahead.1)]].concat();
+        let function = (&self.residual_norm, "residual_norm");
+        // SAFETY: as above.
+        unsafe { start(on, function, by_rows(rows, width)?, &args) }
     }
 
     /// The norm of `rows` rows of `x`: all, or those that `ends` names; `plain` and `narrow` may be 0.
     pub(super) fn norm_rows(
         &self,
-        stream: &CudaStream,
+        on: On<'_>,
         [rows, width]: [usize; 2],
         [x, ends]: [Address; 2],
         norm: NormAddress,
         [plain, narrowed]: [Address; 2],
     ) -> Result<()> {
-        let (launch, columns) = (by_rows(rows, width)?, narrow(width)?);
-        let mut args = stream.launch_builder(&self.norm_rows);
-        args.arg(&x).arg(&ends).arg(&norm.weight).arg(&norm.bias);
-        args.arg(&plain).arg(&narrowed).arg(&columns);
-        started(args, launch, "norm_rows")
+        let all = [x, ends, norm.weight, norm.bias, plain, narrowed].map(Arg::Address);
+        let args = [&all[..], &[Arg::Int(narrow(width)?)]].concat();
+        let function = (&self.norm_rows, "norm_rows");
+        // SAFETY: as above.
+        unsafe { start(on, function, by_rows(rows, width)?, &args) }
     }
 
     /// `from` and its bias (0 is none) through the non-linearity; `from` may be `to`.
     pub(super) fn bias_activate(
         &self,
-        stream: &CudaStream,
+        on: On<'_>,
         [rows, width]: [usize; 2],
-        [from, bias, to]: [Address; 3],
+        places: [Address; 3],
         activation: Activation,
     ) -> Result<()> {
         let (launch, n_eights) = plan::eights(rows, width).ok_or_else(|| odd_shape(rows, width))?;
-        let which: i32 = match activation {
-            Activation::QuickGelu => 0,
-            Activation::GeluErf => 1,
-            Activation::GeluTanh => 2,
-        };
-        let columns = narrow(width)?;
-        let mut args = stream.launch_builder(&self.bias_activate);
-        args.arg(&from)
-            .arg(&bias)
-            .arg(&to)
-            .arg(&columns)
-            .arg(&which)
-            .arg(&n_eights);
-        started(args, launch, "bias_activate")
+        let numbers = [narrow(width)?, number(activation)].map(Arg::Int);
+        let rest = [Arg::Size(n_eights), Arg::Address(on.ahead.0)];
+        let places = places.map(Arg::Address);
+        let args = [&places[..], &numbers, &rest, &[Arg::Size(on.ahead.1)]].concat();
+        // SAFETY: as above.
+        unsafe { start(on, (&self.bias_activate, "bias_activate"), launch, &args) }
     }
 
     /// Stacked query, key and value → mixed values; `bias` and `hidden_keys` may be 0.
     pub(super) fn attention(
         &self,
-        stream: &CudaStream,
+        on: On<'_>,
         [windows, heads]: [usize; 2],
         [stacked, bias, hidden_keys, mixed]: [Address; 4],
     ) -> Result<()> {
         let launch = plan::attention(windows, heads, self.tensor_cores);
         let launch = launch.ok_or_else(|| odd_shape(windows, heads))?;
-        let mut args = stream.launch_builder(&self.attention);
-        args.arg(&stacked).arg(&bias).arg(&hidden_keys).arg(&mixed);
-        started(args, launch, "attention")
+        let places = [stacked, bias, hidden_keys, mixed, on.ahead.0].map(Arg::Address);
+        let args = [&places[..], &[Arg::Size(on.ahead.1)]].concat();
+        // SAFETY: as above.
+        unsafe { start(on, (&self.attention, "attention"), launch, &args) }
+    }
+
+    /// Ways to make a product with our own kernels, for which there are so many bytes of planes.
+    pub(super) fn tiles(&self, shape: &ProductShape, room: usize) -> Vec<Tiles> {
+        if self.products.is_empty() {
+            return Vec::new();
+        }
+        Tiles::all(shape, room)
+    }
+
+    /// True if this one is among them.
+    pub(super) fn has(&self, tiles: Tiles, shape: &ProductShape, room: usize) -> bool {
+        !self.products.is_empty() && tiles.fit(shape, room)
+    }
+
+    /// Our own product, which must [fit](Tiles::fit): to `at.out`, planes behind each other where it is f32.
+    pub(super) fn product(
+        &self,
+        on: On<'_>,
+        tiles: Tiles,
+        shape: &ProductShape,
+        at: Operands,
+        finish: Finish,
+    ) -> Result<()> {
+        let place = COLUMNS.iter().position(|own| *own == tiles.columns);
+        let function = place.and_then(|place| self.products.get(place));
+        let launch = tiles.launch(shape);
+        let (Some(function), Some(launch)) = (function, launch) else {
+            return Err(odd_shape(shape.rows, shape.inputs));
+        };
+        let (narrowed, planes) = match shape.result {
+            Kind::F32 => (0, at.out),
+            Kind::F16 | Kind::Bf16 => (at.out, 0),
+        };
+        let places = [at.x, at.weight, finish.bias, narrowed, planes].map(Arg::Address);
+        let sizes = [shape.rows, shape.inputs, shape.outputs].map(narrow);
+        let [rows, depth, outputs] = sizes;
+        let activation = finish.activation.map_or(-1, number);
+        let numbers = [rows?, depth?, outputs?, activation].map(Arg::Int);
+        let args = [&places[..], &numbers].concat();
+        // SAFETY: as above; `fit` has checked the shape.
+        unsafe { start(on, (function, "product"), launch, &args) }
     }
 }
 
-/// For the card itself; a compiler that is older than the card makes code for an older one.
-fn compiled(kind: Kind, (major, minor): (i32, i32)) -> Result<Ptx> {
-    let source = plan::source(kind);
-    let own = 10 * major + minor;
-    let older = [90, 80, 75].into_iter().filter(|older| *older < own);
-    let mut failure = None;
-    for target in std::iter::once(own).chain(older) {
-        let options = CompileOptions {
-            options: vec![
-                format!("--gpu-architecture=compute_{target}"),
-                "--std=c++17".to_owned(),
-            ],
-            ..CompileOptions::default()
-        };
-        match compile_ptx_with_opts(&source, options) {
-            Ok(ptx) => return Ok(ptx),
-            Err(error) => failure = failure.or(Some(error)),
-        }
+fn named(module: &Arc<CudaModule>, name: &str, kind: Kind) -> Result<CudaFunction> {
+    let name = format!("{name}_{}", kind.suffix());
+    let found = module.load_function(&name);
+    found.tried(&format!("find the kernel {name}"))
+}
+
+/// A kernel that needs more shared memory than one gets unasked.
+fn product(module: &Arc<CudaModule>, columns: usize, kind: Kind) -> Result<CudaFunction> {
+    use sys::CUfunction_attribute_enum as Attribute;
+    let function = named(module, &format!("product_{columns}"), kind)?;
+    let shared = i32::try_from(Tiles::shared(columns)).map_err(|_| odd_shape(1, columns))?;
+    let attribute = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+    let set = function.set_attribute(attribute, shared);
+    set.tried("give a kernel its shared memory")?;
+    Ok(function)
+}
+
+/// As `activated` in `fused.cu` counts them.
+fn number(activation: Activation) -> i32 {
+    match activation {
+        Activation::QuickGelu => 0,
+        Activation::GeluErf => 1,
+        Activation::GeluTanh => 2,
     }
-    failure.map_or_else(
-        || Err(odd_shape(0, 0)),
-        |error| Err(error).tried("compile the kernels"),
-    )
 }
 
 fn by_rows(rows: usize, width: usize) -> Result<Launch> {
@@ -195,18 +242,4 @@ fn narrow(width: usize) -> Result<i32> {
 
 fn odd_shape(rows: usize, width: usize) -> crate::error::Error {
     device_error(format!("no CUDA kernel takes {rows} × {width}"))
-}
-
-fn started(mut args: LaunchArgs<'_>, launch: Launch, name: &str) -> Result<()> {
-    let config = LaunchConfig {
-        grid_dim: (launch.blocks.0, launch.blocks.1, 1),
-        block_dim: (launch.threads, 1, 1),
-        shared_mem_bytes: 0,
-    };
-    // SAFETY: the callers above give what the kernel of that name takes, in its order, and buffers
-    // of the sizes that `plan::Sizes` and the tensors' checked shapes say.
-    let result = unsafe { args.launch(config) };
-    result
-        .map(|_| ())
-        .tried(&format!("start the kernel {name}"))
 }

@@ -49,6 +49,23 @@ __device__ __forceinline__ BF16 narrowed(float value, BF16) {
 }
 __device__ __forceinline__ float quick_exponential(float value) { return __expf(value); }
 
+// Where kernels overlap (compute capability 9.0), a kernel starts while the one before it drains. Until this
+// returns, nothing that an earlier kernel writes may be read, and nothing written.
+__device__ __forceinline__ void await_previous() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+// The next kernel may take what room this one leaves; it awaits the end of this one all the same.
+__device__ __forceinline__ void allow_next() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+__device__ __forceinline__ void ask_for_line(const unsigned char* line) {
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(line));
+}
+
 // d += a · b for a 16 × 16, b 16 × 8, d 16 × 8 spread over a warp.
 #if __CUDA_ARCH__ >= 800
 #define TENSOR_CORES 1
@@ -67,6 +84,27 @@ __device__ __forceinline__ void multiply_add(float (&d)[4], const unsigned (&a)[
 
 __device__ __forceinline__ float widened(float value) { return value; }
 __device__ __forceinline__ float narrowed(float value, float) { return value; }
+
+// ---- How every kernel begins -----------------------------------------------------------------------
+
+// Memory that the next product reads: it is asked for while the card's memory has nothing else to do.
+struct Ahead {
+    const unsigned char* from;  // null is nothing
+    Size bytes;
+};
+constexpr int LINE = 128;
+
+// Lines are shared out to all threads of the grid.
+__device__ __forceinline__ void begin(Ahead ahead) {
+    if (ahead.from) {
+        const Size block = static_cast<Size>(blockIdx.y) * gridDim.x + blockIdx.x;
+        const Size threads = static_cast<Size>(gridDim.y) * gridDim.x * blockDim.x;
+        for (Size line = block * blockDim.x + threadIdx.x; line * LINE < ahead.bytes; line += threads)
+            ask_for_line(ahead.from + line * LINE);
+    }
+    await_previous();
+    allow_next();
+}
 
 // ---- Four and eight neighbours at once -------------------------------------------------------------
 
@@ -132,8 +170,9 @@ __device__ __forceinline__ float4 normed4(float4 v, int channel, int width, Norm
 // Token row + position row → x, and its norm. One block a row, width / 4 threads rounded up to warps.
 template <typename T>
 __device__ void embed_norm(const unsigned* ids, const T* table, const float* positions, Norm norm, float* x, T* normed,
-                           int width) {
+                           int width, Ahead ahead) {
     __shared__ float sums[32];
+    begin(ahead);
     const Size row = blockIdx.x;
     const int channel = threadIdx.x * 4;
     float4 v = make_float4(0.f, 0.f, 0.f, 0.f);
@@ -148,17 +187,23 @@ __device__ void embed_norm(const unsigned* ids, const T* table, const float* pos
     if (channel < width) store4(normed + row * width + channel, v);
 }
 
-// x += product + bias; a copy to `kept` and the norm to `normed` where these are wanted.
+// x += product + bias; a copy to `kept` and the norm to `normed` where these are wanted. The product is the sum
+// of `planes` parts that lie behind each other.
 template <typename T>
-__device__ void residual_norm(const float* product, const float* bias, Norm norm, float* x, float* kept, T* normed,
-                              int width) {
+__device__ void residual_norm(const float* product, int planes, const float* bias, Norm norm, float* x, float* kept,
+                              T* normed, int width, Ahead ahead) {
     __shared__ float sums[32];
+    begin(ahead);
     const Size row = blockIdx.x;
     const int channel = threadIdx.x * 4;
     const Size at = row * width + channel;
     float4 v = make_float4(0.f, 0.f, 0.f, 0.f);
     if (channel < width) {
-        v = plus(plus(load4(product + at), load4(bias + channel)), load4(x + at));
+        v = load4(product + at);
+#pragma unroll 4
+        for (int plane = 1; plane < planes; ++plane)
+            v = plus(v, load4(product + static_cast<Size>(plane) * gridDim.x * width + at));
+        v = plus(plus(v, load4(bias + channel)), load4(x + at));
         store4(x + at, v);
         if (kept) store4(kept + at, v);
     }
@@ -171,6 +216,7 @@ __device__ void residual_norm(const float* product, const float* bias, Norm norm
 template <typename T>
 __device__ void norm_rows(const float* x, const unsigned* ends, Norm norm, float* plain, T* narrow, int width) {
     __shared__ float sums[32];
+    begin(Ahead{nullptr, 0});
     const Size to = blockIdx.x;
     const Size row = ends ? to * WINDOW + ends[to] : to;
     const int channel = threadIdx.x * 4;
@@ -198,7 +244,9 @@ __device__ __forceinline__ float4 activated4(float4 v, int activation) {
 
 // Eight neighbours a thread; `in` may be `out`; no bias where it is null.
 template <typename T>
-__device__ void bias_activate(const T* in, const float* bias, T* out, int width, int activation, Size n_eights) {
+__device__ void bias_activate(const T* in, const float* bias, T* out, int width, int activation, Size n_eights,
+                              Ahead ahead) {
+    begin(ahead);
     const Size eight = static_cast<Size>(blockIdx.x) * blockDim.x + threadIdx.x;
     if (eight >= n_eights) return;
     const Size at = eight * 8;
@@ -227,7 +275,8 @@ constexpr int PLAIN_WARPS = 8;
 
 // In f32 multiplications, for f32 and for cards without the tensor cores that attention_tensor needs.
 template <typename T>
-__device__ void attention_plain(const T* qkv, const float* bias, const float* hidden, T* mixed) {
+__device__ void attention_plain(const T* qkv, const float* bias, const float* hidden, T* mixed, Ahead ahead) {
+    begin(ahead);
     __shared__ float keys[WINDOW * (HEAD + 1)];
     __shared__ __align__(16) float values[WINDOW * HEAD];
     __shared__ float queries[PLAIN_WARPS][HEAD];
@@ -297,7 +346,8 @@ __device__ __forceinline__ unsigned column(const unsigned short* rows, int row, 
 // Each warp has 16 query rows: scores, softmax and mixed values stay in its registers. Where a fragment's
 // element lies (PTX ISA, mma.m16n8k16): with g = lane / 4 and t = lane % 4, row g or g + 8, columns 2t, 2t + 1.
 template <typename T>
-__device__ void attention_tensor(const T* qkv, const float* bias, const float* hidden, T* mixed) {
+__device__ void attention_tensor(const T* qkv, const float* bias, const float* hidden, T* mixed, Ahead ahead) {
+    begin(ahead);
     __shared__ __align__(16) unsigned short parts[3][PADDED * STRIDE];
     for (int index = threadIdx.x; index < 3 * PADDED * (HEAD / 4); index += 32 * TENSOR_WARPS) {
         const int part = index / (PADDED * (HEAD / 4)), rest = index % (PADDED * (HEAD / 4));
@@ -384,56 +434,4 @@ __device__ void attention_tensor(const T* qkv, const float* bias, const float* h
         }
     }
 }
-#endif
-
-// ---- Entry points ----------------------------------------------------------------------------------
-
-#define FOR_TYPE(T, NAME)                                                                                            \
-    extern "C" __global__ void __launch_bounds__(1024) embed_norm_##NAME(                                            \
-        const unsigned* ids, const T* table, const float* positions, const float* weight, const float* bias,         \
-        float* x, T* normed, int width) {                                                                            \
-        embed_norm<T>(ids, table, positions, Norm{weight, bias}, x, normed, width);                                  \
-    }                                                                                                                \
-    extern "C" __global__ void __launch_bounds__(1024) residual_norm_##NAME(                                         \
-        const float* product, const float* bias, const float* norm_weight, const float* norm_bias, float* x,         \
-        float* kept, T* normed, int width) {                                                                         \
-        residual_norm<T>(product, bias, Norm{norm_weight, norm_bias}, x, kept, normed, width);                       \
-    }                                                                                                                \
-    extern "C" __global__ void __launch_bounds__(1024) norm_rows_##NAME(                                             \
-        const float* x, const unsigned* ends, const float* weight, const float* bias, float* plain, T* narrow,       \
-        int width) {                                                                                                 \
-        norm_rows<T>(x, ends, Norm{weight, bias}, plain, narrow, width);                                             \
-    }                                                                                                                \
-    extern "C" __global__ void __launch_bounds__(256) bias_activate_##NAME(                                          \
-        const T* in, const float* bias, T* out, int width, int activation, Size n_eights) {                        \
-        bias_activate<T>(in, bias, out, width, activation, n_eights);                                                \
-    }                                                                                                                \
-    extern "C" __global__ void __launch_bounds__(32 * PLAIN_WARPS) attention_plain_##NAME(                           \
-        const T* qkv, const float* bias, const float* hidden, T* mixed) {                                            \
-        attention_plain<T>(qkv, bias, hidden, mixed);                                                                \
-    }
-
-// One type is compiled at a time: ONLY_F32, ONLY_F16 or ONLY_BF16; all of them where none is named.
-#if !defined(ONLY_F16) && !defined(ONLY_BF16)
-FOR_TYPE(float, f32)
-#endif
-#if !defined(ONLY_F32) && !defined(ONLY_BF16)
-FOR_TYPE(F16, f16)
-#endif
-#if !defined(ONLY_F32) && !defined(ONLY_F16)
-FOR_TYPE(BF16, bf16)
-#endif
-
-#ifdef TENSOR_CORES
-#define FOR_TENSOR_CORES(T, NAME)                                                                                    \
-    extern "C" __global__ void __launch_bounds__(32 * TENSOR_WARPS) attention_tensor_##NAME(                         \
-        const T* qkv, const float* bias, const float* hidden, T* mixed) {                                            \
-        attention_tensor<T>(qkv, bias, hidden, mixed);                                                               \
-    }
-#if !defined(ONLY_F32) && !defined(ONLY_BF16)
-FOR_TENSOR_CORES(F16, f16)
-#endif
-#if !defined(ONLY_F32) && !defined(ONLY_F16)
-FOR_TENSOR_CORES(BF16, bf16)
-#endif
 #endif

@@ -2,6 +2,7 @@
 //! as graphs. What is run, and how large everything is, [`plan`](super::plan) decides.
 
 mod buffers;
+mod compiled;
 mod engine;
 mod failure;
 mod functions;
@@ -9,8 +10,12 @@ mod graph;
 mod memory;
 mod operations;
 mod product;
+mod running;
 mod shared;
+mod start;
 mod tensors;
+mod trial;
+mod trying;
 mod weights;
 
 pub(crate) use memory::{memory, release_unused};
@@ -59,8 +64,7 @@ impl CudaKernels {
         if let Some(shared) = all.get(&kind) {
             return Ok(shared.clone());
         }
-        let cache = self.options.cache_dir.as_deref();
-        let made = Arc::new(Shared::new(&self.device, kind, cache)?);
+        let made = Arc::new(Shared::new(&self.device, kind, &self.options)?);
         all.insert(kind, made.clone());
         Ok(made)
     }

@@ -7,11 +7,12 @@ use candle_core::cuda_backend::cudarc::driver::CudaStream;
 use candle_core::{DType, Device, Tensor};
 
 use super::CudaKernels;
-use super::functions::{Address, NormAddress};
+use super::functions::{Address, Finish, NormAddress};
 use super::product::{Operands, WORKSPACE};
+use super::start::On;
 use super::tensors::{address, unwritten};
 use crate::error::Result;
-use crate::kernels::plan::{ALIGNMENT, Kind, ProductShape, WINDOW};
+use crate::kernels::plan::{ALIGNMENT, Kind, ProductShape, Tiles, WINDOW};
 use crate::kernels::{Activation, Batch, Kernels, Prepared, ReadOut, WholeEncoder};
 
 /// Head width of the attention kernels.
@@ -55,16 +56,28 @@ impl CudaKernels {
             kind,
             result: Kind::F32,
         };
-        let shared = self.shared(kind)?;
-        let (product, _) = shared.product(&shape)?;
         let at = Operands {
             weight,
             x: x_at,
             out: out_at,
             workspace: workspace_at,
         };
-        product.run(&shared.library, &self.stream(), at)?;
+        self.make_product(&shape, at)?;
         Ok(Some(out))
+    }
+
+    /// In one piece: nothing here adds up planes.
+    fn make_product(&self, shape: &ProductShape, at: Operands) -> Result<()> {
+        let (shared, stream) = (self.shared(shape.kind)?, self.stream());
+        let (product, _) = shared.product(shape)?;
+        let known = product.tiles().map(|tiles| Tiles { parts: 1, ..tiles });
+        match shared.only_own(shape).or(known) {
+            None => product.run(&shared.library, &stream, at),
+            Some(tiles) => {
+                let (on, finish) = (On::plainly(&stream), Finish::default());
+                shared.functions.product(on, tiles, shape, at, finish)
+            }
+        }
     }
 
     fn fast_norm(&self, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Option<Tensor>> {
@@ -84,9 +97,13 @@ impl CudaKernels {
         }
         let shared = self.shared(Kind::F32)?;
         let norm = NormAddress { weight, bias };
-        shared
-            .functions
-            .norm_rows(&self.stream(), [rows, width], [x, 0], norm, [to, 0])?;
+        shared.functions.norm_rows(
+            On::plainly(&self.stream()),
+            [rows, width],
+            [x, 0],
+            norm,
+            [to, 0],
+        )?;
         Ok(Some(out))
     }
 
@@ -106,9 +123,12 @@ impl CudaKernels {
         };
         let shared = self.shared(kind)?;
         let places = [from, 0, to];
-        shared
-            .functions
-            .bias_activate(&self.stream(), [1, count], places, activation)?;
+        shared.functions.bias_activate(
+            On::plainly(&self.stream()),
+            [1, count],
+            places,
+            activation,
+        )?;
         Ok(Some(out))
     }
 
@@ -140,7 +160,7 @@ impl CudaKernels {
         let places = [from, 0, hidden, to];
         shared
             .functions
-            .attention(&self.stream(), [windows, heads], places)?;
+            .attention(On::plainly(&self.stream()), [windows, heads], places)?;
         Ok(Some(out))
     }
 }

@@ -1,4 +1,4 @@
-//! `x · weightᵀ` by cuBLASLt, with an algorithm of our choice.
+//! `x · weightᵀ`: by cuBLASLt with an algorithm of our choice, or by our own kernels; and the library's part.
 #![expect(unsafe_code, reason = "cuBLASLt is called through its C interface")]
 
 use std::ffi::c_void;
@@ -10,7 +10,7 @@ use candle_core::cuda_backend::cudarc::driver::CudaStream;
 use super::failure::{Tried, device_error};
 use super::functions::Address;
 use crate::error::Result;
-use crate::kernels::plan::{Chosen, Kind, ProductShape};
+use crate::kernels::plan::{Chosen, Kind, ProductShape, Tiles};
 
 /// Bytes of scratch memory that the products of one stream share: what NVIDIA recommends for
 /// Hopper, and more than enough for older cards.
@@ -50,7 +50,23 @@ impl Drop for Library {
     }
 }
 
-/// The descriptions of one product. cuBLASLt is column-major: it makes `outᵀ = weight · xᵀ`, where
+/// What makes a product.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Way {
+    Library(sys::cublasLtMatmulAlgo_t),
+    Own(Tiles),
+}
+
+impl Way {
+    pub(super) fn chosen(self) -> Chosen {
+        match self {
+            Way::Library(algorithm) => Chosen::Library(algorithm.data),
+            Way::Own(tiles) => Chosen::Own(tiles),
+        }
+    }
+}
+
+/// The descriptions of one product, and what makes it. cuBLASLt is column-major: it makes `outᵀ = weight · xᵀ`, where
 /// our row-major weight is its transposed left factor.
 #[derive(Debug)]
 pub(super) struct Product {
@@ -58,7 +74,9 @@ pub(super) struct Product {
     weight: sys::cublasLtMatrixLayout_t,
     x: sys::cublasLtMatrixLayout_t,
     out: sys::cublasLtMatrixLayout_t,
-    algorithm: Option<sys::cublasLtMatmulAlgo_t>,
+    /// What the library's heuristic thinks best.
+    likely: Option<sys::cublasLtMatmulAlgo_t>,
+    way: Option<Way>,
 }
 
 // SAFETY: the descriptions are plain memory of the library, owned by this value, changed by nobody
@@ -79,13 +97,36 @@ impl Product {
     pub(super) fn new(library: &Library, shape: &ProductShape) -> Result<Product> {
         let mut product = Product::described(shape)?;
         let candidates = product.candidates(library, shape)?;
-        product.algorithm = candidates.first().copied();
-        if product.algorithm.is_none() {
+        product.likely = candidates.first().copied();
+        if product.likely.is_none() {
             return Err(device_error(format!(
                 "cuBLASLt has no algorithm for {shape:?}"
             )));
         }
+        product.way = product.likely.map(Way::Library);
         Ok(product)
+    }
+
+    /// The library's likely best one again.
+    pub(super) fn likely(&self) -> Option<Way> {
+        self.likely.map(Way::Library)
+    }
+
+    pub(super) fn way(&self) -> Option<Way> {
+        self.way
+    }
+
+    /// From now on it is made so. Our own kernels must be able to.
+    pub(super) fn make_by(&mut self, way: Way) {
+        self.way = Some(way);
+    }
+
+    /// How our own kernels make it, if they do.
+    pub(super) fn tiles(&self) -> Option<Tiles> {
+        match self.way {
+            Some(Way::Own(tiles)) => Some(tiles),
+            _ => None,
+        }
     }
 
     fn described(shape: &ProductShape) -> Result<Product> {
@@ -96,7 +137,8 @@ impl Product {
             weight: null.cast(),
             x: null.cast(),
             out: null.cast(),
-            algorithm: None,
+            likely: None,
+            way: None,
         };
         let compute = sys::cublasComputeType_t::CUBLAS_COMPUTE_32F;
         let operation = result::create_matmul_desc(compute, sys::cudaDataType_t::CUDA_R_32F);
@@ -155,10 +197,8 @@ impl Product {
     }
 
     /// Takes an algorithm from a file, if the library still thinks it runs this product.
-    pub(super) fn restore(&mut self, library: &Library, chosen: Chosen) -> bool {
-        let algorithm = sys::cublasLtMatmulAlgo_t {
-            data: chosen.algorithm,
-        };
+    pub(super) fn restore(&mut self, library: &Library, data: [u64; 8]) -> bool {
+        let algorithm = sys::cublasLtMatmulAlgo_t { data };
         let mut found = MaybeUninit::<sys::cublasLtMatmulHeuristicResult_t>::uninit();
         // SAFETY: all descriptions are alive; the library reads the algorithm and fills the result.
         let status = unsafe {
@@ -179,31 +219,16 @@ impl Product {
         // SAFETY: the call succeeded, so the result is filled.
         let needed = unsafe { found.assume_init() }.workspaceSize;
         if needed <= WORKSPACE {
-            self.algorithm = Some(algorithm);
+            self.way = Some(Way::Library(algorithm));
         }
         needed <= WORKSPACE
     }
 
-    pub(super) fn choose(&mut self, algorithm: sys::cublasLtMatmulAlgo_t) -> Chosen {
-        self.algorithm = Some(algorithm);
-        Chosen {
-            algorithm: algorithm.data,
-        }
-    }
-
+    /// By the library.
     pub(super) fn run(&self, library: &Library, stream: &CudaStream, at: Operands) -> Result<()> {
-        let algorithm = self.algorithm.as_ref();
-        let algorithm = algorithm.ok_or_else(|| device_error("a product has no algorithm"))?;
-        self.run_with(library, stream, at, algorithm)
-    }
-
-    pub(super) fn run_with(
-        &self,
-        library: &Library,
-        stream: &CudaStream,
-        at: Operands,
-        algorithm: &sys::cublasLtMatmulAlgo_t,
-    ) -> Result<()> {
+        let Some(Way::Library(algorithm)) = &self.way else {
+            return Err(device_error("a product has no algorithm"));
+        };
         let (one, zero) = (1.0_f32, 0.0_f32);
         // SAFETY: all descriptions are alive; the addresses are those of buffers of the described
         // sizes (`Sizes`, or shapes checked by the caller), live until the stream has run.

@@ -2,24 +2,17 @@
 //! products, and which algorithm serves which product.
 #![expect(unsafe_code, reason = "streams are ordered by events of our own")]
 
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::cuda_backend::CudaDevice;
-use candle_core::cuda_backend::cudarc::driver::{CudaContext, CudaStream, sys};
+use candle_core::cuda_backend::cudarc::driver::{CudaContext, sys};
 
 use super::failure::Tried;
-use super::functions::{Address, Functions};
-use super::product::{Library, Operands, Product};
+use super::functions::Functions;
+use super::product::{Library, Product, WORKSPACE, Way};
 use crate::error::Result;
-use crate::kernels::plan::{Card, Kind, ProductShape, Tuned};
-
-/// Matrices that an algorithm is measured on: other ones each time, as in a forward, so that they
-/// come from the card's memory and not from its cache.
-const MEASURED_MATRICES: usize = 8;
-
-/// Times that each algorithm goes over them.
-const MEASURED_ROUNDS: usize = 3;
+use crate::kernels::plan::{Card, Chosen, Kind, ProductShape, Tiles, Tuned};
+use crate::kernels::{Options, Products};
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -27,23 +20,26 @@ pub(super) struct Shared {
     pub(super) context: Arc<CudaContext>,
     pub(super) functions: Functions,
     pub(super) library: Library,
+    products: Products,
     tuned: Mutex<Tuned>,
 }
 
 impl Shared {
-    pub(super) fn new(device: &CudaDevice, kind: Kind, cache: Option<&Path>) -> Result<Shared> {
+    pub(super) fn new(device: &CudaDevice, kind: Kind, options: &Options) -> Result<Shared> {
         let ordinal = device.cuda_stream().context().ordinal();
         let context = CudaContext::new(ordinal).tried("open the card")?;
         // SAFETY: buffers of this context are used on streams of `Engine` only, or on candle's after
         // an event of ours; each says so where it does.
         unsafe { context.disable_event_tracking() };
-        let functions = Functions::load(&context, kind)?;
-        let tuned = Mutex::new(Tuned::open(card(&context)?, cache));
+        let card = card(&context, options.products)?;
+        let functions = Functions::load(&context, kind, card.driver)?;
+        let tuned = Mutex::new(Tuned::open(card, options.cache_dir.as_deref()));
         let library = Library::new()?;
         Ok(Shared {
             context,
             functions,
             library,
+            products: options.products,
             tuned,
         })
     }
@@ -56,58 +52,49 @@ impl Shared {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .get(shape);
-        let restored = known.is_some_and(|chosen| product.restore(&self.library, chosen));
+        let restored = known.is_some_and(|chosen| self.restored(&mut product, shape, chosen));
         Ok((product, restored))
     }
 
-    /// Measures every algorithm for a product and takes the fastest. `out` holds nonsense afterwards.
-    pub(super) fn tune(
-        &self,
-        stream: &CudaStream,
-        shape: &ProductShape,
-        product: &mut Product,
-        matrices: &[Address],
-        at: Operands,
-    ) -> Result<()> {
-        let mut best = None;
-        for algorithm in product.candidates(&self.library, shape)? {
-            let run = |weight: &Address| {
-                let at = Operands {
-                    weight: *weight,
-                    ..at
-                };
-                product.run_with(&self.library, stream, at, &algorithm)
-            };
-            let matrices = &matrices[..matrices.len().min(MEASURED_MATRICES)];
-            let Ok(time) = self.timed(stream, || matrices.iter().try_for_each(run)) else {
-                continue; // one that the heuristic proposes and the library refuses
-            };
-            if best.is_none_or(|(least, _)| time < least) {
-                best = Some((time, algorithm));
+    /// A choice from a file is believed as far as it can be made.
+    fn restored(&self, product: &mut Product, shape: &ProductShape, chosen: Chosen) -> bool {
+        match chosen {
+            Chosen::Library(data) => product.restore(&self.library, data),
+            Chosen::Own(tiles) => {
+                let can = self.functions.has(tiles, shape, WORKSPACE);
+                if can {
+                    product.make_by(Way::Own(tiles));
+                }
+                can
             }
         }
-        if let Some((_, algorithm)) = best {
-            let chosen = product.choose(algorithm);
-            let mut tuned = self.tuned.lock().unwrap_or_else(PoisonError::into_inner);
-            tuned.insert(*shape, chosen);
-        }
-        Ok(())
     }
 
-    /// Milliseconds on the card, after one round to warm up.
-    fn timed(&self, stream: &CudaStream, run: impl Fn() -> Result<()>) -> Result<f32> {
-        let event = || {
-            let flags = Some(sys::CUevent_flags::CU_EVENT_DEFAULT);
-            self.context.new_event(flags).tried("make an event")
+    /// All that can make a product and is allowed to, the library's likely best first.
+    pub(super) fn ways(&self, shape: &ProductShape, product: &Product) -> Result<Vec<Way>> {
+        let own = self.functions.tiles(shape, WORKSPACE).into_iter();
+        let own: Vec<Way> = match self.products {
+            Products::Library => Vec::new(),
+            Products::Measured | Products::Own => own.map(Way::Own).collect(),
         };
-        let (start, end) = (event()?, event()?);
-        run()?;
-        start.record(stream).tried("record an event")?;
-        for _ in 0..MEASURED_ROUNDS {
-            run()?;
+        if self.products == Products::Own && !own.is_empty() {
+            return Ok(own);
         }
-        end.record(stream).tried("record an event")?;
-        start.elapsed_ms(&end).tried("measure a product")
+        let library = product.candidates(&self.library, shape)?.into_iter();
+        Ok(library.map(Way::Library).chain(own).collect())
+    }
+
+    /// Our own kernels for a product whose result stays in one piece, where nothing else is wanted.
+    pub(super) fn only_own(&self, shape: &ProductShape) -> Option<Tiles> {
+        let own = self.functions.tiles(shape, usize::MAX).into_iter();
+        let mut own = own.filter(|tiles| tiles.parts == 1);
+        (self.products == Products::Own).then(|| own.next_back())?
+    }
+
+    /// A choice for all encoders of this process, and for the next one.
+    pub(super) fn keep_choice(&self, shape: &ProductShape, way: Way) {
+        let mut tuned = self.tuned.lock().unwrap_or_else(PoisonError::into_inner);
+        tuned.insert(*shape, way.chosen());
     }
 
     /// Keeps the choices for the next run. A folder that cannot be written costs the next run some
@@ -118,7 +105,7 @@ impl Shared {
     }
 }
 
-fn card(context: &CudaContext) -> Result<Card> {
+fn card(context: &CudaContext, products: Products) -> Result<Card> {
     let mut driver = 0;
     // SAFETY: the call writes one number.
     let status = unsafe { sys::cuDriverGetVersion(&raw mut driver) };
@@ -128,5 +115,6 @@ fn card(context: &CudaContext) -> Result<Card> {
         capability: context.compute_capability().tried("tell the card's kind")?,
         driver,
         cublaslt: Library::version(),
+        products: format!("{products:?}"),
     })
 }

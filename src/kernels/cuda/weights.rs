@@ -103,21 +103,6 @@ impl Weights {
         };
         [found.weight, found.bias]
     }
-
-    /// Matrices of one kind: all layers'.
-    pub(super) fn alike(&self, which: Matrix) -> Vec<Address> {
-        let each = |of: fn(usize) -> Matrix| {
-            let all = (0..self.layers.len()).map(|layer| self.product(of(layer))[0]);
-            all.collect()
-        };
-        match which {
-            Matrix::QueryKeyValue(_) => each(Matrix::QueryKeyValue),
-            Matrix::Out(_) => each(Matrix::Out),
-            Matrix::Up(_) => each(Matrix::Up),
-            Matrix::Down(_) => each(Matrix::Down),
-            Matrix::Projection => self.projection.into_iter().collect(),
-        }
-    }
 }
 
 struct Taken<'a> {

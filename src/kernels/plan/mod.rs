@@ -7,6 +7,7 @@ mod input;
 mod recent;
 mod source;
 mod steps;
+mod tiles;
 mod tuning;
 
 pub(crate) use arena::{ALIGNMENT, Arena, Sizes, input_parts, input_words};
@@ -15,6 +16,7 @@ pub(crate) use input::{is_sound, write_input};
 pub(crate) use recent::Recent;
 pub(crate) use source::{Launch, attention, eights, row_blocks, source};
 pub(crate) use steps::{Matrix, NormAt, Place, PooledFrom, Spec, Step, steps};
+pub(crate) use tiles::{COLUMNS, MOST_ROWS, Tiles};
 pub(crate) use tuning::{Card, Chosen, ProductShape, Tuned};
 
 use candle_core::DType;

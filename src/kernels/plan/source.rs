@@ -2,8 +2,10 @@
 
 use super::Kind;
 
-/// What is compiled for cards, and by a test for the CPU.
+/// What is compiled for cards, and by a test for the CPU, in this order.
 const FUSED: &str = include_str!("../cuda/fused.cu");
+const FEW_ROWS: &str = include_str!("../cuda/few_rows.cu");
+const ENTRIES: &str = include_str!("../cuda/entries.cu");
 
 /// Threads of the element-wise kernel (`__launch_bounds__` in `fused.cu`).
 const ELEMENT_THREADS: usize = 256;
@@ -19,12 +21,14 @@ const MOST_THREADS: usize = 1024;
 pub(crate) struct Launch {
     pub(crate) blocks: (u32, u32),
     pub(crate) threads: u32,
+    /// Bytes of shared memory beside what a kernel declares.
+    pub(crate) shared: u32,
 }
 
 /// The text to compile for matrices of one type.
 pub(crate) fn source(kind: Kind) -> String {
     let name = kind.suffix().to_uppercase();
-    format!("#define ONLY_{name} 1\n{FUSED}")
+    format!("#define ONLY_{name} 1\n{FUSED}\n{FEW_ROWS}\n{ENTRIES}")
 }
 
 /// One block a row, four channels a thread. `None` if a row is too wide, or not a whole number of fours.
@@ -50,7 +54,8 @@ pub(crate) fn attention(windows: usize, heads: usize, tensor_cores: bool) -> Opt
     )
 }
 
-fn launch(across: usize, down: usize, threads: usize) -> Option<Launch> {
+/// So many blocks of so many threads.
+pub(super) fn launch(across: usize, down: usize, threads: usize) -> Option<Launch> {
     let blocks = (
         u32::try_from(across).ok()?,
         u16::try_from(down).ok()?.into(),
@@ -59,6 +64,7 @@ fn launch(across: usize, down: usize, threads: usize) -> Option<Launch> {
     fits.then_some(Launch {
         blocks,
         threads: u32::try_from(threads).ok()?,
+        shared: 0,
     })
 }
 
@@ -75,7 +81,7 @@ mod tests {
             "__launch_bounds__(256) bias_activate_",
             &format!("constexpr int WINDOW = {WINDOW};"),
         ] {
-            assert!(FUSED.contains(line), "{line}");
+            assert!(source(Kind::F16).contains(line), "{line}");
         }
     }
 
@@ -119,6 +125,6 @@ mod tests {
     #[test]
     fn one_type_is_compiled() {
         assert!(source(Kind::Bf16).starts_with("#define ONLY_BF16 1\n"));
-        assert!(FUSED.contains("defined(ONLY_F32)"));
+        assert!(ENTRIES.contains("defined(ONLY_F32)"));
     }
 }

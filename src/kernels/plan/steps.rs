@@ -39,6 +39,35 @@ pub(crate) enum Matrix {
     Projection,
 }
 
+impl Matrix {
+    /// The same of another layer.
+    pub(crate) const fn of_layer(self, layer: usize) -> Matrix {
+        match self {
+            Matrix::QueryKeyValue(_) => Matrix::QueryKeyValue(layer),
+            Matrix::Out(_) => Matrix::Out(layer),
+            Matrix::Up(_) => Matrix::Up(layer),
+            Matrix::Down(_) => Matrix::Down(layer),
+            Matrix::Projection => Matrix::Projection,
+        }
+    }
+
+    /// The step that takes its product, where it depends on what has made the product: our own kernels
+    /// leave the second part to it, or do all of it themselves.
+    pub(crate) const fn follower(self) -> Option<Step> {
+        let norm = match self {
+            Matrix::Up(layer) => return Some(Step::Activate(layer)),
+            Matrix::Out(layer) => NormAt::Second(layer),
+            Matrix::Down(layer) => NormAt::First(layer),
+            Matrix::QueryKeyValue(_) | Matrix::Projection => return None,
+        };
+        Some(Step::Residual {
+            bias: self,
+            norm: Some(norm),
+            keep: false,
+        })
+    }
+}
+
 /// A layer norm of the encoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum NormAt {

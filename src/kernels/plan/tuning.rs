@@ -1,4 +1,4 @@
-//! Which algorithm of cuBLASLt serves a product best on a card: measured once, kept in a file if the
+//! What serves a product best on a card, an algorithm of cuBLASLt or our own tiles: measured once, kept in a file if the
 //! caller gives a folder. The file is checked when it is read; anything wrong with it means measuring anew.
 
 use std::collections::BTreeMap;
@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::Kind;
+use super::{Kind, Tiles};
 
 /// Of the file's form.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// More than any file of ours has.
 const MOST_BYTES: u64 = 1 << 20;
@@ -30,10 +30,14 @@ pub(crate) struct ProductShape {
     pub(crate) result: Kind,
 }
 
-/// An algorithm as cuBLASLt describes it: opaque, valid for one version of the library.
+/// What makes a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Chosen {
-    pub(crate) algorithm: [u64; 8],
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Chosen {
+    /// An algorithm as cuBLASLt describes it: opaque, valid for one version of the library.
+    Library([u64; 8]),
+    /// Our own kernels.
+    Own(Tiles),
 }
 
 /// What a choice depends on beside the shape.
@@ -43,6 +47,8 @@ pub(crate) struct Card {
     pub(crate) capability: (i32, i32),
     pub(crate) driver: i32,
     pub(crate) cublaslt: usize,
+    /// Which ways were to be tried.
+    pub(crate) products: String,
 }
 
 /// The choices for one card.
@@ -156,6 +162,7 @@ mod tests {
             capability: (9, 0),
             driver: 13_000,
             cublaslt: 130_100,
+            products: "Measured".to_owned(),
         }
     }
 
@@ -170,13 +177,16 @@ mod tests {
         }
     }
 
-    const CHOSEN: Chosen = Chosen {
-        algorithm: [u64::MAX, 1, 2, 3, 4, 5, 6, 7],
-    };
+    const CHOSEN: Chosen = Chosen::Library([u64::MAX, 1, 2, 3, 4, 5, 6, 7]);
+    const OWN: Chosen = Chosen::Own(Tiles {
+        columns: 64,
+        parts: 3,
+    });
 
     fn saved(folder: &Path) -> PathBuf {
         let mut tuned = Tuned::open(card(), Some(folder));
         tuned.insert(shape(154), CHOSEN);
+        tuned.insert(shape(231), OWN);
         tuned.save().unwrap();
         folder.join(file_name(&card()))
     }
@@ -187,15 +197,20 @@ mod tests {
         saved(folder.path());
         let again = Tuned::open(card(), Some(folder.path()));
         assert_eq!(again.get(&shape(154)), Some(CHOSEN));
+        assert_eq!(again.get(&shape(231)), Some(OWN));
         assert_eq!(again.get(&shape(77)), None);
         let newer = Card {
             cublaslt: 130_200,
             ..card()
         };
-        assert_eq!(
-            Tuned::open(newer, Some(folder.path())).get(&shape(154)),
-            None
-        );
+        let of_others = Card {
+            products: "Own".to_owned(),
+            ..card()
+        };
+        for card in [newer, of_others] {
+            let tuned = Tuned::open(card, Some(folder.path()));
+            assert_eq!(tuned.get(&shape(154)), None);
+        }
         assert_eq!(Tuned::open(card(), None).get(&shape(154)), None);
         let files = fs::read_dir(folder.path()).unwrap().count();
         assert_eq!(files, 1, "nothing is left beside the file");

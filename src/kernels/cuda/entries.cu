@@ -1,0 +1,63 @@
+// The kernels' entry points, for one type of matrices or for all.
+
+#define AHEAD const unsigned char *ahead, Size ahead_bytes
+#define THAT_AHEAD \
+    Ahead { ahead, ahead_bytes }
+
+#define FOR_TYPE(T, NAME)                                                                                            \
+    extern "C" __global__ void __launch_bounds__(1024) embed_norm_##NAME(                                            \
+        const unsigned* ids, const T* table, const float* positions, const float* weight, const float* bias,         \
+        float* x, T* normed, int width, AHEAD) {                                                                     \
+        embed_norm<T>(ids, table, positions, Norm{weight, bias}, x, normed, width, THAT_AHEAD);                      \
+    }                                                                                                                \
+    extern "C" __global__ void __launch_bounds__(1024) residual_norm_##NAME(                                         \
+        const float* product, int planes, const float* bias, const float* norm_weight, const float* norm_bias,       \
+        float* x, float* kept, T* normed, int width, AHEAD) {                                                        \
+        residual_norm<T>(product, planes, bias, Norm{norm_weight, norm_bias}, x, kept, normed, width, THAT_AHEAD);   \
+    }                                                                                                                \
+    extern "C" __global__ void __launch_bounds__(1024) norm_rows_##NAME(                                             \
+        const float* x, const unsigned* ends, const float* weight, const float* bias, float* plain, T* narrow,       \
+        int width) {                                                                                                 \
+        norm_rows<T>(x, ends, Norm{weight, bias}, plain, narrow, width);                                             \
+    }                                                                                                                \
+    extern "C" __global__ void __launch_bounds__(256) bias_activate_##NAME(                                          \
+        const T* in, const float* bias, T* out, int width, int activation, Size n_eights, AHEAD) {                   \
+        bias_activate<T>(in, bias, out, width, activation, n_eights, THAT_AHEAD);                                    \
+    }                                                                                                                \
+    extern "C" __global__ void __launch_bounds__(32 * PLAIN_WARPS) attention_plain_##NAME(                           \
+        const T* qkv, const float* bias, const float* hidden, T* mixed, AHEAD) {                                     \
+        attention_plain<T>(qkv, bias, hidden, mixed, THAT_AHEAD);                                                    \
+    }
+
+// One type is compiled at a time: ONLY_F32, ONLY_F16 or ONLY_BF16; all of them where none is named.
+#if !defined(ONLY_F16) && !defined(ONLY_BF16)
+FOR_TYPE(float, f32)
+#endif
+#if !defined(ONLY_F32) && !defined(ONLY_BF16)
+FOR_TYPE(F16, f16)
+#endif
+#if !defined(ONLY_F32) && !defined(ONLY_F16)
+FOR_TYPE(BF16, bf16)
+#endif
+
+#ifdef TENSOR_CORES
+#define FOR_TENSOR_CORES(T, NAME)                                                                                    \
+    extern "C" __global__ void __launch_bounds__(32 * TENSOR_WARPS) attention_tensor_##NAME(                         \
+        const T* qkv, const float* bias, const float* hidden, T* mixed, AHEAD) {                                     \
+        attention_tensor<T>(qkv, bias, hidden, mixed, THAT_AHEAD);                                                   \
+    }                                                                                                                \
+    FOR_COLUMNS(32, T, NAME)                                                                                         \
+    FOR_COLUMNS(64, T, NAME)
+#define FOR_COLUMNS(COLUMNS, T, NAME)                                                                                \
+    extern "C" __global__ void __launch_bounds__(32 * PRODUCT_WARPS) product_##COLUMNS##_##NAME(                     \
+        const T* x, const T* weight, const float* bias, T* narrow, float* planes, int rows, int depth, int outputs,  \
+        int activation) {                                                                                            \
+        few_rows<T, COLUMNS>(x, weight, Finish<T>{bias, narrow, planes, activation}, rows, depth, outputs);          \
+    }
+#if !defined(ONLY_F32) && !defined(ONLY_BF16)
+FOR_TENSOR_CORES(F16, f16)
+#endif
+#if !defined(ONLY_F32) && !defined(ONLY_F16)
+FOR_TENSOR_CORES(BF16, bf16)
+#endif
+#endif

@@ -1,0 +1,193 @@
+//! The steps of a forward, put on the engine's stream.
+
+use super::buffers::Buffers;
+use super::engine::{Engine, State, memory};
+use super::failure::device_error;
+use super::functions::{Address, Finish};
+use super::product::Operands;
+use super::start::On;
+use crate::error::Result;
+use crate::kernels::plan::{Matrix, NormAt, Place, ProductShape, Sizes, Spec, Step, Tiles, steps};
+
+/// How the kernels of a forward follow each other. The results are the same bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Manner {
+    /// Each may start while the one before drains.
+    pub(super) overlap: bool,
+    /// In front of a product, its matrix is asked for.
+    pub(super) ahead: bool,
+}
+
+/// What a step works on.
+#[derive(Clone, Copy)]
+pub(super) struct At<'a> {
+    pub(super) state: &'a State,
+    pub(super) memory: &'a Buffers,
+    pub(super) windows: usize,
+    pub(super) hidden_keys: bool,
+}
+
+impl Engine {
+    /// All steps on the engine's stream.
+    pub(super) fn enqueue(
+        &self,
+        state: &State,
+        windows: usize,
+        spec: &Spec,
+        manner: Manner,
+    ) -> Result<()> {
+        let at = At {
+            state,
+            memory: memory(state)?,
+            windows,
+            hidden_keys: spec.hidden_keys,
+        };
+        let all = steps(spec);
+        for (index, step) in all.iter().enumerate() {
+            let on = On {
+                // In front of the first lies a copy.
+                overlap: manner.overlap && index > 0,
+                ahead: self.ahead(manner, all.get(index + 1)),
+                ..On::plainly(&self.stream)
+            };
+            self.step(at, on, *step)?;
+        }
+        Ok(())
+    }
+
+    /// The matrix of the next step, if it is a product.
+    fn ahead(&self, manner: Manner, next: Option<&Step>) -> (Address, u64) {
+        let (true, Some(Step::Product(which, _, _))) = (manner.ahead, next) else {
+            return (0, 0);
+        };
+        let [rows, columns] = self.weights.sizes.matrix(*which);
+        let bytes = rows * columns * self.weights.sizes.kind.bytes();
+        (self.weights.product(*which)[0], bytes as u64)
+    }
+
+    pub(super) fn step(&self, at: At<'_>, on: On<'_>, step: Step) -> Result<()> {
+        let (functions, weights) = (&self.shared.functions, &self.weights);
+        let size = [Sizes::rows(Place::X, at.windows), weights.sizes.width];
+        let place = |place| at.memory.at(place);
+        let [ids, ends, _] = at.memory.inputs(at.windows);
+        let last = weights.norm(NormAt::Final);
+        match step {
+            Step::Embed(norm) => {
+                let from = [ids, weights.table, weights.positions];
+                let to = [place(Place::X), place(Place::Normed)];
+                functions.embed_norm(on, size, from, weights.norm(norm), to)
+            }
+            Step::Product(which, from, to) => self.product(at, on, which, (from, to)),
+            Step::Attention(layer) => self.attention(at, on, layer),
+            Step::Activate(layer) => self.activate(at, on, layer),
+            Step::Residual { bias, norm, keep } => self.residual(at, on, bias, (norm, keep)),
+            Step::FinalNorm => {
+                let to = [place(Place::Hidden), 0];
+                functions.norm_rows(on, size, [place(Place::X), 0], last, to)
+            }
+            Step::Pool => {
+                let to = [place(Place::Pooled), place(Place::PooledNarrow)];
+                let size = [at.windows, weights.sizes.width];
+                functions.norm_rows(on, size, [place(Place::X), ends], last, to)
+            }
+        }
+    }
+
+    fn product(
+        &self,
+        at: At<'_>,
+        on: On<'_>,
+        which: Matrix,
+        (from, to): (Place, Place),
+    ) -> Result<()> {
+        let shape = self.weights.sizes.product(from, to, at.windows);
+        let product = at.state.products.get(&shape);
+        let product = product.ok_or_else(|| device_error("a product was not prepared"))?;
+        let operands = at.memory.operands(self.weights.product(which)[0], from, to);
+        match product.tiles() {
+            None => product.run(&self.shared.library, on.stream, operands),
+            Some(tiles) => self.own_product(on, which, (&shape, tiles), operands),
+        }
+    }
+
+    /// Sums in f32 go to planes in the scratch memory, which the next kernel adds up; nothing adds up
+    /// those of the projection.
+    fn own_product(
+        &self,
+        on: On<'_>,
+        which: Matrix,
+        (shape, tiles): (&ProductShape, Tiles),
+        operands: Operands,
+    ) -> Result<()> {
+        let (tiles, out) = match which {
+            Matrix::Out(_) | Matrix::Down(_) => (tiles, operands.workspace),
+            _ => (Tiles { parts: 1, ..tiles }, operands.out),
+        };
+        let finish = match which {
+            Matrix::Up(_) => Finish {
+                bias: self.weights.product(which)[1],
+                activation: Some(self.activation),
+            },
+            _ => Finish::default(),
+        };
+        let operands = Operands { out, ..operands };
+        let functions = &self.shared.functions;
+        functions.product(on, tiles, shape, operands, finish)
+    }
+
+    /// How our own kernels make a product, if they do.
+    fn tiles(&self, at: At<'_>, from: Place, to: Place) -> Option<Tiles> {
+        let shape = self.weights.sizes.product(from, to, at.windows);
+        at.state.products.get(&shape)?.tiles()
+    }
+
+    fn attention(&self, at: At<'_>, on: On<'_>, layer: usize) -> Result<()> {
+        let [_, bias] = self.weights.product(Matrix::QueryKeyValue(layer));
+        let [_, _, keys] = at.memory.inputs(at.windows);
+        let keys = if at.hidden_keys { keys } else { 0 };
+        let (from, to) = (at.memory.at(Place::Stacked), at.memory.at(Place::Mixed));
+        let functions = &self.shared.functions;
+        functions.attention(on, [at.windows, self.heads], [from, bias, keys, to])
+    }
+
+    /// Nothing where our own product has done it.
+    fn activate(&self, at: At<'_>, on: On<'_>, layer: usize) -> Result<()> {
+        if self.tiles(at, Place::Normed, Place::Inner).is_some() {
+            return Ok(());
+        }
+        let [_, bias] = self.weights.product(Matrix::Up(layer));
+        let inner = at.memory.at(Place::Inner);
+        let rows = Sizes::rows(Place::Inner, at.windows);
+        let size = [rows, self.weights.sizes.mlp_width];
+        let functions = &self.shared.functions;
+        functions.bias_activate(on, size, [inner, bias, inner], self.activation)
+    }
+
+    fn residual(
+        &self,
+        at: At<'_>,
+        on: On<'_>,
+        which: Matrix,
+        (norm, keep): (Option<NormAt>, bool),
+    ) -> Result<()> {
+        let place = |place| at.memory.at(place);
+        let from = match which {
+            Matrix::Out(_) => Place::Mixed,
+            _ => Place::Inner,
+        };
+        let product = match self.tiles(at, from, Place::Product) {
+            Some(tiles) => (at.memory.workspace(), tiles.parts),
+            None => (place(Place::Product), 1),
+        };
+        let kept = if keep { place(Place::Hidden) } else { 0 };
+        let normed = norm.map_or(0, |_| place(Place::Normed));
+        let by = self.weights.norm(norm.unwrap_or(NormAt::Final));
+        let size = [Sizes::rows(Place::X, at.windows), self.weights.sizes.width];
+        let (bias, to) = (
+            self.weights.product(which)[1],
+            [place(Place::X), kept, normed],
+        );
+        let functions = &self.shared.functions;
+        functions.residual_norm(on, size, (product, bias), by, to)
+    }
+}
