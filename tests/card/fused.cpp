@@ -71,6 +71,35 @@ Kernel embed() {
     return {{P, P, P, P, P, P, P, I, P, P}, 1024, touches, run};
 }
 
+constexpr unsigned EMULATED_ROWS = 80;  // up to which rows are run thread by thread
+
+// residual_norm by plain loops: what the threads do, fewer rows show.
+template <typename T>
+void residual_by_loops(const Call& call) {
+    const int width = call.get<int>(8), planes = call.get<int>(1);
+    const auto *product = host<float>(call.pointer(0)), *bias = host<float>(call.pointer(2));
+    const Norm norm = norm_of(call, 3);
+    float *x = host<float>(call.pointer(5)), *kept = host<float>(call.pointer(6));
+    T* normed = host<T>(call.pointer(7));
+    for (size_t row = 0; row < call.grid.x; ++row) {
+        double sum = 0, squares = 0;
+        for (int channel = 0; channel < width; ++channel) {
+            const size_t at = row * width + channel;
+            float value = product[at];
+            for (int plane = 1; plane < planes; ++plane) value += product[size_t(plane) * call.grid.x * width + at];
+            x[at] += value + bias[channel];
+            if (kept) kept[at] = x[at];
+            sum += x[at];
+        }
+        for (int channel = 0; channel < width; ++channel) squares += std::pow(x[row * width + channel] - sum / width, 2);
+        const double scale = 1 / std::sqrt(squares / width + EPSILON);
+        for (int channel = 0; normed && channel < width; ++channel) {
+            const size_t at = row * width + channel;
+            normed[at] = narrowed(float((x[at] - sum / width) * scale * norm.weight[channel] + norm.bias[channel]), T());
+        }
+    }
+}
+
 template <typename T>
 Kernel residual() {
     const auto touches = [](const Call& call) {
@@ -90,6 +119,7 @@ Kernel residual() {
     };
     const auto run = [](const Call& call) {
         const Ahead ahead = ahead_of(call, 9);
+        if (call.grid.x > EMULATED_ROWS) return residual_by_loops<T>(call);
         launch(call, [&] {
             residual_norm<T>(host<float>(call.pointer(0)), call.get<int>(1), host<float>(call.pointer(2)), norm_of(call, 3),
                              host<float>(call.pointer(5)), host<float>(call.pointer(6)), host<T>(call.pointer(7)), call.get<int>(8),

@@ -1,6 +1,7 @@
 // Who comes before whom: streams, events, and work that is put off as long as the rules of CUDA allow.
 #include "streams.h"
 
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <map>
@@ -37,7 +38,11 @@ bool eager() {
 
 void run_up_to(Stream* stream, uint64_t position);
 
+// Where this program's own time goes, by the name of the work.
+std::map<std::string, std::pair<uint64_t, double>> spent;
+
 void run_one(Stream* stream, Operation operation) {
+    const auto begun = std::chrono::steady_clock::now();
     if (operation.until.stream) run_up_to(operation.until.stream, operation.until.position);
     if (!operation.work.name.empty()) {
         at_work.push_back(operation.work.name + " on stream " + std::to_string(stream->number));
@@ -49,6 +54,9 @@ void run_one(Stream* stream, Operation operation) {
         at_work.pop_back();
         stream->milliseconds += operation.work.milliseconds;
         counts().operations++;
+        auto& [times, seconds] = spent[operation.work.name];
+        times++;
+        seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
     }
 }
 
@@ -85,6 +93,8 @@ struct End {
                      (unsigned long long)all.overlapping,
                      (unsigned long long)all.captures, (unsigned long long)all.launches_of_graphs,
                      (unsigned long long)all.refused, (unsigned long long)usage().peak, (unsigned long long)usage().now);
+        for (const auto& [name, all] : spent)
+            if (all.second > 1) std::fprintf(stderr, "fake card: %8llu × %s, %.1f s\n", (unsigned long long)all.first, name.c_str(), all.second);
     }
 } at_the_end;
 

@@ -8,7 +8,7 @@ use half::{bf16, f16};
 use super::engine::{Engine, State, memory};
 use super::failure::Tried;
 use super::functions::Address;
-use super::product::Way;
+use super::product::{Product, Way};
 use super::running::At;
 use super::start::On;
 use super::trying::{Unknown, set};
@@ -68,7 +68,7 @@ impl Engine {
         let sizes = &self.weights.sizes;
         let count = Sizes::rows(to, windows) * sizes.row(to);
         let shape = sizes.product(from, to, windows);
-        let tiles = state.products.get(&shape).and_then(|made| made.tiles());
+        let tiles = state.products.get(&shape).and_then(Product::tiles);
         match (tiles, sizes.kind(to)) {
             (Some(tiles), Kind::F32) => {
                 let planes = self.download(memory.workspace(), count * tiles.parts, Kind::F32)?;
