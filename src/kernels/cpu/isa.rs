@@ -2,6 +2,7 @@
 
 use super::activation::activate;
 use super::attention::{Head, attend};
+use super::matrix::{Values, widen};
 use super::norm::{Norm, norm};
 use super::simd::Simd;
 use super::tile::{Factors, tile};
@@ -15,6 +16,7 @@ pub(super) struct Isa {
     pub(super) name: &'static str,
     /// Products of one row, of two, … of as many as the registers hold.
     pub(super) tiles: &'static [unsafe fn(Factors, *mut f32)],
+    pub(super) widen: unsafe fn(Values<'_>, &mut [f32]),
     pub(super) norm: unsafe fn(Norm, usize),
     pub(super) attend: unsafe fn(Head),
     pub(super) activate: unsafe fn(*mut f32, usize, Activation),
@@ -29,6 +31,11 @@ macro_rules! entry_points {
             #[target_feature(enable = $features)]
             unsafe fn tile_of<const N: usize>(factors: Factors, c: *mut f32) {
                 tile::<$unit, N, $across>(factors, c);
+            }
+
+            #[target_feature(enable = $features)]
+            unsafe fn widen_of(values: Values<'_>, out: &mut [f32]) {
+                widen::<$unit>(values, out);
             }
 
             #[target_feature(enable = $features)]
@@ -49,6 +56,7 @@ macro_rules! entry_points {
             pub(in super::super) static ISA: Isa = Isa {
                 name: stringify!($name),
                 tiles: &[$(tile_of::<$n>),+],
+                widen: widen_of,
                 norm: norm_of,
                 attend: attend_of,
                 activate: activate_of,
@@ -62,7 +70,7 @@ macro_rules! entry_points {
 #[cfg(target_arch = "x86_64")]
 entry_points!(avx512, crate::kernels::cpu::avx512::Avx512, "avx512f,avx2,fma", 5, 5: 1 2 3 4 5);
 #[cfg(target_arch = "x86_64")]
-entry_points!(avx2, crate::kernels::cpu::avx2::Avx2, "avx2,fma", 2, 6: 1 2 3 4 5 6);
+entry_points!(avx2, crate::kernels::cpu::avx2::Avx2, "avx2,fma,f16c", 2, 6: 1 2 3 4 5 6);
 #[cfg(target_arch = "aarch64")]
 entry_points!(neon, crate::kernels::cpu::neon::Neon, "neon", 4, 6: 1 2 3 4 5 6);
 
@@ -71,7 +79,9 @@ pub(super) fn available() -> Vec<&'static Isa> {
     let mut found = Vec::new();
     #[cfg(target_arch = "x86_64")]
     {
-        let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        let avx2 = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c");
         if avx2 && is_x86_feature_detected!("avx512f") {
             found.push(&avx512::ISA);
         }
