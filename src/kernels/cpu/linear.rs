@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::ahead::Ahead;
-use super::isa::Isa;
+use super::isa::{Isa, Order};
 use super::matrix::{Matrix, Values};
 use super::panel::COLUMNS;
 use super::panels::Panels;
@@ -15,22 +15,15 @@ use crate::kernels::Activation;
 /// from afar less often; still more rows would no longer fit a core's own cache beside them.
 const TILES: [usize; 2] = [8, 16];
 
-/// Columns of the matrix that pass the windows before the next ones do: a tile's rows then stay in
-/// the nearest cache, and the panels, which come in one long stream each, in the core's own.
-const DEPTH: usize = 768;
-
 /// Columns of the matrix between two visits to the sums: parts that are summed by themselves are more
 /// exact than one long sum.
 const NEAR: usize = 384;
-
-/// Windows that a tile's rows pass before the next rows do.
-const TOGETHER: usize = 2;
 
 /// Tiles from one to the rows that are asked for.
 const AHEAD: usize = 2;
 
 /// Values of a task's room: its part of the matrix in f32.
-pub(super) const ROOM: usize = TILES[1] * 8 * DEPTH;
+pub(super) const ROOM: usize = TILES[1] * 8 * Order::DEEPEST;
 
 /// What becomes of a product.
 #[derive(Clone, Copy, Debug)]
@@ -110,10 +103,11 @@ impl Part<'_> {
                 unsafe { std::slice::from_raw_parts_mut(self.out(window), self.count * COLUMNS) };
             self.linear.begin(self.first, rows);
         }
-        for from in (0..depth).step_by(DEPTH) {
-            let deep = from..depth.min(from + DEPTH);
-            for first in self.windows.clone().step_by(TOGETHER) {
-                let some = first..self.windows.end.min(first + TOGETHER);
+        let order = self.isa.order;
+        for from in (0..depth).step_by(order.deep) {
+            let deep = from..depth.min(from + order.deep);
+            for first in self.windows.clone().step_by(order.together) {
+                let some = first..self.windows.end.min(first + order.together);
                 self.multiply(some, &deep, room);
             }
         }
