@@ -19,7 +19,6 @@ pub(super) struct Ahead {
 
 impl Ahead {
     /// Nothing is needed next.
-    #[cfg(target_arch = "x86_64")]
     pub(super) const NOTHING: Ahead = Ahead {
         start: std::ptr::null(),
         row: 0,
@@ -39,6 +38,14 @@ impl Ahead {
             row: matrix.depth * size,
             size,
             n_rows: n_rows.min(matrix.rows.saturating_sub(row)),
+        }
+    }
+
+    /// The same rows from so many values later on.
+    pub(super) fn from(self, values: usize) -> Ahead {
+        Ahead {
+            start: self.start.wrapping_add(values * self.size),
+            ..self
         }
     }
 

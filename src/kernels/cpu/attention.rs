@@ -1,6 +1,7 @@
 //! Causal self-attention of one head of one window, in one go: scores, softmax and mix stay in the
 //! nearest cache.
 
+use super::ahead::Ahead;
 use super::panel::{COLUMNS, ROWS};
 use super::simd::{Simd, exp};
 use super::tile::{Factors, tile};
@@ -41,6 +42,7 @@ pub(super) unsafe fn attend<S: Simd, const N: usize, const A: usize>(head: Head)
         steps: (1, COLUMNS),
         x: head.query,
         depth: HEAD,
+        ahead: Ahead::NOTHING,
     };
     product::<S, N, A>(by_key, ROWS, head.scores);
     for first in (0..COLUMNS).step_by(S::LANES) {
@@ -51,6 +53,7 @@ pub(super) unsafe fn attend<S: Simd, const N: usize, const A: usize>(head: Head)
         steps: (COLUMNS, 1),
         x: head.scores,
         depth: ROWS,
+        ahead: Ahead::NOTHING,
     };
     product::<S, N, A>(by_channel, HEAD, head.out);
 }

@@ -2,6 +2,7 @@
 
 use super::activation::activate;
 use super::attention::{Head, attend};
+use super::matrix::{Values, widen};
 use super::norm::{Norm, norm};
 use super::simd::Simd;
 use super::tile::{Factors, tile};
@@ -15,20 +16,56 @@ pub(super) struct Isa {
     pub(super) name: &'static str,
     /// Products of one row, of two, … of as many as the registers hold.
     pub(super) tiles: &'static [unsafe fn(Factors, *mut f32)],
+    /// The order in which a product goes through its factors.
+    pub(super) order: Order,
+    pub(super) widen: unsafe fn(Values<'_>, &mut [f32]),
     pub(super) norm: unsafe fn(Norm, usize),
     pub(super) attend: unsafe fn(Head),
     pub(super) activate: unsafe fn(*mut f32, usize, Activation),
 }
 
+/// How much passes before what comes next.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Order {
+    /// Columns of the matrix that pass the windows before the next ones do.
+    pub(super) deep: usize,
+    /// Windows that a tile's rows pass before the next rows do.
+    pub(super) together: usize,
+}
+
+impl Order {
+    /// The deepest of all.
+    pub(super) const DEEPEST: usize = 768;
+
+    /// Rows stay in the nearest cache and pass two windows; the panels come in one long stream each from
+    /// the core's own. For units that are faster than the nearest cache's refill by one window alone.
+    #[cfg(target_arch = "x86_64")]
+    const ROWS_STAY: Order = Order {
+        deep: Order::DEEPEST,
+        together: 2,
+    };
+
+    /// A part of a panel stays in the nearest cache while all rows of a task pass by.
+    const PANELS_STAY: Order = Order {
+        deep: 96,
+        together: 1,
+    };
+}
+
 /// Entry points with a unit's instructions on: `$rows` rows and `$across` vectors fill its registers.
 macro_rules! entry_points {
-    ($name:ident, $unit:path, $features:literal, $across:literal, $rows:literal: $($n:literal)+) => {
+    ($name:ident, $unit:path, $features:literal, $across:literal, $rows:literal: $($n:literal)+; $order:ident) => {
         pub(super) mod $name {
             use super::*;
 
             #[target_feature(enable = $features)]
             unsafe fn tile_of<const N: usize>(factors: Factors, c: *mut f32) {
                 tile::<$unit, N, $across>(factors, c);
+            }
+
+            #[target_feature(enable = $features)]
+            unsafe fn widen_of(values: Values<'_>, out: &mut [f32]) {
+                widen::<$unit>(values, out);
             }
 
             #[target_feature(enable = $features)]
@@ -49,6 +86,8 @@ macro_rules! entry_points {
             pub(in super::super) static ISA: Isa = Isa {
                 name: stringify!($name),
                 tiles: &[$(tile_of::<$n>),+],
+                order: Order::$order,
+                widen: widen_of,
                 norm: norm_of,
                 attend: attend_of,
                 activate: activate_of,
@@ -60,18 +99,20 @@ macro_rules! entry_points {
 }
 
 #[cfg(target_arch = "x86_64")]
-entry_points!(avx512, crate::kernels::cpu::avx512::Avx512, "avx512f,avx2,fma", 5, 5: 1 2 3 4 5);
+entry_points!(avx512, crate::kernels::cpu::avx512::Avx512, "avx512f,avx2,fma", 5, 5: 1 2 3 4 5; ROWS_STAY);
 #[cfg(target_arch = "x86_64")]
-entry_points!(avx2, crate::kernels::cpu::avx2::Avx2, "avx2,fma", 2, 6: 1 2 3 4 5 6);
+entry_points!(avx2, crate::kernels::cpu::avx2::Avx2, "avx2,fma,f16c", 2, 6: 1 2 3 4 5 6; PANELS_STAY);
 #[cfg(target_arch = "aarch64")]
-entry_points!(neon, crate::kernels::cpu::neon::Neon, "neon", 4, 6: 1 2 3 4 5 6);
+entry_points!(neon, crate::kernels::cpu::neon::Neon, "neon", 4, 6: 1 2 3 4 5 6; PANELS_STAY);
 
 /// All units that this machine has, best first.
 pub(super) fn available() -> Vec<&'static Isa> {
     let mut found = Vec::new();
     #[cfg(target_arch = "x86_64")]
     {
-        let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        let avx2 = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c");
         if avx2 && is_x86_feature_detected!("avx512f") {
             found.push(&avx512::ISA);
         }

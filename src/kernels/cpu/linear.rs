@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::ahead::Ahead;
-use super::isa::Isa;
+use super::isa::{Isa, Order};
 use super::matrix::{Matrix, Values};
 use super::panel::COLUMNS;
 use super::panels::Panels;
@@ -11,18 +11,19 @@ use super::team::Team;
 use super::tile::Factors;
 use crate::kernels::Activation;
 
-/// Tiles of rows in one task.
-const TILES: usize = 8;
+/// Tiles of rows in one task: many, where that leaves work for every thread. Then the panels come
+/// from afar less often; still more rows would no longer fit a core's own cache beside them.
+const TILES: [usize; 2] = [8, 16];
 
-/// Columns of the matrix that are widened at once.
-const DEPTH: usize = 768;
+/// Columns of the matrix between two visits to the sums: parts that are summed by themselves are more
+/// exact than one long sum.
+const NEAR: usize = 384;
 
-/// Columns of the matrix between two visits to the sums: so much of a panel stays in the nearest
-/// cache while all rows of a task pass by.
-const NEAR: usize = 96;
+/// Tiles from one to the rows that are asked for.
+const AHEAD: usize = 2;
 
-/// Values of a task's room.
-pub(super) const ROOM: usize = TILES * 8 * DEPTH;
+/// Values of a task's room: its part of the matrix in f32.
+pub(super) const ROOM: usize = TILES[1] * 8 * Order::DEEPEST;
 
 /// What becomes of a product.
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +66,9 @@ pub(super) fn linear(
 ) {
     let Matrix { rows, .. } = linear.matrix;
     assert!(out.features() == rows && linear.bias.len() == rows);
-    let chunk = TILES * isa.tiles.len();
+    let most = isa.tiles.len();
+    let tiles = rows.div_ceil(team.wanted() * most);
+    let chunk = most * tiles.clamp(TILES[0], TILES[1]);
     team.share_product((rows, chunk), out.windows(), |rows, windows, room| {
         let part = Part {
             isa,
@@ -100,11 +103,12 @@ impl Part<'_> {
                 unsafe { std::slice::from_raw_parts_mut(self.out(window), self.count * COLUMNS) };
             self.linear.begin(self.first, rows);
         }
-        for from in (0..depth).step_by(DEPTH) {
-            let deep = DEPTH.min(depth - from);
-            let rows = self.rows(from, deep, room);
-            for window in self.windows.clone() {
-                self.multiply(window, from, deep, rows);
+        let order = self.isa.order;
+        for from in (0..depth).step_by(order.deep) {
+            let deep = from..depth.min(from + order.deep);
+            for first in self.windows.clone().step_by(order.together) {
+                let some = first..self.windows.end.min(first + order.together);
+                self.multiply(some, &deep, room);
             }
         }
         if let Then::Activate(activation) = self.linear.then {
@@ -121,50 +125,85 @@ impl Part<'_> {
         self.out.rows(window, self.first, self.count)
     }
 
-    /// A part of the depth of its rows in f32: where they lie, or in `room`.
-    fn rows(&self, from: usize, deep: usize, room: &mut [f32]) -> Rows {
-        let Matrix { values, depth, .. } = self.linear.matrix;
-        if let Values::F32(all) = values {
-            let rows = &all[self.first * depth..][..self.count * depth];
-            let start = rows[from..].as_ptr();
-            return Rows { start, step: depth };
-        }
-        for (row, wide) in room.chunks_exact_mut(deep).take(self.count).enumerate() {
-            self.linear.matrix.widen(self.first + row, from, wide);
-        }
-        let start = room[..self.count * deep].as_ptr();
-        Rows { start, step: deep }
-    }
-
-    fn multiply(&self, window: usize, from: usize, deep: usize, wide: Rows) {
-        let panel = self.x.rows(window, from, deep);
-        let (out, most) = (self.out(window), self.isa.tiles.len());
-        for near in (0..deep).step_by(NEAR) {
-            let count = NEAR.min(deep - near);
-            for row in (0..self.count).step_by(most) {
-                let rows = most.min(self.count - row);
-                if window == self.windows.start {
-                    // These rows of the next task.
-                    let next = self.first + self.count + row;
-                    let ahead = Ahead::new(&self.linear.matrix, next, rows, from);
-                    ahead.ask(near, count);
-                }
-                let factors = Factors {
-                    w: wide.start.wrapping_add(row * wide.step + near),
-                    steps: (wide.step, 1),
-                    x: panel.wrapping_add(near * COLUMNS),
-                    depth: count,
+    /// Some windows' product with a part of the depth.
+    fn multiply(&self, windows: Range<usize>, deep: &Range<usize>, room: &mut [f32]) {
+        let most = self.isa.tiles.len();
+        let first = windows.start == self.windows.start;
+        for row in (0..self.count).step_by(most) {
+            let rows = row..self.count.min(row + most);
+            if first {
+                self.widen(rows.clone(), deep, room);
+            }
+            for window in windows.clone() {
+                let next = if window == self.windows.start {
+                    self.next(&rows, deep)
+                } else {
+                    Ahead::NOTHING
                 };
-                // SAFETY: the ranges were checked above, the rows are this task's, the unit is there.
-                unsafe { self.isa.tiles[rows - 1](factors, out.wrapping_add(row * COLUMNS)) }
+                self.pass(window, &rows, deep, (room, next));
             }
         }
     }
-}
 
-/// Rows in f32, `step` values apart.
-#[derive(Clone, Copy)]
-struct Rows {
-    start: *const f32,
-    step: usize,
+    /// Puts a part of some rows into `room` in f32, unless they are.
+    fn widen(&self, rows: Range<usize>, deep: &Range<usize>, room: &mut [f32]) {
+        let matrix = self.linear.matrix;
+        if matches!(matrix.values, Values::F32(_)) {
+            return;
+        }
+        let places = room.chunks_exact_mut(deep.len()).skip(rows.start);
+        for (row, wide) in rows.zip(places) {
+            let part = matrix.part(self.first + row, deep.start, deep.len());
+            // SAFETY: the unit is there.
+            unsafe { (self.isa.widen)(part, wide) }
+        }
+    }
+
+    /// A tile's rows pass a window.
+    fn pass(
+        &self,
+        window: usize,
+        rows: &Range<usize>,
+        deep: &Range<usize>,
+        (room, next): (&[f32], Ahead),
+    ) {
+        let (wide, step) = self.wide(deep, room);
+        let wide = &wide[rows.start * step..];
+        let out = self.out(window).wrapping_add(rows.start * COLUMNS);
+        for near in (0..deep.len()).step_by(NEAR) {
+            let depth = NEAR.min(deep.len() - near);
+            let factors = Factors {
+                w: wide[near..].as_ptr(),
+                steps: (step, 1),
+                x: self.x.rows(window, deep.start + near, depth),
+                depth,
+                ahead: next.from(near),
+            };
+            // SAFETY: the ranges were checked above, the rows are this task's, the unit is there.
+            unsafe { self.isa.tiles[rows.len() - 1](factors, out) }
+        }
+    }
+
+    /// Its rows from a depth on in f32, and from one to the next: where they lie, or in the room.
+    fn wide<'a>(&'a self, deep: &Range<usize>, room: &'a [f32]) -> (&'a [f32], usize) {
+        let Matrix { values, depth, .. } = self.linear.matrix;
+        match values {
+            Values::F32(all) => {
+                let rows = &all[self.first * depth..][..self.count * depth];
+                (&rows[deep.start..], depth)
+            }
+            Values::F16(_) | Values::Bf16(_) => (&room[..self.count * deep.len()], deep.len()),
+        }
+    }
+
+    /// What is needed soon after a tile's rows: those behind them, or behind the task's last rows its
+    /// first ones at the next depth, or the next task's.
+    fn next(&self, tile: &Range<usize>, deep: &Range<usize>) -> Ahead {
+        let matrix = &self.linear.matrix;
+        let (mut row, mut from) = (tile.start + AHEAD * self.isa.tiles.len(), deep.start);
+        if row >= self.count && deep.end < matrix.depth {
+            (row, from) = (row - self.count, deep.end);
+        }
+        Ahead::new(matrix, self.first + row, tile.len(), from)
+    }
 }

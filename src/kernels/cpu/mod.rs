@@ -77,13 +77,22 @@ impl Cpu {
     /// One for each unit of this machine, best first: the matrix unit where there is one (`amx`),
     /// then vector units (`avx512`, `avx2`, `neon`).
     pub fn all() -> Result<Vec<Cpu>> {
-        let mut units: Vec<Units> = isa::available().into_iter().map(Units::vector).collect();
+        let vector = isa::available();
         #[cfg(target_arch = "x86_64")]
-        if let (Some(best), Some(amx)) = (units.first().copied(), amx::Amx::ask()) {
-            let amx = Some(amx);
-            units.insert(0, Units { amx, ..best });
-        }
-        let each = units.into_iter().map(|unit| {
+        let matrix = vector
+            .first()
+            .copied()
+            .zip(amx::Amx::ask())
+            .map(|(isa, amx)| {
+                let amx = Some(amx);
+                Units { isa, amx }
+            });
+        #[cfg(not(target_arch = "x86_64"))]
+        let matrix = None;
+        let units = matrix
+            .into_iter()
+            .chain(vector.into_iter().map(Units::vector));
+        let each = units.map(|unit| {
             let plain = Reference::new(&Device::Cpu)?;
             let shelf = Shelf::default();
             Ok(Cpu { unit, plain, shelf })

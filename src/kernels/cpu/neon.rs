@@ -2,10 +2,13 @@
 
 use std::arch::aarch64::{
     float32x4_t, vabsq_f32, vaddq_f32, vaddq_s32, vandq_u32, vbslq_f32, vcltq_f32, vcvtnq_s32_f32,
-    vdivq_f32, vdupq_n_f32, vdupq_n_s32, vdupq_n_u32, vfmaq_f32, vld1q_f32, vmaxq_f32, vminq_f32,
-    vmulq_f32, vorrq_u32, vreinterpretq_f32_s32, vreinterpretq_f32_u32, vreinterpretq_u32_f32,
-    vrndnq_f32, vshlq_n_s32, vsqrtq_f32, vst1q_f32, vsubq_f32,
+    vdivq_f32, vdupq_n_f32, vdupq_n_s32, vdupq_n_u32, vfmaq_f32, vld1_u16, vld1q_f32, vmaxq_f32,
+    vminq_f32, vmulq_f32, vorrq_u32, vreinterpretq_f32_s32, vreinterpretq_f32_u32,
+    vreinterpretq_u32_f32, vrndnq_f32, vshll_n_u16, vshlq_n_s32, vsqrtq_f32, vst1q_f32, vsubq_f32,
 };
+
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
 
 use super::simd::Simd;
 
@@ -25,6 +28,18 @@ impl Simd for Neon {
     #[inline(always)]
     unsafe fn load(from: *const f32) -> float32x4_t {
         vld1q_f32(from)
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(from: *const f16) -> float32x4_t {
+        let mut wide = [0.0; 4];
+        std::slice::from_raw_parts(from, 4).convert_to_f32_slice(&mut wide);
+        vld1q_f32(wide.as_ptr())
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const bf16) -> float32x4_t {
+        vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(from.cast())))
     }
 
     #[inline(always)]

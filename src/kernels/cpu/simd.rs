@@ -7,6 +7,8 @@
     reason = "coefficients as they were fitted, one of them near 2/√π"
 )]
 
+use half::{bf16, f16};
+
 /// A vector unit. All methods are as safe as the instructions are there and the pointers hold so many
 /// values; alignment does not matter.
 pub(super) trait Simd: Copy {
@@ -17,6 +19,8 @@ pub(super) trait Simd: Copy {
 
     unsafe fn splat(value: f32) -> Self::V;
     unsafe fn load(from: *const f32) -> Self::V;
+    unsafe fn load_f16(from: *const f16) -> Self::V;
+    unsafe fn load_bf16(from: *const bf16) -> Self::V;
     unsafe fn store(to: *mut f32, value: Self::V);
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;

@@ -22,6 +22,11 @@ impl<'a> Team<'a> {
         Team { rooms }
     }
 
+    /// Parts of a product that are wanted at least.
+    pub(super) fn wanted(&self) -> usize {
+        SHARES * self.rooms.len()
+    }
+
     /// Calls `work` for parts of a product: so many rows at most, for all columns where that is work
     /// for every thread, else for some of them.
     pub(super) fn share_product(
@@ -31,7 +36,7 @@ impl<'a> Team<'a> {
         work: impl Fn(Range<usize>, Range<usize>, &mut [f32]) + Sync,
     ) {
         let by_rows = rows.div_ceil(chunk);
-        let wanted = (SHARES * self.rooms.len()).div_ceil(by_rows);
+        let wanted = self.wanted().div_ceil(by_rows);
         let many = windows.div_ceil(wanted.clamp(1, windows.max(1)));
         let by_windows = windows.div_ceil(many.max(1));
         self.share(by_rows * by_windows, |task, room| {

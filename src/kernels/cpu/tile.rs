@@ -1,5 +1,6 @@
 //! The innermost product: a few rows of a matrix times one window's panel.
 
+use super::ahead::Ahead;
 use super::panel::COLUMNS;
 use super::simd::Simd;
 
@@ -12,7 +13,12 @@ pub(super) struct Factors {
     /// `depth` rows of [`COLUMNS`].
     pub(super) x: *const f32,
     pub(super) depth: usize,
+    /// What is asked for meanwhile, a little at each [`STRIDE`].
+    pub(super) ahead: Ahead,
 }
+
+/// Values of `k` between two requests for what is needed next: a line of f32.
+const STRIDE: usize = 16;
 
 /// `c[n, :] += Σₖ w[n, k] · x[k, :]` for `N` rows `n` and `depth` values of `k`; `A` vectors of
 /// columns at once, which with `N` must fill the vector unit's registers and no more.
@@ -22,28 +28,44 @@ pub(super) struct Factors {
 /// The factors are where they are said to be; `c` holds `N` rows of [`COLUMNS`].
 #[inline(always)]
 pub(super) unsafe fn tile<S: Simd, const N: usize, const A: usize>(factors: Factors, c: *mut f32) {
-    let Factors { w, steps, x, depth } = factors;
+    let Factors { steps, depth, .. } = factors;
     for first in (0..COLUMNS).step_by(A * S::LANES) {
-        let (x, c) = (x.add(first), c.add(first));
+        let (mut w, mut x) = (factors.w, factors.x.add(first));
         let mut sums = [[S::splat(0.0); A]; N];
-        for k in 0..depth {
-            let x = x.add(k * COLUMNS);
-            let mut across = [S::splat(0.0); A];
-            for (a, part) in across.iter_mut().enumerate() {
-                *part = S::load(x.add(a * S::LANES));
+        for from in (0..depth).step_by(STRIDE) {
+            if first == 0 {
+                factors.ahead.ask(from, 1);
             }
-            for (n, sums) in sums.iter_mut().enumerate() {
-                let weight = S::splat(*w.add(n * steps.0 + k * steps.1));
-                for (sum, part) in sums.iter_mut().zip(across) {
-                    *sum = S::fma(part, weight, *sum);
-                }
+            for _ in from..depth.min(from + STRIDE) {
+                multiply::<S, N, A>((w, steps.0), x, &mut sums);
+                (w, x) = (w.add(steps.1), x.add(COLUMNS));
             }
         }
+        let c = c.add(first);
         for (n, sums) in sums.iter().enumerate() {
             for (a, sum) in sums.iter().enumerate() {
                 let c = c.add(n * COLUMNS + a * S::LANES);
                 S::store(c, S::add(*sum, S::load(c)));
             }
+        }
+    }
+}
+
+/// One value of `k`; the rows' weights are `step` values apart.
+#[inline(always)]
+unsafe fn multiply<S: Simd, const N: usize, const A: usize>(
+    (w, step): (*const f32, usize),
+    x: *const f32,
+    sums: &mut [[S::V; A]; N],
+) {
+    let mut across = [S::splat(0.0); A];
+    for (a, part) in across.iter_mut().enumerate() {
+        *part = S::load(x.add(a * S::LANES));
+    }
+    for (n, sums) in sums.iter_mut().enumerate() {
+        let weight = S::splat(*w.add(n * step));
+        for (sum, part) in sums.iter_mut().zip(across) {
+            *sum = S::fma(part, weight, *sum);
         }
     }
 }
