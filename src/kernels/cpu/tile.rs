@@ -38,7 +38,7 @@ pub(super) unsafe fn tile<S: Simd, const N: usize, const A: usize>(factors: Fact
             }
             for _ in from..depth.min(from + STRIDE) {
                 multiply::<S, N, A>((w, steps.0), x, &mut sums);
-                (w, x) = (w.add(steps.1), x.add(COLUMNS));
+                (w, x) = (w.wrapping_add(steps.1), x.wrapping_add(COLUMNS));
             }
         }
         let c = c.add(first);
