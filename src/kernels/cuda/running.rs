@@ -27,6 +27,18 @@ pub(super) struct At<'a> {
     pub(super) hidden_keys: bool,
 }
 
+impl<'a> At<'a> {
+    /// The engine's buffers, no keys hidden.
+    pub(super) fn new(state: &'a State, windows: usize) -> Result<At<'a>> {
+        Ok(At {
+            state,
+            memory: memory(state)?,
+            windows,
+            hidden_keys: false,
+        })
+    }
+}
+
 impl Engine {
     /// All steps on the engine's stream.
     pub(super) fn enqueue(
@@ -37,10 +49,8 @@ impl Engine {
         manner: Manner,
     ) -> Result<()> {
         let at = At {
-            state,
-            memory: memory(state)?,
-            windows,
             hidden_keys: spec.hidden_keys,
+            ..At::new(state, windows)?
         };
         let all = steps(spec);
         for (index, step) in all.iter().enumerate() {

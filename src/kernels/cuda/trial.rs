@@ -5,7 +5,7 @@
 use candle_core::cuda_backend::cudarc::driver::result;
 use half::{bf16, f16};
 
-use super::engine::{Engine, State, memory};
+use super::engine::{Engine, State};
 use super::failure::Tried;
 use super::functions::Address;
 use super::product::{Product, Way};
@@ -53,29 +53,30 @@ impl Engine {
     /// A product of the first layer, through its non-linearity where it has one.
     fn result(&self, state: &State, windows: usize, product: Unknown) -> Result<Vec<f32>> {
         let (which, from, to) = product;
-        let (which, memory) = (which.of_layer(0), memory(state)?);
-        let at = At {
-            state,
-            memory,
-            windows,
-            hidden_keys: false,
+        let (which, at) = (which.of_layer(0), At::new(state, windows)?);
+        let sizes = &self.weights.sizes;
+        let (count, kind) = (Sizes::rows(to, windows) * sizes.row(to), sizes.kind(to));
+        let shape = sizes.product(from, to, windows);
+        let tiles = state.products.get(&shape).and_then(Product::tiles);
+        let (place, count_of_all) = match (tiles, kind) {
+            (Some(tiles), Kind::F32) => (at.memory.workspace(), count * tiles.parts),
+            _ => (at.memory.at(to), count),
         };
+        // So that what was there before is nobody's result.
+        self.spoil(place, count_of_all * kind.bytes())?;
         let on = On::plainly(&self.stream);
         self.step(at, on, Step::Product(which, from, to))?;
         if let Matrix::Up(layer) = which {
             self.step(at, on, Step::Activate(layer))?;
         }
-        let sizes = &self.weights.sizes;
-        let count = Sizes::rows(to, windows) * sizes.row(to);
-        let shape = sizes.product(from, to, windows);
-        let tiles = state.products.get(&shape).and_then(Product::tiles);
-        match (tiles, sizes.kind(to)) {
-            (Some(tiles), Kind::F32) => {
-                let planes = self.download(memory.workspace(), count * tiles.parts, Kind::F32)?;
-                Ok(added(&planes, count))
-            }
-            (_, kind) => self.download(memory.at(to), count, kind),
-        }
+        Ok(added(&self.download(place, count_of_all, kind)?, count))
+    }
+
+    /// Makes it bytes of no number in any type.
+    fn spoil(&self, place: Address, bytes: usize) -> Result<()> {
+        // SAFETY: so many bytes are about to be written by a product.
+        let set = unsafe { result::memset_d8_async(place, 0xff, bytes, self.stream.cu_stream()) };
+        set.tried("fill memory of the card")
     }
 
     fn download(&self, from: Address, count: usize, kind: Kind) -> Result<Vec<f32>> {

@@ -3,7 +3,7 @@
 
 use candle_core::cuda_backend::cudarc::driver::sys;
 
-use super::engine::{Engine, State, memory};
+use super::engine::{Engine, State};
 use super::failure::Tried;
 use super::graph::Graph;
 use super::product::Way;
@@ -84,12 +84,7 @@ impl Engine {
         ((which, from, to), layer): (Unknown, usize),
         overlap: bool,
     ) -> Result<()> {
-        let at = At {
-            state,
-            memory: memory(state)?,
-            windows,
-            hidden_keys: false,
-        };
+        let at = At::new(state, windows)?;
         let which = which.of_layer(layer);
         let on = |overlap| On {
             overlap,
