@@ -1,5 +1,6 @@
 // A block of CUDA threads on one CPU thread: each thread is a context of its own that runs until it must
 // wait for others (a barrier, a shuffle, a product of fragments). Enough of CUDA C++ for fused.cu.
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -44,7 +45,8 @@ struct Warp {
     float left[2][16][16], right[2][8][16];  // factors of a product of fragments, the depth last
 };
 
-// A copy to shared memory that has begun. It is made when it is awaited, as late as a card may make it.
+// A copy to shared memory that has begun. It is made when it is awaited, as late as a card may make it, or
+// with EMULATED_COPIES=early at once.
 struct Copy {
     unsigned char* to;
     const void* from;
@@ -63,7 +65,7 @@ struct State {
     Copies copies[MOST_THREADS];
     Warp warps[MOST_THREADS / 32];
     int n_threads, n_done, current, arrived, generation;
-    long turns;
+    long steps;  // arrivals and departures of threads at what they wait for
     std::function<void()> body;
 };
 inline State state;
@@ -89,12 +91,31 @@ inline void trampoline() {
 // A barrier of `n`: the last to arrive lets all go on.
 inline void meet(int& arrived, int& generation, int n) {
     const int mine = generation;
+    state.steps++;
     if (++arrived == n) {
         arrived = 0;
         generation++;
         return;
     }
     while (generation == mine) wait();
+    state.steps++;
+}
+
+inline bool chosen(const char* variable, const char* value) {
+    const char* given = std::getenv(variable);
+    return given && std::strcmp(given, value) == 0;
+}
+
+// Results must be the same in all of these: what differs is a race. EMULATED_ORDER=backwards: the last thread
+// goes first. EMULATED_PACE=warps: a warp goes as far as it can, up to a barrier of the block, before another
+// begins; else all go from one meeting to the next.
+inline const bool backwards = chosen("EMULATED_ORDER", "backwards");
+inline const bool warp_by_warp = chosen("EMULATED_PACE", "warps");
+inline const bool copies_early = chosen("EMULATED_COPIES", "early");
+
+inline void make(const Copy& copy) {
+    if (copy.there) std::memcpy(copy.to, copy.from, 16);
+    else std::memset(copy.to, 0, 16);
 }
 
 inline Warp& warp() { return state.warps[state.current / 32]; }
@@ -112,7 +133,9 @@ inline void ask_for_line(const unsigned char* line) { emulator::asked.push_back(
 inline void fetch(unsigned char* to, const void* from, bool there) {
     if (to < shared_bytes || to + 16 > shared_bytes + emulator::SHARED) emulator::stop("a copy beyond shared memory");
     if (reinterpret_cast<uintptr_t>(to) % 16 || reinterpret_cast<uintptr_t>(from) % 16) emulator::stop("a copy of odd places");
-    emulator::state.copies[emulator::state.current].open.push_back({to, from, there});
+    const emulator::Copy copy{to, from, there};
+    if (emulator::copies_early) emulator::make(copy);
+    else emulator::state.copies[emulator::state.current].open.push_back(copy);
 }
 inline void close_group() {
     auto& copies = emulator::state.copies[emulator::state.current];
@@ -123,10 +146,7 @@ template <int PENDING>
 void await_groups() {
     auto& groups = emulator::state.copies[emulator::state.current].groups;
     for (; groups.size() > PENDING; groups.pop_front())
-        for (const auto& copy : groups.front()) {
-            if (copy.there) std::memcpy(copy.to, copy.from, 16);
-            else std::memset(copy.to, 0, 16);
-        }
+        for (const auto& copy : groups.front()) emulator::make(copy);
 }
 inline void load_matrices(unsigned (&out)[4], const unsigned char* row) {
     auto& rows = emulator::rows();
@@ -240,10 +260,24 @@ void multiply_add(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b
 
 namespace emulator {
 
-// EMULATED_ORDER=backwards: the last thread goes first. Results must be the same: what differs is a race.
-inline bool backwards() {
-    static const char* order = std::getenv("EMULATED_ORDER");
-    return order && std::strcmp(order, "backwards") == 0;
+// Each thread of some that are not done goes on until it must wait.
+inline void pass(int first, int n) {
+    for (int turn = 0; turn < n; ++turn) {
+        state.current = first + (backwards ? n - 1 - turn : turn);
+        if (!state.done[state.current]) go(state.scheduler, state.threads[state.current]);
+    }
+}
+
+// One warp after the other, each as far as it comes alone.
+inline void pass_warps(int n_threads) {
+    const int n = (n_threads + 31) / 32;
+    for (int turn = 0; turn < n; ++turn) {
+        const int first = (backwards ? n - 1 - turn : turn) * 32;
+        for (long before = -1; before != state.steps;) {
+            before = state.steps;
+            pass(first, std::min(32, n_threads - first));
+        }
+    }
 }
 
 inline void run_block(int n_threads) {
@@ -258,10 +292,8 @@ inline void run_block(int n_threads) {
     }
     for (long idle = 0; state.n_done < n_threads;) {
         const int before = state.n_done;
-        for (int turn = 0; turn < n_threads; ++turn) {
-            state.current = backwards() ? n_threads - 1 - turn : turn;
-            if (!state.done[state.current]) go(state.scheduler, state.threads[state.current]);
-        }
+        if (warp_by_warp) pass_warps(n_threads);
+        else pass(0, n_threads);
         idle = state.n_done == before ? idle + 1 : 0;
         if (idle > 10000000) std::fprintf(stderr, "threads wait for each other\n"), std::exit(3);
     }
