@@ -109,7 +109,7 @@ struct Kernel {
     std::function<void(const Call&)> run;
 };
 
-// A kernel of fused.cu compiled for one type ("F16"), or of candle's modules; null if there is none.
+// A kernel of ours compiled for one type ("F16"), or of candle's modules; null if there is none.
 std::shared_ptr<Kernel> fused_kernel(const std::string& only, const std::string& name);
 std::shared_ptr<Kernel> candle_kernel(const std::string& name);
 

@@ -1,4 +1,4 @@
-// The kernels of fused.cu: their parameters, what each may touch, and the kernel itself, run thread by
+// Our own kernels: their parameters, what each may touch, and the kernel itself, run thread by
 // thread by the emulator.
 #include "../kernels/emulator.h"
 
@@ -180,7 +180,7 @@ Kernel attention(bool tensor) {
     const auto touches = [threads](const Call& call) {
         if (call.block.x != threads) fail("attention with %u threads", call.block.x);
         const size_t width = size_t(call.grid.x) * HEAD, rows = size_t(call.grid.y) * WINDOW;
-        Accesses all{{"query, key and value", call.pointer(0), rows * 3 * width * sizeof(T), false, VECTOR<T>},
+        Accesses all{{"query, key and value", call.pointer(0), rows * 3 * width * sizeof(T), false, QUAD},
                      {"the mixed values", call.pointer(3), rows * width * sizeof(T), true, 4}};
         optional(all, {"the bias", call.pointer(1), 3 * width * sizeof(float), false, QUAD});
         optional(all, {"the hidden keys", call.pointer(2), rows * sizeof(float), false, sizeof(float)});
@@ -211,8 +211,11 @@ void product_by_loops(const T* x, const T* weight, const Finish<T>& to, int rows
         const int begun = part * share, deep = std::min(share, depth - begun);
         multiply({outputs, rows, deep, true, false, Address(weight + begun), Address(x + begun), Address(sums.data()), type, type, R_32F,
                   depth, depth, outputs, 1.0, 1});
-        for (size_t at = 0; at < sums.size(); at += 2)
-            finish(to, Size(part) * sums.size(), at, int(at % outputs), sums[at], sums[at + 1]);
+        if (to.planes) std::copy(sums.begin(), sums.end(), to.planes + size_t(part) * sums.size());
+        else with_activation(to.activation, [&](auto activation) {
+            for (size_t at = 0; at < sums.size(); ++at)
+                to.narrow[at] = narrowed(activation(sums[at] + (to.bias ? to.bias[at % outputs] : 0.f)), T());
+        });
     }
 }
 
@@ -224,15 +227,17 @@ Kernel few_rows_of() {
         const unsigned row_tiles = unsigned(rows + TILE_ROWS - 1) / TILE_ROWS, parts = call.grid.y / row_tiles;
         if (depth % DEEP || outputs % COLUMNS || int(call.grid.x) * COLUMNS != outputs || call.grid.y % row_tiles)
             fail("a product of %d × %d × %d by %u × %u blocks", rows, depth, outputs, call.grid.x, call.grid.y);
-        if (call.block.x != 32 * PRODUCT_WARPS || call.shared != STAGES * (TILE_ROWS + COLUMNS) * ROW_BYTES)
+        constexpr size_t stages = STAGES * (TILE_ROWS + COLUMNS) * ROW_BYTES;
+        constexpr size_t sums = sizeof(float) * PRODUCT_WARPS * TILE_ROWS * SUMS_STRIDE<COLUMNS>;
+        if (call.block.x != 32 * PRODUCT_WARPS || call.shared != std::max(stages, sums))
             fail("a product with %u threads and %u bytes", call.block.x, call.shared);
         if (!call.pointer(3) == !call.pointer(4)) fail("a product goes to one place");
         const size_t values = size_t(rows) * outputs;
         Accesses all{{"x", call.pointer(0), size_t(rows) * depth * sizeof(T), false, QUAD},
                      {"the matrix", call.pointer(1), size_t(outputs) * depth * sizeof(T), false, QUAD}};
-        optional(all, {"the bias", call.pointer(2), outputs * sizeof(float), false, sizeof(float)});
-        optional(all, {"the result", call.pointer(3), values * sizeof(T), true, 4});
-        optional(all, {"the planes", call.pointer(4), parts * values * sizeof(float), true, 8});
+        optional(all, {"the bias", call.pointer(2), outputs * sizeof(float), false, QUAD});
+        optional(all, {"the result", call.pointer(3), values * sizeof(T), true, VECTOR<T>});
+        optional(all, {"the planes", call.pointer(4), parts * values * sizeof(float), true, QUAD});
         return all;
     };
     const auto run = [](const Call& call) {

@@ -13,7 +13,7 @@ struct Program {
 };
 
 struct Module {
-    std::string only;  // "F32", "F16", "BF16" for fused.cu, empty for candle's
+    std::string only;  // "F32", "F16", "BF16" for our own, empty for candle's
     bool loaded = true;
 };
 
@@ -68,7 +68,7 @@ int nvrtcCreateProgram(Program** program, const char* source, const char*, int h
     return *program = new Program{source, "", ""}, 0;
 }
 
-// The text comes back as the name of its type: what runs is fused.cu, compiled as C++.
+// The text comes back as the name of its type: what runs are our kernels, compiled as C++.
 int nvrtcCompileProgram(Program* program, int n_options, const char* const* options) {
     static const std::set<std::string> known = {"--gpu-architecture=compute_75", "--gpu-architecture=compute_80",
                                                 "--gpu-architecture=compute_90", "--std=c++17"};

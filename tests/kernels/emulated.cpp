@@ -1,4 +1,4 @@
-// Runs one kernel of fused.cu on a CPU: `emulated KERNEL TYPE ROWS WIDTH OPTION < in > out`. Inputs and
+// Runs one of our kernels on a CPU: `emulated KERNEL TYPE ROWS WIDTH OPTION < in > out`. Inputs and
 // outputs are f32 and follow each other; 16-bit ones are rounded on the way in and widened on the way out.
 #include "emulator.h"
 
@@ -124,7 +124,7 @@ static int run(const std::string& kernel, int rows, int width, int option) {
         give(mixed);
     } else if (kernel == "ahead") {  // option: bytes. Given back: how often each line was asked for
         std::vector<unsigned char> memory(option);
-        emulator::launch(rows, width, 64, [&] { begin(Ahead{memory.data(), Size(option)}); });
+        emulator::launch(rows, width, 64, [&] { ask(Ahead{memory.data(), Size(option)}), begin(); });
         std::vector<float> times((option + LINE - 1) / LINE);
         for (const auto* line : emulator::asked) times.at((line - memory.data()) / LINE)++;
         give(times);

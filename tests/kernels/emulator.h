@@ -1,5 +1,5 @@
 // A block of CUDA threads on one CPU thread: each thread is a context of its own that runs until it must
-// wait for others (a barrier, a shuffle, a product of fragments). Enough of CUDA C++ for fused.cu.
+// wait for others (a barrier, a shuffle, a product of fragments). Enough of CUDA C++ for our kernels.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -24,9 +24,11 @@
 #define INFINITE (std::numeric_limits<float>::infinity())
 
 struct alignas(16) float4 { float x, y, z, w; };
+struct alignas(16) uint4 { unsigned x, y, z, w; };
 struct alignas(8) uint2 { unsigned x, y; };
 struct alignas(8) float2 { float x, y; };
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 inline float2 make_float2(float x, float y) { return {x, y}; }
 struct Dim { int x, y; };
@@ -130,7 +132,9 @@ alignas(128) inline unsigned char shared_bytes[emulator::SHARED];
 inline void await_previous() { emulator::state.awaited[emulator::state.current] = true; }
 inline void allow_next() {}
 inline void ask_for_line(const unsigned char* line) { emulator::asked.push_back(line); }
-inline void fetch(unsigned char* to, const void* from, bool there) {
+using SharedAt = unsigned char*;
+inline SharedAt shared_at(const void* at) { return static_cast<SharedAt>(const_cast<void*>(at)); }
+inline void fetch(SharedAt to, const void* from, bool there) {
     if (to < shared_bytes || to + 16 > shared_bytes + emulator::SHARED) emulator::stop("a copy beyond shared memory");
     if (reinterpret_cast<uintptr_t>(to) % 16 || reinterpret_cast<uintptr_t>(from) % 16) emulator::stop("a copy of odd places");
     const emulator::Copy copy{to, from, there};
@@ -148,13 +152,25 @@ void await_groups() {
     for (; groups.size() > PENDING; groups.pop_front())
         for (const auto& copy : groups.front()) emulator::make(copy);
 }
-inline void load_matrices(unsigned (&out)[4], const unsigned char* row) {
-    auto& rows = emulator::rows();
-    if (reinterpret_cast<uintptr_t>(row) % 16) emulator::stop("a matrix row of an odd place");
-    rows[emulator::lane()] = row;
-    emulator::meet_warp();
-    for (int matrix = 0; matrix < 4; ++matrix)
-        std::memcpy(&out[matrix], rows[matrix * 8 + emulator::lane() / 4] + emulator::lane() % 4 * 4, 4);
+namespace emulator {
+// What a lane gets of each matrix: a value and its neighbour in the row, or the one below it.
+inline void load_fragments(unsigned (&out)[4], SharedAt row, int first_row, int first_byte, bool below) {
+    auto& places = rows();
+    if (reinterpret_cast<uintptr_t>(row) % 16) stop("a matrix row of an odd place");
+    places[lane()] = row;
+    meet_warp();
+    for (int matrix = 0; matrix < 4; ++matrix) {
+        const unsigned char* const* own = places + matrix * 8 + first_row;
+        std::memcpy(&out[matrix], own[0] + first_byte, 2);
+        std::memcpy(reinterpret_cast<char*>(&out[matrix]) + 2, below ? own[1] + first_byte : own[0] + first_byte + 2, 2);
+    }
+}
+}  // namespace emulator
+inline void load_matrices(unsigned (&out)[4], SharedAt row) {
+    emulator::load_fragments(out, row, emulator::lane() / 4, emulator::lane() % 4 * 4, false);
+}
+inline void load_matrices_turned(unsigned (&out)[4], SharedAt row) {
+    emulator::load_fragments(out, row, emulator::lane() % 4 * 2, emulator::lane() / 4 * 2, true);
 }
 
 inline Dim blockIdx, gridDim, blockDim;
@@ -189,7 +205,10 @@ inline float quick_exponential(float value) { return std::exp(value); }
 template <typename T>
 void multiply_add(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, T);
 
-#include "fused.cu"
+#include "common.cu"
+#include "norms.cu"
+#include "activation.cu"
+#include "attention.cu"
 #include "few_rows.cu"
 
 inline float from_bits(uint32_t bits) {

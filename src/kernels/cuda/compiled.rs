@@ -1,4 +1,4 @@
-//! `fused.cu` and what follows it, compiled for the card that is there.
+//! Our kernels, compiled for the card that is there.
 
 use std::sync::Arc;
 
@@ -28,6 +28,7 @@ fn compiled(kind: Kind, (major, minor): (i32, i32)) -> Result<(Ptx, i32)> {
             options: vec![
                 format!("--gpu-architecture=compute_{target}"),
                 "--std=c++17".to_owned(),
+                "--device-as-default-execution-space".to_owned(), // of lambdas
             ],
             ..CompileOptions::default()
         };

@@ -23,21 +23,30 @@
     extern "C" __global__ void __launch_bounds__(256) bias_activate_##NAME(                                          \
         const T* in, const float* bias, T* out, int width, int activation, Size n_eights, AHEAD) {                   \
         bias_activate<T>(in, bias, out, width, activation, n_eights, THAT_AHEAD);                                    \
-    }                                                                                                                \
+    }
+#define FOR_PLAIN_ATTENTION(T, NAME)                                                                                 \
     extern "C" __global__ void __launch_bounds__(32 * PLAIN_WARPS) attention_plain_##NAME(                           \
         const T* qkv, const float* bias, const float* hidden, T* mixed, AHEAD) {                                     \
         attention_plain<T>(qkv, bias, hidden, mixed, THAT_AHEAD);                                                    \
     }
 
-// One type is compiled at a time: ONLY_F32, ONLY_F16 or ONLY_BF16; all of them where none is named.
+// One type is compiled at a time: ONLY_F32, ONLY_F16 or ONLY_BF16; all of them where none is named. Types of 16
+// bits have one of the two attention kernels.
 #if !defined(ONLY_F16) && !defined(ONLY_BF16)
 FOR_TYPE(float, f32)
+FOR_PLAIN_ATTENTION(float, f32)
 #endif
 #if !defined(ONLY_F32) && !defined(ONLY_BF16)
 FOR_TYPE(F16, f16)
+#ifndef TENSOR_CORES
+FOR_PLAIN_ATTENTION(F16, f16)
+#endif
 #endif
 #if !defined(ONLY_F32) && !defined(ONLY_F16)
 FOR_TYPE(BF16, bf16)
+#ifndef TENSOR_CORES
+FOR_PLAIN_ATTENTION(BF16, bf16)
+#endif
 #endif
 
 #ifdef TENSOR_CORES

@@ -1,5 +1,6 @@
 // Products with few rows: x [rows, depth] · weightᵀ [outputs, depth], where reading the weights takes longer
-// than using them and a library's kernels leave most of the card idle. It follows fused.cu in one text.
+// than using them and a library's kernels leave most of the card idle. It follows common.cu and
+// activation.cu in one text.
 //
 // A block makes 80 rows (a window has 77) and 32 or 64 columns. Its four warps take another 16 of each 64 of
 // the depth, so no value is read from shared memory twice; their sums meet at the end. Weights are asked for
@@ -13,34 +14,10 @@ constexpr int STAGES = 4;                // three on their way while one is used
 constexpr int PIECE = 8;                 // values that are copied at once: 16 bytes
 constexpr int PIECES = DEEP / PIECE;     // of a row of a stage
 constexpr int ROW_BYTES = DEEP * 2;
+constexpr int COPIED = 32 * PRODUCT_WARPS / PIECES;  // rows that all threads copy a piece of at once
 
 #ifndef SD_EMULATED
 extern __shared__ __align__(128) unsigned char shared_bytes[];
-
-__device__ __forceinline__ unsigned shared_address(const void* at) {
-    Size address;
-    asm("cvta.to.shared.u64 %0, %1;" : "=l"(address) : "l"(at));
-    return static_cast<unsigned>(address);
-}
-// Begins to copy 16 bytes to shared memory, or puts zeros there.
-__device__ __forceinline__ void fetch(unsigned char* to, const void* from, bool there) {
-    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(there ? 16 : 0)
-                 : "memory");
-}
-__device__ __forceinline__ void close_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-// Until all groups of this thread but the last `PENDING` have arrived.
-template <int PENDING>
-__device__ __forceinline__ void await_groups() {
-    asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
-}
-// Four 8 × 8 matrices of 16 bits: lane l says where row l % 8 of matrix l / 8 lies, and gets of each matrix row
-// l / 4, columns 2 (l % 4) and the next.
-__device__ __forceinline__ void load_matrices(unsigned (&out)[4], const unsigned char* row) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
-                 : "r"(shared_address(row))
-                 : "memory");
-}
 #endif
 
 // What becomes of the sums: bias and non-linearity (none where null and negative) in 16 bits to `narrow`, or as
@@ -54,38 +31,31 @@ struct Finish {
 };
 
 // A piece's place in a stage. Rows have their pieces in another order each, so that eight rows' same pieces lie
-// in different banks.
+// in different banks; every eighth row has the same.
 __device__ __forceinline__ int place_of(int row, int piece) { return row * ROW_BYTES + ((piece ^ (row % 8)) * 16); }
 
-// Begins to copy DEEP columns of `ROWS` rows, zeros where a row is not there.
+// Begins to copy this thread's piece of every COPIED-th of `ROWS` rows, zeros for those above `there`, for which
+// `any` stands in.
 template <typename T, int ROWS>
-__device__ __forceinline__ void fetch_rows(unsigned char* to, const T* from, int there, int depth) {
-    static_assert(ROWS * PIECES % (32 * PRODUCT_WARPS) == 0, "every thread copies as many pieces");
+__device__ __forceinline__ void fetch_rows(SharedAt to, const T* from, Size step, int there, const T* any) {
+    static_assert(ROWS % COPIED == 0 && COPIED % 8 == 0, "every thread copies the same piece of all its rows");
 #pragma unroll
-    for (int round = 0; round < ROWS * PIECES / (32 * PRODUCT_WARPS); ++round) {
-        const int index = round * 32 * PRODUCT_WARPS + threadIdx.x;
-        const int row = index / PIECES, piece = index % PIECES;
-        const bool is_there = row < there;
-        const T* place = from + static_cast<Size>(is_there ? row : 0) * depth + piece * PIECE;
-        fetch(to + place_of(row, piece), place, is_there);
+    for (int round = 0; round < ROWS / COPIED; ++round) {
+        const bool is_there = round * COPIED < there;
+        fetch(to + round * COPIED * ROW_BYTES, is_there ? from + round * step : any, is_there);
     }
 }
 
-// The sums of one warp for one stage: 16 of its depth.
+// The sums of one warp for one stage, 16 of its depth; `x` and `weight` are where this lane's first rows lie.
 template <typename T, int COLUMNS>
-__device__ __forceinline__ void multiply_stage(float (&sums)[TILE_ROWS / 16][COLUMNS / 8][4], const unsigned char* x,
-                                               const unsigned char* weight) {
-    const int warp = threadIdx.x / 32, matrix = threadIdx.x % 32 / 8, line = threadIdx.x % 8;
+__device__ __forceinline__ void multiply_stage(float (&sums)[TILE_ROWS / 16][COLUMNS / 8][4], SharedAt x, SharedAt weight) {
     unsigned right[COLUMNS / 16][4];  // low and high depth of eight columns, of the next eight
 #pragma unroll
-    for (int pair = 0; pair < COLUMNS / 16; ++pair) {
-        const int column = pair * 16 + matrix / 2 * 8 + line;
-        load_matrices(right[pair], weight + place_of(column, warp * 2 + matrix % 2));
-    }
+    for (int pair = 0; pair < COLUMNS / 16; ++pair) load_matrices(right[pair], weight + pair * 16 * ROW_BYTES);
 #pragma unroll
     for (int tile = 0; tile < TILE_ROWS / 16; ++tile) {
         unsigned left[4];  // upper and lower rows of the low depth, of the high depth
-        load_matrices(left, x + place_of(tile * 16 + matrix % 2 * 8 + line, warp * 2 + matrix / 2));
+        load_matrices(left, x + tile * 16 * ROW_BYTES);
 #pragma unroll
         for (int eight = 0; eight < COLUMNS / 8; ++eight) {
             const unsigned* both = right[eight / 2] + eight % 2 * 2;
@@ -94,61 +64,63 @@ __device__ __forceinline__ void multiply_stage(float (&sums)[TILE_ROWS / 16][COL
     }
 }
 
-// Two neighbours of one row, finished.
-template <typename T>
-__device__ __forceinline__ void finish(const Finish<T>& to, Size plane, Size at, int column, float first, float second) {
-    if (to.planes) {
-        *reinterpret_cast<float2*>(to.planes + plane + at) = make_float2(first, second);
-        return;
-    }
-    if (to.bias) first += to.bias[column], second += to.bias[column + 1];
-    if (to.activation >= 0) first = activated(first, to.activation), second = activated(second, to.activation);
-    *reinterpret_cast<unsigned*>(to.narrow + at) = packed<T>(first, second);
+// Four neighbours of one row, finished.
+template <typename T, typename Activation>
+__device__ __forceinline__ void finish(T* to, float4 sums, float4 bias, Activation activation) {
+    store4(to, activated4(plus(sums, bias), activation));
 }
 
-// Adds up what the four warps have; each finishes a quarter of the columns.
+// A row of a tile of sums in shared memory: two neighbours of eight rows lie in different banks.
+template <int COLUMNS>
+constexpr int SUMS_STRIDE = COLUMNS + 8;
+
+template <int COLUMNS>
+__device__ __forceinline__ void put_down(const float (&sums)[TILE_ROWS / 16][COLUMNS / 8][4]) {
+    const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    float* own = reinterpret_cast<float*>(shared_bytes) + (warp * TILE_ROWS + g) * SUMS_STRIDE<COLUMNS> + 2 * t;
+#pragma unroll
+    for (int at = 0; at < TILE_ROWS / 8 * (COLUMNS / 8); ++at) {
+        const int half = at / (COLUMNS / 8), eight = at % (COLUMNS / 8);
+        const float(&four)[4] = sums[half / 2][eight];
+        *reinterpret_cast<float2*>(own + half * 8 * SUMS_STRIDE<COLUMNS> + eight * 8) =
+            make_float2(four[half % 2 * 2], four[half % 2 * 2 + 1]);
+    }
+}
+
+// Adds up what the four warps have, four neighbours a thread, and gives each four to `take` with its row.
+template <int COLUMNS, typename Take>
+__device__ __forceinline__ void add_up(int rows, Take take) {
+    constexpr int FOURS = COLUMNS / 4, PLANE = TILE_ROWS * SUMS_STRIDE<COLUMNS>;
+    const float* from = reinterpret_cast<const float*>(shared_bytes) + threadIdx.x % FOURS * 4;
+#pragma unroll 2
+    for (int row = threadIdx.x / FOURS; row < rows; row += 32 * PRODUCT_WARPS / FOURS) {
+        const float* own = from + row * SUMS_STRIDE<COLUMNS>;
+        float4 sum = load4(own);
+#pragma unroll
+        for (int warp = 1; warp < PRODUCT_WARPS; ++warp) sum = plus(sum, load4(own + warp * PLANE));
+        take(row, sum);
+    }
+}
+
 template <typename T, int COLUMNS>
 __device__ __forceinline__ void finish_tile(const float (&sums)[TILE_ROWS / 16][COLUMNS / 8][4], const Finish<T>& to,
                                             int first_row, int rows, int outputs, int part) {
-    constexpr int TILES = TILE_ROWS / 16, OWN = COLUMNS / 8 / PRODUCT_WARPS, VALUES = TILES * OWN * 4;
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    float* room = reinterpret_cast<float*>(shared_bytes);
-    float own[TILES][OWN][4];
-#pragma unroll
-    for (int owner = 0; owner < PRODUCT_WARPS; ++owner) {
-        float* given = room + (owner * (PRODUCT_WARPS - 1) + (warp < owner ? warp : warp - 1)) * VALUES * 32 + lane;
-#pragma unroll
-        for (int value = 0; value < VALUES; ++value) {
-            const int tile = value / (OWN * 4), eight = value / 4 % OWN, place = value % 4;
-            const float sum = sums[tile][owner * OWN + eight][place];
-            if (owner == warp) own[tile][eight][place] = sum;
-            else given[value * 32] = sum;
-        }
-    }
+    const int column = blockIdx.x * COLUMNS + threadIdx.x % (COLUMNS / 4) * 4;
+    const float4 bias = to.bias ? load4(to.bias + column) : make_float4(0.f, 0.f, 0.f, 0.f);
+    put_down<COLUMNS>(sums);
     __syncthreads();
-    const float* given = room + warp * (PRODUCT_WARPS - 1) * VALUES * 32 + lane;
-    const Size plane = static_cast<Size>(part) * rows * outputs;
-#pragma unroll
-    for (int tile = 0; tile < TILES; ++tile) {
-#pragma unroll
-        for (int eight = 0; eight < OWN; ++eight) {
-            const int column = blockIdx.x * COLUMNS + (warp * OWN + eight) * 8 + lane % 4 * 2;
-#pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                const int row = first_row + tile * 16 + half * 8 + lane / 4;
-                float pair[2];
-#pragma unroll
-                for (int place = 0; place < 2; ++place) {
-                    const int value = (tile * OWN + eight) * 4 + half * 2 + place;
-                    pair[place] = own[tile][eight][half * 2 + place];
-                    for (int other = 0; other < PRODUCT_WARPS - 1; ++other)
-                        pair[place] += given[(other * VALUES + value) * 32];
-                }
-                const Size at = static_cast<Size>(row) * outputs + column;
-                if (row < rows) finish(to, plane, at, column, pair[0], pair[1]);
-            }
-        }
+    const int here = rows - first_row < TILE_ROWS ? rows - first_row : TILE_ROWS;
+    const Size at = static_cast<Size>(first_row) * outputs + column;
+    if (to.planes) {
+        float* plane = to.planes + static_cast<Size>(part) * rows * outputs + at;
+        add_up<COLUMNS>(here, [&](int row, float4 sum) { store4(plane + static_cast<Size>(row) * outputs, sum); });
+        return;
     }
+    with_activation(to.activation, [&](auto chosen) {
+        add_up<COLUMNS>(here, [&](int row, float4 sum) {
+            finish(to.narrow + at + static_cast<Size>(row) * outputs, sum, bias, chosen);
+        });
+    });
 }
 
 // Blocks: columns across; rows, and all rows once more for each part of the depth, down.
@@ -159,32 +131,40 @@ __device__ void few_rows(const T* x, const T* weight, Finish<T> to, int rows, in
     const int part = blockIdx.y / row_tiles, first_row = static_cast<int>(blockIdx.y) % row_tiles * TILE_ROWS;
     const int all = depth / DEEP, share = (all + parts - 1) / parts, begun = part * share;
     const int n_stages = all - begun < share ? all - begun : share;
-    const T* x_from = x + static_cast<Size>(first_row) * depth + begun * DEEP;
-    const T* weight_from = weight + static_cast<Size>(blockIdx.x) * COLUMNS * depth + begun * DEEP;
-    const auto stage_at = [](int stage) { return shared_bytes + stage % STAGES * STAGE; };
+
+    // What this thread copies of each stage: the same piece of some rows.
+    const int row = threadIdx.x / PIECES, piece = threadIdx.x % PIECES, there = rows - first_row - row;
+    const SharedAt stages = shared_at(shared_bytes), copied = stages + place_of(row, piece);
+    const Size step = static_cast<Size>(COPIED) * depth, at = begun * DEEP + piece * PIECE;
+    const T* x_from = x + static_cast<Size>(first_row + row) * depth + at;
+    const T* weight_from = weight + static_cast<Size>(blockIdx.x * COLUMNS + row) * depth + at;
     const auto fetch_x = [&](int stage) {
-        fetch_rows<T, TILE_ROWS>(stage_at(stage), x_from + stage * DEEP, rows - first_row, depth);
+        fetch_rows<T, TILE_ROWS>(copied + stage % STAGES * STAGE, x_from + stage * DEEP, step, there, x);
     };
     const auto fetch_weight = [&](int stage) {
-        fetch_rows<T, COLUMNS>(stage_at(stage) + X_BYTES, weight_from + stage * DEEP, COLUMNS, depth);
+        const T* from = weight_from + stage * DEEP;
+        fetch_rows<T, COLUMNS>(copied + (stage % STAGES * STAGE + X_BYTES), from, step, COLUMNS, from);
     };
 #pragma unroll
     for (int stage = 0; stage < STAGES - 1; ++stage)
         if (stage < n_stages) fetch_weight(stage);
-    await_previous();
-    allow_next();
+    begin();
 #pragma unroll
     for (int stage = 0; stage < STAGES - 1; ++stage) {
         if (stage < n_stages) fetch_x(stage);
         close_group();  // also where it is empty: the groups are counted
     }
+    // The rows that this lane finds for its warp: the left side's matrices go down, the right side's along first.
+    const int warp = threadIdx.x / 32, matrix = threadIdx.x % 32 / 8, line = threadIdx.x % 8;
+    const SharedAt left = stages + place_of(matrix % 2 * 8 + line, warp * 2 + matrix / 2);
+    const SharedAt right = stages + (X_BYTES + place_of(matrix / 2 * 8 + line, warp * 2 + matrix % 2));
     float sums[TILE_ROWS / 16][COLUMNS / 8][4] = {};
     for (int stage = 0; stage < n_stages; ++stage) {
         await_groups<STAGES - 2>();
         __syncthreads();  // this stage has arrived for all, and all are through with the one before
         if (stage + STAGES - 1 < n_stages) fetch_x(stage + STAGES - 1), fetch_weight(stage + STAGES - 1);
         close_group();
-        multiply_stage<T, COLUMNS>(sums, stage_at(stage), stage_at(stage) + X_BYTES);
+        multiply_stage<T, COLUMNS>(sums, left + stage % STAGES * STAGE, right + stage % STAGES * STAGE);
     }
     await_groups<0>();
     __syncthreads();  // the stages' memory is free

@@ -1,4 +1,4 @@
-//! The kernels of `fused.cu` and `few_rows.cu`, ready to be started.
+//! Our kernels, ready to be started.
 #![expect(unsafe_code, reason = "kernels are started with raw pointers")]
 
 use std::sync::Arc;
@@ -223,7 +223,7 @@ fn product(module: &Arc<CudaModule>, columns: usize, kind: Kind) -> Result<CudaF
     Ok(function)
 }
 
-/// As `activated` in `fused.cu` counts them.
+/// As `with_activation` in `activation.cu` counts them.
 fn number(activation: Activation) -> i32 {
     match activation {
         Activation::QuickGelu => 0,

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::{WINDOW, input_parts};
 use crate::kernels::Batch;
 
-/// An id that says: the row's vector is in its place already (`KEPT_ROW` in `fused.cu`).
+/// An id that says: the row's vector is in its place already (`KEPT_ROW` in `common.cu`).
 const KEPT_ROW: u32 = u32::MAX;
 
 /// Fills `words` for `size` windows of which the first are `windows` of the batch; the others are
@@ -74,8 +74,8 @@ mod tests {
         assert_eq!(words[308..312], [71, 72, 73, 0]);
         assert_eq!(words[312], 77.0_f32.to_bits());
         assert_eq!(words[542..544], [307.0_f32.to_bits(), 0]);
-        let fused = include_str!("../cuda/fused.cu");
-        assert!(fused.contains("constexpr unsigned KEPT_ROW = ~0u;"));
+        let common = include_str!("../cuda/common.cu");
+        assert!(common.contains("constexpr unsigned KEPT_ROW = ~0u;"));
     }
 
     #[test]

@@ -3,14 +3,19 @@
 use super::Kind;
 
 /// What is compiled for cards, and by a test for the CPU, in this order.
-const FUSED: &str = include_str!("../cuda/fused.cu");
-const FEW_ROWS: &str = include_str!("../cuda/few_rows.cu");
-const ENTRIES: &str = include_str!("../cuda/entries.cu");
+const PARTS: [&str; 6] = [
+    include_str!("../cuda/common.cu"),
+    include_str!("../cuda/norms.cu"),
+    include_str!("../cuda/activation.cu"),
+    include_str!("../cuda/attention.cu"),
+    include_str!("../cuda/few_rows.cu"),
+    include_str!("../cuda/entries.cu"),
+];
 
-/// Threads of the element-wise kernel (`__launch_bounds__` in `fused.cu`).
+/// Threads of the element-wise kernel (`__launch_bounds__` in `entries.cu`).
 const ELEMENT_THREADS: usize = 256;
 
-/// Warps of the two attention kernels (`PLAIN_WARPS` and `TENSOR_WARPS` in `fused.cu`).
+/// Warps of the two attention kernels (`PLAIN_WARPS` and `TENSOR_WARPS` in `attention.cu`).
 const ATTENTION_WARPS: [usize; 2] = [8, 5];
 
 /// The most threads a block may have.
@@ -28,7 +33,7 @@ pub(crate) struct Launch {
 /// The text to compile for matrices of one type.
 pub(crate) fn source(kind: Kind) -> String {
     let name = kind.suffix().to_uppercase();
-    format!("#define ONLY_{name} 1\n{FUSED}\n{FEW_ROWS}\n{ENTRIES}")
+    format!("#define ONLY_{name} 1\n{}", PARTS.join("\n"))
 }
 
 /// One block a row, four channels a thread. `None` if a row is too wide, or not a whole number of fours.
@@ -125,6 +130,6 @@ mod tests {
     #[test]
     fn one_type_is_compiled() {
         assert!(source(Kind::Bf16).starts_with("#define ONLY_BF16 1\n"));
-        assert!(ENTRIES.contains("defined(ONLY_F32)"));
+        assert!(source(Kind::Bf16).contains("defined(ONLY_F32)"));
     }
 }

@@ -16,6 +16,9 @@ const DEEP: usize = 64;
 const STAGES: usize = 4;
 const WARPS: usize = 4;
 
+/// Values between rows of sums (`SUMS_STRIDE` there).
+const PADDING: usize = 8;
+
 /// Columns of a tile: one kernel for each.
 pub(crate) const COLUMNS: [usize; 2] = [32, 64];
 
@@ -72,9 +75,11 @@ impl Tiles {
         Some(Launch { shared, ..launch })
     }
 
-    /// Bytes of shared memory of a block with so many columns.
+    /// Bytes of shared memory of a block with so many columns: for the stages, and after them for the sums.
     pub(crate) const fn shared(columns: usize) -> usize {
-        STAGES * (ROWS + columns) * DEEP * 2
+        let stages = STAGES * (ROWS + columns) * DEEP * 2;
+        let sums = WARPS * ROWS * (columns + PADDING) * 4;
+        if stages > sums { stages } else { sums }
     }
 }
 
@@ -101,6 +106,7 @@ mod tests {
             format!("constexpr int DEEP = {DEEP};"),
             format!("constexpr int STAGES = {STAGES};"),
             format!("constexpr int PRODUCT_WARPS = {WARPS};"),
+            format!("constexpr int SUMS_STRIDE = COLUMNS + {PADDING};"),
         ] {
             assert!(FEW_ROWS.contains(&line), "{line}");
         }
@@ -167,7 +173,8 @@ mod tests {
         };
         let launch = tiles.launch(&shape).unwrap();
         assert_eq!((launch.blocks, launch.threads), ((20, 6), 128));
-        assert_eq!(launch.shared, 4 * 18_432);
+        assert_eq!(launch.shared, 4 * 80 * 72 * 4);
+        assert_eq!(Tiles::shared(32), 4 * 14_336);
         // What every card with these tensor cores lets a block have.
         assert!(launch.shared < 99 << 10);
     }

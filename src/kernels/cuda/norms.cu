@@ -1,0 +1,106 @@
+// Layer norm of rows, with what comes in front of it: one block a row, four channels a thread, width / 4 threads
+// rounded up to warps. It follows common.cu in one text.
+
+struct Norm {
+    const float* weight;
+    const float* bias;
+};
+
+// A norm's four channels, read before they are needed.
+struct Norm4 {
+    float4 weight, bias;
+};
+__device__ __forceinline__ Norm4 norm4(Norm norm, int channel, int width) {
+    const float4 none = make_float4(0.f, 0.f, 0.f, 0.f);
+    if (channel >= width) return {none, none};
+    return {load4(norm.weight + channel), load4(norm.bias + channel)};
+}
+
+// The sum over a block of whole warps; every thread gets it. `sums` has 32 places that nobody else uses.
+__device__ __forceinline__ float block_sum(float value, float* sums) {
+    for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(ALL_LANES, value, step);
+    const int n_warps = blockDim.x / 32;
+    if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = value;
+    __syncthreads();
+    float all = 0.f;
+    for (int warp = 0; warp < n_warps; ++warp) all += sums[warp];
+    return all;
+}
+
+// All threads of the block call it, once; those with channel >= width hold zeros.
+__device__ __forceinline__ float4 normed4(float4 v, int channel, int width, Norm4 norm) {
+    __shared__ float sums[2][32];
+    const bool mine = channel < width;
+    const float mean = block_sum(v.x + v.y + v.z + v.w, sums[0]) / width;
+    const float4 d = make_float4(v.x - mean, v.y - mean, v.z - mean, v.w - mean);
+    const float square = mine ? d.x * d.x + d.y * d.y + d.z * d.z + d.w * d.w : 0.f;
+    const float scale = 1.f / sqrtf(block_sum(square, sums[1]) / width + EPSILON);
+    const float4 w = norm.weight, b = norm.bias;
+    return make_float4(d.x * scale * w.x + b.x, d.y * scale * w.y + b.y, d.z * scale * w.z + b.z,
+                       d.w * scale * w.w + b.w);
+}
+
+// Token row + position row → x, and its norm.
+template <typename T>
+__device__ void embed_norm(const unsigned* ids, const T* table, const float* positions, Norm norm, float* x, T* normed,
+                           int width, Ahead ahead) {
+    const Size row = blockIdx.x;
+    const int channel = threadIdx.x * 4;
+    ask(ahead);
+    const Norm4 by = norm4(norm, channel, width);
+    begin();
+    float4 v = make_float4(0.f, 0.f, 0.f, 0.f);
+    float* place = x + row * width + channel;
+    if (channel < width) {
+        const unsigned id = ids[row];
+        v = id == KEPT_ROW ? load4(place) : load4(table + static_cast<Size>(id) * width + channel);
+        v = plus(v, load4(positions + (row % WINDOW) * width + channel));
+        store4(place, v);
+    }
+    v = normed4(v, channel, width, by);
+    if (channel < width) store4(normed + row * width + channel, v);
+}
+
+// x += product + bias; a copy to `kept` and the norm to `normed` where these are wanted. The product is the sum
+// of `planes` parts that lie behind each other.
+template <typename T>
+__device__ void residual_norm(const float* product, int planes, const float* bias, Norm norm, float* x, float* kept,
+                              T* normed, int width, Ahead ahead) {
+    const Size row = blockIdx.x, plane_size = static_cast<Size>(gridDim.x) * width;
+    const int channel = threadIdx.x * 4;
+    const Size at = row * width + channel;
+    const bool mine = channel < width;
+    ask(ahead);
+    const Norm4 by = norm4(norm, normed ? channel : width, width);
+    const float4 added = mine ? load4(bias + channel) : make_float4(0.f, 0.f, 0.f, 0.f);
+    begin();
+    float4 v = added;
+    if (mine) {
+        const float4 before = load4(x + at);
+        v = load4(product + at);
+#pragma unroll 4
+        for (int plane = 1; plane < planes; ++plane) v = plus(v, load4(product + plane * plane_size + at));
+        v = plus(plus(v, added), before);
+        store4(x + at, v);
+        if (kept) store4(kept + at, v);
+    }
+    if (!normed) return;  // the same for all threads
+    v = normed4(v, channel, width, by);
+    if (mine) store4(normed + at, v);
+}
+
+// The norm of every row of x, or of one row of each window where `ends` says which; in f32, in T, or both.
+template <typename T>
+__device__ void norm_rows(const float* x, const unsigned* ends, Norm norm, float* plain, T* narrow, int width) {
+    const Size to = blockIdx.x;
+    const int channel = threadIdx.x * 4;
+    const Norm4 by = norm4(norm, channel, width);
+    begin();
+    const Size row = ends ? to * WINDOW + ends[to] : to;
+    float4 v = make_float4(0.f, 0.f, 0.f, 0.f);
+    if (channel < width) v = load4(x + row * width + channel);
+    v = normed4(v, channel, width, by);
+    if (channel >= width) return;
+    if (plain) store4(plain + to * width + channel, v);
+    if (narrow) store4(narrow + to * width + channel, v);
+}
