@@ -2,8 +2,8 @@
 //! conditioning, beside `dd` reading the same bytes of the encoders. Linux only.
 //!
 //! `cargo bench --bench loading [-- FOLDER]` writes the file into FOLDER (a temporary one otherwise):
-//! encoders of random weights in f16 (1.6 GB), and a U-Net and a VAE that are holes. Each load is a
-//! process of its own; `dd` runs before each, once with a buffer of 1 MiB that it uses again and again,
+//! encoders of random weights in f16 (1.6 GB), and a U-Net and a VAE that are holes. With `--features cuda` and
+//! `-- --cuda` the encoders are loaded to the first card, which is open by then. Each load is a process of its own; `dd` runs before each, once with a buffer of 1 MiB that it uses again and again,
 //! and once with one as large as all it reads, which is what keeping the bytes costs at least.
 #![expect(clippy::print_stdout, reason = "a program that shows what it measures")]
 
@@ -16,7 +16,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use sd_conditioner::Conditioner;
-use sd_conditioner::candle_core::DType;
+use sd_conditioner::candle_core::{DType, Device};
 
 const SEED: u64 = 73;
 const RUNS: usize = 7;
@@ -29,26 +29,34 @@ type Error = Box<dyn std::error::Error>;
 fn main() -> Result<(), Error> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    match arguments[..] {
-        ["load", dtype, path] => load(path, dtype),
-        _ => parent(arguments.iter().find(|one| !one.starts_with('-'))),
+    if let ["load", device, dtype, path] = arguments[..] {
+        return load(path, dtype, device);
     }
+    let on_card = arguments.contains(&"--cuda");
+    let folder = arguments.iter().find(|one| !one.starts_with('-'));
+    parent(folder, if on_card { "cuda" } else { "cpu" })
 }
 
 /// In this process: seconds to load, seconds to the first pair, peak memory in MiB.
-fn load(path: &str, dtype: &str) -> Result<(), Error> {
+fn load(path: &str, dtype: &str, device: &str) -> Result<(), Error> {
     let known = DTYPES.into_iter().find(|one| one.as_str() == dtype);
-    let builder = Conditioner::builder().dtype(known.ok_or("no such type")?);
+    let device = match device {
+        "cuda" => Device::new_cuda_with_stream(0)?,
+        _ => Device::Cpu,
+    };
+    let builder = Conditioner::builder().device(device.clone());
+    let builder = builder.dtype(known.ok_or("no such type")?);
     let start = Instant::now();
     let text = builder.open(path)?;
     let loaded = start.elapsed().as_secs_f64();
-    text.encode_pair("a lighthouse on a cliff at dusk", "blurry")?;
+    let _pair = text.encode_pair("a lighthouse on a cliff at dusk", "blurry")?;
+    device.synchronize()?;
     let first = start.elapsed().as_secs_f64() - loaded;
     println!("{loaded} {first} {}", peak_mib()?);
     Ok(())
 }
 
-fn parent(folder: Option<&&str>) -> Result<(), Error> {
+fn parent(folder: Option<&&str>, device: &str) -> Result<(), Error> {
     let temporary = tempfile::tempdir()?;
     let folder = folder.map_or(temporary.path(), |folder| Path::new(*folder));
     let path = folder.join("sdxl-whole.safetensors");
@@ -63,17 +71,17 @@ fn parent(folder: Option<&&str>) -> Result<(), Error> {
     println!("|---|---|---|---|---|---|---|");
     dd(&path, &text, BLOCK)?;
     for dtype in DTYPES {
-        row(&path, &text, dtype)?;
+        row(&path, &text, (dtype, device))?;
     }
     Ok(())
 }
 
-fn row(path: &Path, text: &Range<u64>, dtype: DType) -> Result<(), Error> {
+fn row(path: &Path, text: &Range<u64>, (dtype, device): (DType, &str)) -> Result<(), Error> {
     let mut columns: [Vec<f64>; 5] = Default::default();
     for _ in 0..RUNS {
         columns[0].push(dd(path, text, BLOCK)?);
         columns[1].push(dd(path, text, text.end - text.start)?);
-        for (column, value) in columns[2..].iter_mut().zip(child(path, dtype)?) {
+        for (column, value) in columns[2..].iter_mut().zip(child(path, dtype, device)?) {
             column.push(value);
         }
     }
@@ -116,9 +124,9 @@ fn dd(path: &Path, text: &Range<u64>, block: u64) -> Result<f64, Error> {
     Err(String::from_utf8_lossy(&ran.stderr).into())
 }
 
-fn child(path: &Path, dtype: DType) -> Result<Vec<f64>, Error> {
+fn child(path: &Path, dtype: DType, device: &str) -> Result<Vec<f64>, Error> {
     let ran = Command::new(std::env::current_exe()?)
-        .args(["load", dtype.as_str()])
+        .args(["load", device, dtype.as_str()])
         .arg(path)
         .output()?;
     if !ran.status.success() {

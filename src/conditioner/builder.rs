@@ -233,11 +233,14 @@ impl Builder {
                 clip,
             })
         };
-        let parts = encoders
-            .iter()
-            .zip(identities)
-            .map(part)
-            .collect::<Result<_>>()?;
+        let load = || {
+            encoders
+                .iter()
+                .zip(identities)
+                .map(part)
+                .collect::<Result<_>>()
+        };
+        let parts = kernels::while_expecting(&*kernels, self.dtype, load)?;
         Ok(self.wrapped(
             family,
             (cache, parts),
@@ -294,19 +297,21 @@ impl Builder {
         let kernels = self.kernels()?;
         let cache = Cache::new(&self.cache)?;
         let identities = cache.identities(&[], sources.len());
-        let mut parts = Vec::with_capacity(sources.len());
-        for ((id, source), identity) in sources.iter().zip(identities) {
+        let each = sources.iter().zip(identities);
+        let load = |((id, source), identity): (&(EncoderId, Box<dyn TensorSource + '_>), _)| {
             let source = Watched {
                 id: *id,
                 source: &**source,
             };
             source.note_casts(self.dtype, &mut report);
-            parts.push(Part {
+            Ok(Part {
                 id: *id,
                 identity,
                 clip: self.load_one(&source, kernels.clone(), progress)?,
-            });
-        }
+            })
+        };
+        let load = || each.map(load).collect::<Result<_>>();
+        let parts = kernels::while_expecting(&*kernels, self.dtype, load)?;
         Ok(self.wrapped(family, (cache, parts), report, fingerprint))
     }
 

@@ -87,10 +87,13 @@ impl Home {
     fn carry(&self, seats: &[Arc<Seat>], device: &Device) -> Result<()> {
         let kernels = self.choice.kernels(device)?;
         let mut go = Move::to(device);
-        let placed = seats
-            .iter()
-            .map(|seat| seat.placed().moved(device, &kernels, &mut go));
-        let placed = placed.collect::<Result<Vec<_>>>()?;
+        let moved = |seat: &Arc<Seat>| seat.placed().moved(device, &kernels, &mut go);
+        let all = || seats.iter().map(moved).collect::<Result<Vec<_>>>();
+        let dtype = |seat: &Arc<Seat>| seat.placed().parts.first().map(|part| part.clip.dtype());
+        let placed = match seats.iter().find_map(dtype) {
+            Some(dtype) => kernels::while_expecting(&*kernels, dtype, all),
+            None => all(),
+        }?;
         let left: Vec<Device> = seats
             .iter()
             .map(|seat| seat.placed().device.clone())

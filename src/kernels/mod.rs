@@ -23,13 +23,13 @@ pub(crate) use placing::placed;
 pub use reference::Reference;
 pub use tower::{Block, NormOf, Product, Tower};
 pub use whole::{
-    Batch, DeviceMemory, Options, PooledRow, Prepared, Products, ReadOut, WholeEncoder,
+    Batch, DeviceMemory, Options, PooledRow, Prepared, Products, ReadOut, Tune, WholeEncoder,
 };
 
 use std::fmt;
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use crate::error::Result;
 
@@ -94,6 +94,10 @@ pub trait Kernels: fmt::Debug + Send + Sync {
         Ok(None)
     }
 
+    /// Matrices of this type are about to come: what takes long before they can be used, like compiling
+    /// for a card, may be done now, while they are read. What fails here is told by the first call.
+    fn expect(&self, _dtype: DType) {}
+
     /// How many forwards of an encoder are captured, to be replayed in one call.
     fn captured(&self, _prepared: &Prepared) -> usize {
         0
@@ -126,6 +130,19 @@ pub fn choose_with(device: &Device, options: &Options) -> Result<Arc<dyn Kernels
         return Ok(Arc::new(fast));
     }
     Ok(Arc::new(Reference::new(device)?))
+}
+
+/// Runs `load` while the kernels do what they can do [beforehand](Kernels::expect), on the caller's rayon
+/// pool.
+pub(crate) fn while_expecting<T>(
+    kernels: &dyn Kernels,
+    dtype: DType,
+    load: impl FnOnce() -> T,
+) -> T {
+    rayon::in_place_scope(|scope| {
+        scope.spawn(|_| kernels.expect(dtype));
+        load()
+    })
 }
 
 /// Memory of a device, where it tells: CUDA cards do.

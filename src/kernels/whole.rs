@@ -105,8 +105,8 @@ impl fmt::Debug for Prepared {
 /// How kernels are to work.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Where choices that were measured on this machine are kept from one run to the next. Nothing
-    /// is written without it.
+    /// Where choices that were measured on this machine, and kernels that were compiled for it, are kept
+    /// from one run to the next. Nothing is written without it.
     pub cache_dir: Option<PathBuf>,
     /// The CPU's unit by its name (`amx`, `avx512`, `avx2`, `neon`), in place of the best that is
     /// there.
@@ -115,6 +115,26 @@ pub struct Options {
     pub capture: bool,
     /// CUDA: what makes the products of few windows.
     pub products: Products,
+    /// CUDA: when that is measured.
+    pub tune: Tune,
+}
+
+/// When what takes long, and pays only if it is repeated, is done for a number of windows: measuring what
+/// makes each product fastest, compiling our own kernels for them, capturing the forward.
+///
+/// Which algorithm makes a product shows in a result's last bits. Choices that a folder
+/// ([`Options::cache_dir`]) holds already are used from the first call on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tune {
+    /// In the second call, so that the first result is there as soon as can be. It may differ from later
+    /// ones in its last bits.
+    #[default]
+    AtSecond,
+    /// In the first call: all calls of a process give the same bits.
+    AtFirst,
+    /// Not at all: the library's first proposal makes each product, so all processes give the same bits.
+    /// Forwards are captured in the second call.
+    Never,
 }
 
 /// What makes products of a few hundred rows on a card.
@@ -136,6 +156,7 @@ impl Default for Options {
             unit: None,
             capture: true,
             products: Products::Measured,
+            tune: Tune::AtSecond,
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use sd_conditioner::candle_core::{DType, Device, Tensor};
 use sd_conditioner::conditioner::CacheOptions;
+use sd_conditioner::kernels::{Options, Tune};
 use sd_conditioner::weights::SyntheticSize;
 use sd_conditioner::{Conditioner, Family, Profile, Request};
 
@@ -51,9 +52,19 @@ fn devices() -> Vec<Device> {
         .collect()
 }
 
+/// All calls give the same bits.
 fn load(family: Family, device: &Device, dtype: DType) -> Conditioner {
+    tuned(family, device, dtype, Tune::AtFirst)
+}
+
+fn tuned(family: Family, device: &Device, dtype: DType, tune: Tune) -> Conditioner {
+    let options = Options {
+        tune,
+        ..Options::default()
+    };
     Conditioner::builder()
         .device(device.clone())
+        .kernel_options(options)
         .dtype(dtype)
         .output_dtype(DType::F32)
         .cache(CacheOptions::OFF)
@@ -92,6 +103,34 @@ fn every_device_gives_the_cpus_numbers() {
                     if let Some((ours, expected)) = ours.pooled().zip(expected.pooled()) {
                         assert!(distance(ours, expected).relative <= bar, "{what}: pooled");
                     }
+                }
+            }
+        }
+    }
+}
+
+/// What is measured and captured later gives the same numbers, and from then on the same bits.
+#[test]
+fn whenever_products_are_measured_the_numbers_are_the_same() {
+    for device in devices() {
+        for (dtype, bar) in BARS {
+            let bar = if device.is_cpu() { 0.0 } else { bar };
+            let encode = |text: &Conditioner| {
+                let pair = text.encode_pair("a lighthouse", "blurry").unwrap();
+                pair.positive().context().to_device(&Device::Cpu).unwrap()
+            };
+            let first = load(Family::Sd1, &device, dtype);
+            let (want, again) = (encode(&first), encode(&first));
+            assert_close("at first, again", &again, &want, 0.0);
+            for tune in [Tune::AtSecond, Tune::Never] {
+                let text = tuned(Family::Sd1, &device, dtype, tune);
+                let [one, two, three] = [(); 3].map(|()| encode(&text));
+                let what = format!("{device:?} {dtype:?} {tune:?}");
+                assert_close(&what, &one, &want, bar);
+                assert_close(&what, &two, &want, bar);
+                assert_close(&what, &three, &two, 0.0);
+                if tune == Tune::Never {
+                    assert_close(&what, &two, &one, 0.0);
                 }
             }
         }

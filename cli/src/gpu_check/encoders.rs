@@ -7,7 +7,7 @@ use sd_conditioner::Family;
 use sd_conditioner::candle_core::{DType, Device, Tensor};
 use sd_conditioner::conditioner::chunks_for;
 use sd_conditioner::encoder::{ClipConfig, ClipText, Encoded, Pooled, Readout, Window};
-use sd_conditioner::kernels::{Kernels, Options, Products, Reference, choose_with};
+use sd_conditioner::kernels::{Kernels, Options, Products, Reference, Tune, choose_with};
 use sd_conditioner::tokens::Chunk;
 use sd_conditioner::weights::{EncoderId, Synthetic, SyntheticSize};
 
@@ -242,8 +242,9 @@ fn on(
     let options = Options {
         capture,
         products,
-        // Measured once for all: what the file keeps is used, too.
+        // Compiled and measured once for all: what the files keep is used, too.
         cache_dir: Some(super::measured_folder()),
+        tune: Tune::AtFirst,
         ..Options::default()
     };
     let kernels: Arc<dyn Kernels> = choose_with(device, &options)?;

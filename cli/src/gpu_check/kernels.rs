@@ -81,6 +81,7 @@ impl Sides {
 pub(crate) fn check(device: &Device, report: &mut Report) -> Result<()> {
     let options = Options {
         capture: false,
+        cache_dir: Some(super::measured_folder()),
         ..Options::default()
     };
     let sides = Sides {

@@ -5,8 +5,8 @@
 //! copies the results out. The next forward waits for that copy. Two encoders overlap for that reason.
 #![expect(unsafe_code, reason = "buffers are copied by address")]
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -25,10 +25,13 @@ use crate::error::Result;
 use crate::kernels::plan::{
     Place, ProductShape, Recent, Sizes, Spec, Step, bucket, input_words, steps, write_input,
 };
-use crate::kernels::{Activation, Batch};
+use crate::kernels::{Activation, Batch, Options, Tune};
 
 /// Captured graphs that one encoder keeps. Each costs the card some hundred KiB and no buffers.
 const MOST_GRAPHS: usize = 12;
+
+/// Forwards that are remembered to have been run.
+const MOST_SEEN: usize = 64;
 
 /// After so many failed captures an engine runs without.
 const MOST_FAILURES: usize = 3;
@@ -43,6 +46,7 @@ pub(super) struct Engine {
     pub(super) activation: Activation,
     pub(super) heads: usize,
     pub(super) capture: bool,
+    tune: Tune,
 }
 
 /// What changes from call to call.
@@ -51,7 +55,11 @@ pub(super) struct State {
     /// Before `memory`: it holds addresses in it.
     graphs: Recent<(usize, Spec), Graph>,
     memory: Option<Buffers>,
+    /// What was run once without a graph.
+    seen: Recent<(usize, Spec), ()>,
     pub(super) products: HashMap<ProductShape, Product>,
+    /// Products of which it is to be measured what makes them best.
+    pub(super) unmeasured: HashSet<ProductShape>,
     /// The fastest manner for a number of windows.
     pub(super) manners: HashMap<usize, Manner>,
     failures: usize,
@@ -80,7 +88,7 @@ impl Engine {
         shared: Arc<Shared>,
         weights: Weights,
         (heads, activation): (usize, Activation),
-        capture: bool,
+        options: &Options,
     ) -> Result<Engine> {
         // Not the whole context: that may not wait while another thread captures.
         candle.synchronize().tried("finish its work")?;
@@ -89,7 +97,9 @@ impl Engine {
         let state = Mutex::new(State {
             graphs: Recent::new(MOST_GRAPHS),
             memory: None,
+            seen: Recent::new(MOST_SEEN),
             products: HashMap::new(),
+            unmeasured: HashSet::new(),
             manners: HashMap::new(),
             failures: 0,
             failure: None,
@@ -104,7 +114,8 @@ impl Engine {
             shared,
             activation,
             heads,
-            capture,
+            capture: options.capture,
+            tune: options.tune,
         })
     }
 
@@ -169,6 +180,10 @@ impl Engine {
         let unknown = self.make_products(state, size, spec)?;
         fill(state)?;
         self.enqueue(state, size, spec, Manner::default())?;
+        let first = state.seen.insert(key, ()).is_none();
+        if first && self.tune != Tune::AtFirst {
+            return Ok(());
+        }
         if !unknown.is_empty() {
             self.tune(state, size, &unknown)?;
         }
@@ -230,28 +245,39 @@ impl Engine {
         state.copied.synchronize().tried("finish a copy")
     }
 
-    /// The products of a forward; those whose best algorithm is not known yet are given.
+    /// Prepares the products of a forward. Given are those of which it is to be measured what makes them best.
     fn make_products(
         &self,
         state: &mut State,
         windows: usize,
         spec: &Spec,
     ) -> Result<Vec<Unknown>> {
-        let mut unknown = Vec::new();
+        let (mut met, mut unknown) = (HashSet::new(), Vec::new());
         for step in steps(spec) {
             let Step::Product(which, from, to) = step else {
                 continue;
             };
             let shape = self.weights.sizes.product(from, to, windows);
-            if let Entry::Vacant(place) = state.products.entry(shape) {
-                let (product, known) = self.shared.product(&shape)?;
-                place.insert(product);
-                if !known {
-                    unknown.push((which, from, to));
-                }
+            if !met.insert(shape) {
+                continue;
+            }
+            self.make_product(state, shape)?;
+            if state.unmeasured.contains(&shape) {
+                unknown.push((which, from, to));
             }
         }
         Ok(unknown)
+    }
+
+    fn make_product(&self, state: &mut State, shape: ProductShape) -> Result<()> {
+        if let Entry::Vacant(place) = state.products.entry(shape) {
+            let (product, known) = self.shared.product(&shape)?;
+            place.insert(product);
+            if !known && self.tune != Tune::Never {
+                state.unmeasured.insert(shape);
+            }
+        }
+        Ok(())
     }
 
     /// Ids, ends and hidden keys, and the vectors that stand in for some rows.

@@ -54,14 +54,6 @@ FOR_PLAIN_ATTENTION(BF16, bf16)
     extern "C" __global__ void __launch_bounds__(32 * TENSOR_WARPS) attention_tensor_##NAME(                         \
         const T* qkv, const float* bias, const float* hidden, T* mixed, AHEAD) {                                     \
         attention_tensor<T>(qkv, bias, hidden, mixed, THAT_AHEAD);                                                   \
-    }                                                                                                                \
-    FOR_COLUMNS(32, T, NAME)                                                                                         \
-    FOR_COLUMNS(64, T, NAME)
-#define FOR_COLUMNS(COLUMNS, T, NAME)                                                                                \
-    extern "C" __global__ void __launch_bounds__(32 * PRODUCT_WARPS) product_##COLUMNS##_##NAME(                     \
-        const T* x, const T* weight, const float* bias, T* narrow, float* planes, int rows, int depth, int outputs,  \
-        int activation) {                                                                                            \
-        few_rows<T, COLUMNS>(x, weight, Finish<T>{bias, narrow, planes, activation}, rows, depth, outputs);          \
     }
 #if !defined(ONLY_F32) && !defined(ONLY_BF16)
 FOR_TENSOR_CORES(F16, f16)

@@ -1,18 +1,16 @@
 //! Our kernels, ready to be started.
 #![expect(unsafe_code, reason = "kernels are started with raw pointers")]
 
-use std::sync::Arc;
+use candle_core::cuda_backend::cudarc::driver::CudaFunction;
+use candle_core::cuda_backend::cudarc::driver::sys::CUdeviceptr;
 
-use candle_core::cuda_backend::cudarc::driver::sys::{self, CUdeviceptr};
-use candle_core::cuda_backend::cudarc::driver::{CudaContext, CudaFunction, CudaModule};
-
-use super::compiled;
-use super::failure::{Tried, device_error};
-use super::product::Operands;
+use super::compiled::Compiler;
+use super::failure::device_error;
+use super::own_products::OwnProducts;
 use super::start::{Arg, On, start};
 use crate::error::Result;
 use crate::kernels::Activation;
-use crate::kernels::plan::{self, COLUMNS, Kind, Launch, ProductShape, Tiles};
+use crate::kernels::plan::{self, Kind, Launch, Text};
 
 /// Where something lies in the card's memory; 0 is "none".
 pub(super) type Address = CUdeviceptr;
@@ -32,8 +30,8 @@ pub(super) struct Functions {
     norm_rows: CudaFunction,
     bias_activate: CudaFunction,
     attention: CudaFunction,
-    /// One for each of [`COLUMNS`]; none without tensor cores.
-    products: Vec<CudaFunction>,
+    /// None without tensor cores.
+    pub(super) products: Option<OwnProducts>,
     tensor_cores: bool,
     /// Whether kernels may start while the one before drains.
     pub(super) overlap: bool,
@@ -55,27 +53,31 @@ pub(super) struct Finish {
 }
 
 impl Functions {
-    pub(super) fn load(context: &Arc<CudaContext>, kind: Kind, driver: i32) -> Result<Functions> {
-        let (module, target) = compiled::module(context, kind)?;
-        let tensor_cores = target >= TENSOR_CORES && kind != Kind::F32;
-        let named = |name: &str| named(&module, name, kind);
-        let products = COLUMNS.iter().filter(|_| tensor_cores);
-        let products = products.map(|columns| product(&module, *columns, kind));
+    pub(super) fn load(compiler: Compiler, driver: i32) -> Result<Functions> {
+        let module = compiler.module(Text::Fused)?;
+        let target = module.target;
+        let tensor_cores = target >= TENSOR_CORES && compiler.kind != Kind::F32;
         let attention = if tensor_cores {
             "attention_tensor"
         } else {
             "attention_plain"
         };
         Ok(Functions {
-            embed_norm: named("embed_norm")?,
-            residual_norm: named("residual_norm")?,
-            norm_rows: named("norm_rows")?,
-            bias_activate: named("bias_activate")?,
-            attention: named(attention)?,
-            products: products.collect::<Result<_>>()?,
+            embed_norm: module.function("embed_norm")?,
+            residual_norm: module.function("residual_norm")?,
+            norm_rows: module.function("norm_rows")?,
+            bias_activate: module.function("bias_activate")?,
+            attention: module.function(attention)?,
+            products: tensor_cores.then(|| OwnProducts::new(compiler)),
             tensor_cores,
             overlap: target >= OVERLAP.0 && driver >= OVERLAP.1,
         })
+    }
+
+    /// Those of a card that has them.
+    pub(super) fn own_products(&self) -> Result<&OwnProducts> {
+        let own = self.products.as_ref();
+        own.ok_or_else(|| device_error("this card does not run our own products"))
     }
 
     /// ids → `x` and its norm.
@@ -162,69 +164,10 @@ impl Functions {
         // SAFETY: as above.
         unsafe { start(on, (&self.attention, "attention"), launch, &args) }
     }
-
-    /// Ways to make a product with our own kernels, for which there are so many bytes of planes.
-    pub(super) fn tiles(&self, shape: &ProductShape, room: usize) -> Vec<Tiles> {
-        if self.products.is_empty() {
-            return Vec::new();
-        }
-        Tiles::all(shape, room)
-    }
-
-    /// True if this one is among them.
-    pub(super) fn has(&self, tiles: Tiles, shape: &ProductShape, room: usize) -> bool {
-        !self.products.is_empty() && tiles.fit(shape, room)
-    }
-
-    /// Our own product, which must [fit](Tiles::fit): to `at.out`, planes behind each other where it is f32.
-    pub(super) fn product(
-        &self,
-        on: On<'_>,
-        tiles: Tiles,
-        shape: &ProductShape,
-        at: Operands,
-        finish: Finish,
-    ) -> Result<()> {
-        let place = COLUMNS.iter().position(|own| *own == tiles.columns);
-        let function = place.and_then(|place| self.products.get(place));
-        let launch = tiles.launch(shape);
-        let (Some(function), Some(launch)) = (function, launch) else {
-            return Err(odd_shape(shape.rows, shape.inputs));
-        };
-        let (narrowed, planes) = match shape.result {
-            Kind::F32 => (0, at.out),
-            Kind::F16 | Kind::Bf16 => (at.out, 0),
-        };
-        let places = [at.x, at.weight, finish.bias, narrowed, planes].map(Arg::Address);
-        let sizes = [shape.rows, shape.inputs, shape.outputs].map(narrow);
-        let [rows, depth, outputs] = sizes;
-        let activation = finish.activation.map_or(-1, number);
-        let numbers = [rows?, depth?, outputs?, activation].map(Arg::Int);
-        let args = [&places[..], &numbers].concat();
-        // SAFETY: as above; `fit` has checked the shape.
-        unsafe { start(on, (function, "product"), launch, &args) }
-    }
-}
-
-fn named(module: &Arc<CudaModule>, name: &str, kind: Kind) -> Result<CudaFunction> {
-    let name = format!("{name}_{}", kind.suffix());
-    let found = module.load_function(&name);
-    found.tried(&format!("find the kernel {name}"))
-}
-
-/// A kernel that needs more shared memory than one gets unasked.
-fn product(module: &Arc<CudaModule>, columns: usize, kind: Kind) -> Result<CudaFunction> {
-    use sys::CUfunction_attribute_enum as Attribute;
-    let function = named(module, &format!("product_{columns}"), kind)?;
-    let shared = i32::try_from(Tiles::shared(columns)).map_err(|_| odd_shape(1, columns))?;
-    let attribute = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-    let set = function.set_attribute(attribute, shared);
-    set.tried("give a kernel its shared memory")?;
-    Ok(function)
 }
 
 /// As `with_activation` in `activation.cu` counts them.
-fn number(activation: Activation) -> i32 {
+pub(super) fn number(activation: Activation) -> i32 {
     match activation {
         Activation::QuickGelu => 0,
         Activation::GeluErf => 1,
@@ -236,10 +179,10 @@ fn by_rows(rows: usize, width: usize) -> Result<Launch> {
     plan::row_blocks(rows, width).ok_or_else(|| odd_shape(rows, width))
 }
 
-fn narrow(width: usize) -> Result<i32> {
+pub(super) fn narrow(width: usize) -> Result<i32> {
     i32::try_from(width).map_err(|_| odd_shape(1, width))
 }
 
-fn odd_shape(rows: usize, width: usize) -> crate::error::Error {
+pub(super) fn odd_shape(rows: usize, width: usize) -> crate::error::Error {
     device_error(format!("no CUDA kernel takes {rows} × {width}"))
 }

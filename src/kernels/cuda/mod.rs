@@ -9,6 +9,7 @@ mod functions;
 mod graph;
 mod memory;
 mod operations;
+mod own_products;
 mod product;
 mod running;
 mod shared;
@@ -41,9 +42,12 @@ pub(super) struct CudaKernels {
     device: CudaDevice,
     plain: Reference,
     options: Options,
-    /// Compiled when they are first needed.
-    shared: Mutex<BTreeMap<Kind, Arc<Shared>>>,
+    /// Compiled when they are first expected or needed.
+    shared: Mutex<BTreeMap<Kind, Made>>,
 }
+
+/// What is made for a type of matrices, by whoever comes first.
+type Made = Arc<Mutex<Option<Arc<Shared>>>>;
 
 /// What is kept for an encoder; `None` where its tensors are not as the kernels need them.
 type Slot = Option<Engine>;
@@ -61,12 +65,15 @@ impl CudaKernels {
 
     fn shared(&self, kind: Kind) -> Result<Arc<Shared>> {
         let mut all = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(shared) = all.get(&kind) {
+        let place = Arc::clone(all.entry(kind).or_default());
+        drop(all);
+        // Who comes while another thread makes it waits here for that one.
+        let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(shared) = &*place {
             return Ok(shared.clone());
         }
-        let made = Arc::new(Shared::new(&self.device, kind, &self.options)?);
-        all.insert(kind, made.clone());
-        Ok(made)
+        let made = Shared::new(&self.device, kind, &self.options)?;
+        Ok(place.insert(Arc::new(made)).clone())
     }
 
     /// The encoder's engine.
@@ -80,7 +87,7 @@ impl CudaKernels {
         };
         let shared = self.shared(weights.sizes.kind)?;
         let tower = (encoder.tower.heads, encoder.tower.activation);
-        Engine::new(&stream, shared, weights, tower, self.options.capture).map(Some)
+        Engine::new(&stream, shared, weights, tower, &self.options).map(Some)
     }
 
     fn run_whole(&self, engine: &Engine, batch: &Batch<'_>) -> Result<Option<ReadOut>> {

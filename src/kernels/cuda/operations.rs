@@ -71,11 +71,12 @@ impl CudaKernels {
         let (shared, stream) = (self.shared(shape.kind)?, self.stream());
         let (product, _) = shared.product(shape)?;
         let known = product.tiles().map(|tiles| Tiles { parts: 1, ..tiles });
-        match shared.only_own(shape).or(known) {
+        match shared.only_own(shape)?.or(known) {
             None => product.run(&shared.library, &stream, at),
             Some(tiles) => {
                 let (on, finish) = (On::plainly(&stream), Finish::default());
-                shared.functions.product(on, tiles, shape, at, finish)
+                let own = shared.functions.own_products()?;
+                own.start(on, tiles, shape, at, finish)
             }
         }
     }
@@ -217,6 +218,11 @@ impl Kernels for CudaKernels {
         prepared: &Prepared,
     ) -> Result<Option<ReadOut>> {
         self.encode_whole(encoder, batch, prepared)
+    }
+
+    fn expect(&self, dtype: DType) {
+        // What fails now fails again, and is told, when it is needed.
+        let _ = Kind::of(dtype).map(|kind| self.shared(kind));
     }
 
     fn captured(&self, prepared: &Prepared) -> usize {

@@ -141,8 +141,8 @@ impl Engine {
             _ => Finish::default(),
         };
         let operands = Operands { out, ..operands };
-        let functions = &self.shared.functions;
-        functions.product(on, tiles, shape, operands, finish)
+        let own = self.shared.functions.own_products()?;
+        own.start(on, tiles, shape, operands, finish)
     }
 
     /// How our own kernels make a product, if they do.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use candle_core::cuda_backend::CudaDevice;
 use candle_core::cuda_backend::cudarc::driver::{CudaContext, sys};
 
+use super::compiled::Compiler;
 use super::failure::Tried;
 use super::functions::Functions;
 use super::product::{Library, Product, WORKSPACE, Way};
@@ -32,7 +33,12 @@ impl Shared {
         // an event of ours; each says so where it does.
         unsafe { context.disable_event_tracking() };
         let card = card(&context, options.products)?;
-        let functions = Functions::load(&context, kind, card.driver)?;
+        let compiler = Compiler {
+            context: context.clone(),
+            kind,
+            folder: options.cache_dir.clone(),
+        };
+        let functions = Functions::load(compiler, card.driver)?;
         let tuned = Mutex::new(Tuned::open(card, options.cache_dir.as_deref()));
         let library = Library::new()?;
         Ok(Shared {
@@ -61,7 +67,8 @@ impl Shared {
         match chosen {
             Chosen::Library(data) => product.restore(&self.library, data),
             Chosen::Own(tiles) => {
-                let can = self.functions.has(tiles, shape, WORKSPACE);
+                let own = self.functions.products.as_ref();
+                let can = own.is_some_and(|own| own.has(tiles, shape, WORKSPACE));
                 if can {
                     product.make_by(Way::Own(tiles));
                 }
@@ -72,11 +79,8 @@ impl Shared {
 
     /// All that can make a product and is allowed to, the library's likely best first.
     pub(super) fn ways(&self, shape: &ProductShape, product: &Product) -> Result<Vec<Way>> {
-        let own = self.functions.tiles(shape, WORKSPACE).into_iter();
-        let own: Vec<Way> = match self.products {
-            Products::Library => Vec::new(),
-            Products::Measured | Products::Own => own.map(Way::Own).collect(),
-        };
+        let own = self.tiles(shape, WORKSPACE)?.into_iter();
+        let own: Vec<Way> = own.map(Way::Own).collect();
         if self.products == Products::Own && !own.is_empty() {
             return Ok(own);
         }
@@ -84,11 +88,25 @@ impl Shared {
         Ok(library.map(Way::Library).chain(own).collect())
     }
 
+    /// Our own ways to make a product. Where they cannot be compiled and others do, there are none.
+    fn tiles(&self, shape: &ProductShape, room: usize) -> Result<Vec<Tiles>> {
+        let own = self.functions.products.as_ref();
+        let Some(own) = own.filter(|_| self.products != Products::Library) else {
+            return Ok(Vec::new());
+        };
+        match own.tiles(shape, room) {
+            Err(_) if self.products == Products::Measured => Ok(Vec::new()),
+            tiles => tiles,
+        }
+    }
+
     /// Our own kernels for a product whose result stays in one piece, where nothing else is wanted.
-    pub(super) fn only_own(&self, shape: &ProductShape) -> Option<Tiles> {
-        let own = self.functions.tiles(shape, usize::MAX).into_iter();
-        let mut own = own.filter(|tiles| tiles.parts == 1);
-        (self.products == Products::Own).then(|| own.next_back())?
+    pub(super) fn only_own(&self, shape: &ProductShape) -> Result<Option<Tiles>> {
+        if self.products != Products::Own {
+            return Ok(None);
+        }
+        let mut own = self.tiles(shape, usize::MAX)?.into_iter();
+        Ok(own.rfind(|tiles| tiles.parts == 1))
     }
 
     /// A choice for all encoders of this process, and for the next one.

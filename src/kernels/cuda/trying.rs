@@ -40,6 +40,7 @@ impl Engine {
     fn tune_one(&self, state: &mut State, windows: usize, product: Unknown) -> Result<()> {
         let (which, from, to) = product;
         let shape = self.weights.sizes.product(from, to, windows);
+        state.unmeasured.remove(&shape);
         let Some(made) = state.products.get(&shape) else {
             return Ok(());
         };

@@ -5,8 +5,10 @@ mod arena;
 mod bucket;
 mod input;
 mod recent;
+mod sealed;
 mod source;
 mod steps;
+mod texts;
 mod tiles;
 mod tuning;
 
@@ -14,8 +16,9 @@ pub(crate) use arena::{ALIGNMENT, Arena, Sizes, input_parts, input_words};
 pub(crate) use bucket::{bucket, pieces};
 pub(crate) use input::{is_sound, write_input};
 pub(crate) use recent::Recent;
-pub(crate) use source::{Launch, attention, eights, row_blocks, source};
+pub(crate) use source::{Launch, Text, attention, eights, row_blocks, source};
 pub(crate) use steps::{Matrix, NormAt, Place, PooledFrom, Spec, Step, steps};
+pub(crate) use texts::compiled;
 pub(crate) use tiles::{COLUMNS, MOST_ROWS, Tiles};
 pub(crate) use tuning::{Card, Chosen, ProductShape, Tuned};
 

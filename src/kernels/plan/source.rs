@@ -2,15 +2,32 @@
 
 use super::Kind;
 
+const COMMON: &str = include_str!("../cuda/common.cu");
+const ACTIVATION: &str = include_str!("../cuda/activation.cu");
+
 /// What is compiled for cards, and by a test for the CPU, in this order.
-const PARTS: [&str; 6] = [
-    include_str!("../cuda/common.cu"),
+const FUSED: [&str; 5] = [
+    COMMON,
     include_str!("../cuda/norms.cu"),
-    include_str!("../cuda/activation.cu"),
+    ACTIVATION,
     include_str!("../cuda/attention.cu"),
-    include_str!("../cuda/few_rows.cu"),
     include_str!("../cuda/entries.cu"),
 ];
+const PRODUCTS: [&str; 4] = [
+    COMMON,
+    ACTIVATION,
+    include_str!("../cuda/few_rows.cu"),
+    include_str!("../cuda/product_entries.cu"),
+];
+
+/// Kernels that are compiled together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Text {
+    /// What every forward needs.
+    Fused,
+    /// Our own products, which only pay if they are used often.
+    Products,
+}
 
 /// Threads of the element-wise kernel (`__launch_bounds__` in `entries.cu`).
 const ELEMENT_THREADS: usize = 256;
@@ -31,9 +48,13 @@ pub(crate) struct Launch {
 }
 
 /// The text to compile for matrices of one type.
-pub(crate) fn source(kind: Kind) -> String {
+pub(crate) fn source(text: Text, kind: Kind) -> String {
     let name = kind.suffix().to_uppercase();
-    format!("#define ONLY_{name} 1\n{}", PARTS.join("\n"))
+    let parts = match text {
+        Text::Fused => FUSED.join("\n"),
+        Text::Products => PRODUCTS.join("\n"),
+    };
+    format!("#define ONLY_{name} 1\n{parts}")
 }
 
 /// One block a row, four channels a thread. `None` if a row is too wide, or not a whole number of fours.
@@ -86,7 +107,7 @@ mod tests {
             "__launch_bounds__(256) bias_activate_",
             &format!("constexpr int WINDOW = {WINDOW};"),
         ] {
-            assert!(source(Kind::F16).contains(line), "{line}");
+            assert!(source(Text::Fused, Kind::F16).contains(line), "{line}");
         }
     }
 
@@ -129,7 +150,14 @@ mod tests {
 
     #[test]
     fn one_type_is_compiled() {
-        assert!(source(Kind::Bf16).starts_with("#define ONLY_BF16 1\n"));
-        assert!(source(Kind::Bf16).contains("defined(ONLY_F32)"));
+        for (text, kernel) in [(Text::Fused, "attention_"), (Text::Products, "product_")] {
+            let source = source(text, Kind::Bf16);
+            assert!(source.starts_with("#define ONLY_BF16 1\n"));
+            assert!(source.contains("defined(ONLY_F32)"));
+            assert!(
+                source.contains(&format!("{kernel}##"))
+                    || source.contains(&format!("{kernel}plain_##"))
+            );
+        }
     }
 }

@@ -2,14 +2,12 @@
 //! caller gives a folder. The file is checked when it is read; anything wrong with it means measuring anew.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
+use super::sealed::{self, sha256};
 use super::{Kind, Tiles};
 
 /// Of the file's form.
@@ -66,13 +64,6 @@ struct Stored {
     products: Vec<(ProductShape, Chosen)>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Sealed {
-    sha256: String,
-    /// A `Stored` as JSON, so that what is hashed is what is read.
-    body: String,
-}
-
 impl Tuned {
     /// What the folder knows of this card; nothing without a folder.
     pub(crate) fn open(card: Card, folder: Option<&Path>) -> Tuned {
@@ -110,17 +101,7 @@ impl Tuned {
             card: self.card.clone(),
             products: products.into_iter().collect(),
         };
-        let body = serde_json::to_string(&stored)?;
-        let sealed = Sealed {
-            sha256: sha256(body.as_bytes()),
-            body,
-        };
-        let beside = file.with_extension(format!("{}.tmp", std::process::id()));
-        if let Some(folder) = file.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        fs::write(&beside, serde_json::to_vec(&sealed)?)?;
-        fs::rename(&beside, file).inspect_err(|_| drop(fs::remove_file(&beside)))
+        sealed::write(file, serde_json::to_string(&stored)?)
     }
 }
 
@@ -131,28 +112,15 @@ fn file_name(card: &Card) -> String {
 }
 
 fn read(file: &Path, card: &Card) -> Option<BTreeMap<ProductShape, Chosen>> {
-    let mut bytes = Vec::new();
-    let mut open = fs::File::open(file).ok()?.take(MOST_BYTES);
-    open.read_to_end(&mut bytes).ok()?;
-    let sealed: Sealed = serde_json::from_slice(&bytes).ok()?;
-    if sealed.sha256 != sha256(sealed.body.as_bytes()) {
-        return None;
-    }
-    let stored: Stored = serde_json::from_str(&sealed.body).ok()?;
+    let stored: Stored = serde_json::from_str(&sealed::read(file, MOST_BYTES)?).ok()?;
     let ours = stored.version == VERSION && stored.card == *card;
     ours.then(|| stored.products.into_iter().collect())
 }
 
-fn sha256(bytes: &[u8]) -> String {
-    let digest = Sha256::digest(bytes);
-    digest.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn card() -> Card {
