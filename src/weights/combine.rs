@@ -78,15 +78,16 @@ fn family(parts: &[Checkpoint], holders: &Holders<'_>, wanted: Option<Family>) -
         }
         (Some(family), _) | (None, (Some(family), _)) => Ok(family),
         (None, (None, candidates)) => candidates.first().copied().ok_or_else(|| {
-            let tags: Vec<_> = holders.iter().map(|(encoder, _)| encoder.tag()).collect();
-            let message = format!(
-                "no supported family has the encoders {}",
-                tags.join(" and ")
-            );
+            let message = format!("no supported family has the encoders {}", tags(holders));
             let error = Error::new(ErrorKind::Unsupported, message).at_path(path);
             error.hint("name the family to use them for, or give other files")
         }),
     }
+}
+
+fn tags(holders: &Holders<'_>) -> String {
+    let tags: Vec<_> = holders.iter().map(|(encoder, _)| encoder.tag()).collect();
+    tags.join(" and ")
 }
 
 fn missing(
@@ -95,10 +96,9 @@ fn missing(
     holders: &Holders<'_>,
     parts: &[Checkpoint],
 ) -> Error {
-    let tags: Vec<_> = holders.iter().map(|(encoder, _)| encoder.tag()).collect();
     let message = format!(
         "{family} needs the text encoder {encoder}; there is {}",
-        tags.join(" and ")
+        tags(holders)
     );
     let error = Error::new(ErrorKind::MissingTensor, message).at_path(parts[0].path());
     error.hint(format!("give a file with {encoder} too"))

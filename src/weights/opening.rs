@@ -8,7 +8,7 @@ use super::format::archive::Archive;
 use super::format::folder::{self, Component, Config};
 use super::format::sniff::Kind;
 use super::layout::family::{self, Decision};
-use super::layout::{Layout, Style, Tower, detect, fingerprint};
+use super::layout::{Dimensions, Layout, Style, Tower, detect, fingerprint};
 use super::{EncoderId, Family};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -30,31 +30,30 @@ fn open_file(path: &Path) -> Result<Checkpoint> {
     let towers = towers(&archive, &mut notes)?;
     let decision = family::decide(&archive, &towers)?;
     if decision.candidates.is_empty() && family::is_sd3(&archive) {
-        notes.push(
-            "a checkpoint of SD 3 or Flux: its encoders can be read, its family is unknown"
-                .to_owned(),
-        );
+        let note = "a checkpoint of SD 3 or Flux: its encoders can be read, its family is unknown";
+        notes.push(note.to_owned());
     }
     let located = |tower| Located {
         archive: Arc::clone(&archive),
         tower,
         config: None,
     };
-    let encoders: Vec<_> = towers.into_iter().map(located).collect();
-    let container = match archive.kind {
+    Ok(Checkpoint {
+        path: path.to_owned(),
+        decision,
+        encoders: towers.into_iter().map(located).collect(),
+        container: container(archive.kind),
+        archives: vec![archive],
+        notes,
+    })
+}
+
+const fn container(kind: Kind) -> Container {
+    match kind {
         Kind::Safetensors => Container::Safetensors,
         Kind::TorchZip | Kind::TorchLegacy => Container::PyTorch,
         Kind::Gguf => Container::Gguf,
-    };
-    let path = path.to_owned();
-    Ok(Checkpoint {
-        path,
-        decision,
-        encoders,
-        archives: vec![archive],
-        notes,
-        container,
-    })
+    }
 }
 
 /// At most one tower for each encoder, in the encoders' order.
@@ -67,25 +66,28 @@ fn towers(archive: &Archive, notes: &mut Vec<String>) -> Result<Vec<Tower>> {
     for found in found {
         let tower = Tower::build(archive, found)?;
         let rival = towers
-            .iter()
-            .position(|one| one.found.encoder == tower.found.encoder);
+            .iter_mut()
+            .find(|one| one.found.encoder == tower.found.encoder);
         match rival {
             None => towers.push(tower),
-            Some(index) => {
-                let better = choose(&towers[index], &tower)?;
-                let roots = [&towers[index].found.root, &tower.found.root];
-                notes.push(format!(
-                    "two encoders {} (`{}` and `{}`): the complete one is used",
-                    tower.found.encoder, roots[0], roots[1]
-                ));
-                if better == Better::Second {
-                    towers[index] = tower;
-                }
-            }
+            Some(rival) => notes.push(keep_better(rival, tower)?),
         }
     }
     towers.sort_by_key(|tower| tower.found.encoder);
     Ok(towers)
+}
+
+/// Leaves the complete one of two rivals in the place of the first; a note that says so.
+fn keep_better(first: &mut Tower, second: Tower) -> Result<String> {
+    let better = choose(first, &second)?;
+    let note = format!(
+        "two encoders {} (`{}` and `{}`): the complete one is used",
+        second.found.encoder, first.found.root, second.found.root
+    );
+    if better == Better::Second {
+        *first = second;
+    }
+    Ok(note)
 }
 
 #[derive(PartialEq, Eq)]
@@ -115,41 +117,40 @@ fn choose(first: &Tower, second: &Tower) -> Result<Better> {
 }
 
 fn open_folder(path: &Path, folder: folder::Folder) -> Result<Checkpoint> {
-    let (mut notes, mut encoders) = (folder.notes, Vec::<Located>::new());
-    for component in folder.components {
-        let located = locate(component, &mut notes)?;
-        let encoder = located.tower.found.encoder;
-        if encoders
-            .iter()
-            .any(|other| other.tower.found.encoder == encoder)
-        {
-            let message = format!("both text encoders of the folder are {encoder}");
-            return Err(Error::new(ErrorKind::Mismatch, message));
-        }
-        encoders.push(located);
-    }
-    let order: Vec<_> = encoders
-        .iter()
-        .map(|located| located.tower.found.encoder)
-        .collect();
-    if !order.is_sorted() {
-        let message = "the encoders are swapped: text_encoder is larger than text_encoder_2";
-        return Err(Error::new(ErrorKind::Mismatch, message));
-    }
+    let mut notes = folder.notes;
+    let components = folder.components.into_iter();
+    let encoders = components.map(|component| locate(component, &mut notes));
+    let encoders: Vec<Located> = encoders.collect::<Result<_>>()?;
+    let order = encoders.iter().map(|located| located.tower.found.encoder);
+    let order: Vec<EncoderId> = order.collect();
+    check_order(&order)?;
     let decision = folder_family(&order, folder.class.as_deref())?;
     let archives = encoders
         .iter()
         .map(|located| Arc::clone(&located.archive))
         .collect();
-    let container = Container::Folder;
     Ok(Checkpoint {
         path: path.to_owned(),
         decision,
         encoders,
         archives,
         notes,
-        container,
+        container: Container::Folder,
     })
+}
+
+/// The folder of the second encoder has the larger one.
+fn check_order(encoders: &[EncoderId]) -> Result<()> {
+    let mut pairs = encoders.iter().zip(encoders.iter().skip(1));
+    if let Some((encoder, _)) = pairs.find(|(first, second)| first == second) {
+        let message = format!("both text encoders of the folder are {encoder}");
+        return Err(Error::new(ErrorKind::Mismatch, message));
+    }
+    if !encoders.is_sorted() {
+        let message = "the encoders are swapped: text_encoder is larger than text_encoder_2";
+        return Err(Error::new(ErrorKind::Mismatch, message));
+    }
+    Ok(())
 }
 
 /// One component of a folder, checked against its configuration.
@@ -165,7 +166,7 @@ fn locate(component: Component, notes: &mut Vec<String>) -> Result<Located> {
         let message = format!("{} text encoders in one component", towers.len());
         Error::new(ErrorKind::Mismatch, message).at_path(&folder)
     })?;
-    contradictions(&config, &tower).map_err(|error| error.at_path(folder.join("config.json")))?;
+    check_config(&config, &tower).map_err(|error| error.at_path(folder.join("config.json")))?;
     if tower.found.style == Style::HuggingFace {
         tower.layout = Layout::Diffusers;
     }
@@ -189,35 +190,31 @@ fn activation_note(config: &Config, encoder: EncoderId) -> Option<String> {
 /// Activations that a configuration may name.
 const ACTIVATIONS: [&str; 4] = ["quick_gelu", "gelu", "gelu_new", "gelu_pytorch_tanh"];
 
-/// Numbers of the configuration that the tensors contradict. `projection_dim` is not among them:
-/// SD 2.x folders say 512 and have no projection.
-fn contradictions(config: &Config, tower: &Tower) -> Result<()> {
-    let dimensions = tower.found.dimensions;
-    let pairs = [
-        ("hidden_size", config.hidden_size, dimensions.width),
-        (
-            "num_hidden_layers",
-            config.num_hidden_layers,
-            dimensions.n_layers,
-        ),
+/// What the configuration says of sizes, by field, and what the tensors have. `projection_dim` is
+/// not among them: SD 2.x folders say 512 and have no projection.
+fn sizes(config: &Config, dimensions: Dimensions) -> [(&'static str, Option<usize>, usize); 6] {
+    let (width, n_layers) = (dimensions.width, dimensions.n_layers);
+    [
+        ("hidden_size", config.hidden_size, width),
+        ("num_hidden_layers", config.num_hidden_layers, n_layers),
         (
             "num_attention_heads",
             config.num_attention_heads,
-            dimensions.width / 64,
+            width / 64,
         ),
-        (
-            "intermediate_size",
-            config.intermediate_size,
-            4 * dimensions.width,
-        ),
+        ("intermediate_size", config.intermediate_size, 4 * width),
         (
             "max_position_embeddings",
             config.max_position_embeddings,
             dimensions.positions,
         ),
         ("vocab_size", config.vocab_size, dimensions.vocabulary),
-    ];
-    let wrong = pairs
+    ]
+}
+
+/// An error if the tensors contradict the configuration, or no CLIP text encoder is like that.
+fn check_config(config: &Config, tower: &Tower) -> Result<()> {
+    let wrong = sizes(config, tower.found.dimensions)
         .into_iter()
         .find(|(_, told, found)| told.is_some_and(|told| told != *found));
     if let Some((field, Some(told), found)) = wrong {

@@ -153,28 +153,25 @@ struct Reader<'a> {
     archive: &'a Archive,
 }
 
+/// Takes in what a file of one variant has; the number of tensors that were read, 0 in files of
+/// others.
+type Variant<R> = fn(&R, &mut Embedding) -> Result<usize>;
+
 impl Reader<'_> {
     /// Takes in what the variant has; the number of tensors that were read.
     fn fill(&self, embedding: &mut Embedding) -> Result<usize> {
-        let n_tagged = self.tagged(&mut embedding.held)?;
-        if n_tagged > 0 {
-            return Ok(n_tagged);
-        }
-        if let Some(entry) = self.archive.entries.get(PLAIN) {
-            self.hold(&mut embedding.held, ANY, &[entry])?;
-            return Ok(1);
-        }
-        let n_parameters = self.parameters(&mut embedding.held)?;
-        if n_parameters > 0 {
-            return Ok(n_parameters);
-        }
-        let n_bundled = self.bundled(embedding)?;
-        if n_bundled > 0 {
-            return Ok(n_bundled);
-        }
-        let n_listed = self.listed(&mut embedding.held)?;
-        if n_listed > 0 {
-            return Ok(n_listed);
+        let variants: [Variant<Self>; 5] = [
+            Self::tagged,
+            Self::plain,
+            Self::parameters,
+            Self::bundled,
+            Self::listed,
+        ];
+        for variant in variants {
+            let n_read = variant(self, embedding)?;
+            if n_read > 0 {
+                return Ok(n_read);
+            }
         }
         let entry = self.only()?;
         embedding.placeholder = Some(entry.file_name.clone());
@@ -183,7 +180,7 @@ impl Reader<'_> {
     }
 
     /// `clip_l` and its like.
-    fn tagged(&self, held: &mut Vec<Held>) -> Result<usize> {
+    fn tagged(&self, embedding: &mut Embedding) -> Result<usize> {
         let mut seen: Vec<(&str, EncoderId)> = Vec::new();
         for (key, encoders) in TAGGED {
             let Some(entry) = self.archive.entries.get(key) else {
@@ -194,19 +191,28 @@ impl Reader<'_> {
                 return Err(refuse(message).at_tensor(key));
             }
             seen.push((key, encoders[0]));
-            self.hold(held, encoders, &[entry])?;
+            self.hold(&mut embedding.held, encoders, &[entry])?;
         }
         Ok(seen.len())
     }
 
+    /// `emb_params`.
+    fn plain(&self, embedding: &mut Embedding) -> Result<usize> {
+        let Some(entry) = self.archive.entries.get(PLAIN) else {
+            return Ok(0);
+        };
+        self.hold(&mut embedding.held, ANY, &[entry])?;
+        Ok(1)
+    }
+
     /// `string_to_param` of A1111's pickles, which has one key. Beside it may be the number of its
     /// token as a tensor, which counts as read.
-    fn parameters(&self, held: &mut Vec<Held>) -> Result<usize> {
+    fn parameters(&self, embedding: &mut Embedding) -> Result<usize> {
         let found: Vec<_> = self.archive.below(PARAMETERS).collect();
         match found.as_slice() {
             [] => Ok(0),
             [(_, entry)] => {
-                self.hold(held, ANY, &[entry])?;
+                self.hold(&mut embedding.held, ANY, &[entry])?;
                 Ok(1 + self.archive.below(TOKENS).count())
             }
             several => {
@@ -221,7 +227,7 @@ impl Reader<'_> {
 
     /// A list of dictionaries: for each width, all rows below each other (`load_embed` in `ComfyUI`'s
     /// `sd1_clip.py`).
-    fn listed(&self, held: &mut Vec<Held>) -> Result<usize> {
+    fn listed(&self, embedding: &mut Embedding) -> Result<usize> {
         let entries = self.archive.entries.iter();
         let mut found: Vec<&Entry> = entries.map(|(_, entry)| entry).collect();
         let all = self
@@ -239,7 +245,7 @@ impl Reader<'_> {
             let (now, later): (Vec<_>, Vec<_>) = found
                 .into_iter()
                 .partition(|entry| entry.shape.last() == Some(&width));
-            self.hold(held, ANY, &now)?;
+            self.hold(&mut embedding.held, ANY, &now)?;
             found = later;
         }
         Ok(count)
@@ -344,15 +350,7 @@ impl Reader<'_> {
 
     /// One tensor as f32 `[n, width]`; `n_rows` counts on.
     fn rows(&self, entry: &Entry, n_rows: &mut usize) -> Result<Tensor> {
-        let (rows, width) = match entry.shape[..] {
-            [width] => (1, width),
-            [rows, width] => (rows, width),
-            _ => {
-                let shape = &entry.shape;
-                let message = format!("shape {shape:?}; vectors are [width] or [count, width]");
-                return Err(refuse(message));
-            }
-        };
+        let [rows, width] = as_rows(&entry.shape)?;
         *n_rows = n_rows.saturating_add(rows);
         if rows == 0 || width == 0 || width > WIDEST {
             return Err(refuse(format!("shape {:?} holds no vectors", entry.shape)));
@@ -374,5 +372,17 @@ impl Reader<'_> {
         }
         let shape = [rows, width];
         decode::tensor(&bytes, entry.stored, &shape, None, DType::F32, &Device::Cpu)
+    }
+}
+
+/// The shape of a tensor's rows, of which a vector is one.
+fn as_rows(shape: &[usize]) -> Result<[usize; 2]> {
+    match *shape {
+        [width] => Ok([1, width]),
+        [rows, width] => Ok([rows, width]),
+        _ => {
+            let message = format!("shape {shape:?}; vectors are [width] or [count, width]");
+            Err(refuse(message))
+        }
     }
 }

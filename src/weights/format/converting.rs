@@ -83,32 +83,52 @@ pub(super) fn fill(
     scratch: &mut Scratch,
     read: impl Read,
 ) -> Result<Seen> {
-    let Scratch { bits, wide } = scratch;
     match (stored, place) {
         (Plain::F16, Place::F16(values)) | (Plain::Bf16, Place::Bf16(values)) => {
             halves(values, stored, read)
         }
-        (_, Place::F32(values)) => widen(values, stored, bits, read),
+        (_, Place::F32(values)) => widen(values, stored, &mut scratch.bits, read),
         (_, Place::F16(values)) => {
-            wide.resize(values.len(), 0.0);
-            let seen = widen(wide, stored, bits, read)?;
+            let (wide, seen) = scratch.widened(values.len(), stored, read)?;
             let values = values.reinterpret_cast_mut::<f16>();
             values.convert_from_f32_slice(wide);
             Ok(seen)
         }
-        (Plain::F16, Place::Bf16(values)) => {
-            bits.resize(values.len(), 0);
-            let seen = halves(bits, stored, read)?;
-            each(bits, values, |bits| brain(of_half(bits)));
-            Ok(seen)
-        }
-        (_, Place::Bf16(values)) => {
-            wide.resize(values.len(), 0.0);
-            let seen = widen(wide, stored, bits, read)?;
-            each(wide, values, brain);
-            Ok(seen)
-        }
+        (_, Place::Bf16(values)) => brains(values, stored, scratch, read),
     }
+}
+
+impl Scratch {
+    /// So many values read into the room for f32.
+    fn widened(
+        &mut self,
+        n_values: usize,
+        stored: Plain,
+        read: impl Read,
+    ) -> Result<(&[f32], Seen)> {
+        self.wide.resize(n_values, 0.0);
+        let seen = widen(&mut self.wide, stored, &mut self.bits, read)?;
+        Ok((&self.wide, seen))
+    }
+}
+
+/// What is stored as bf16 needs no converting and is not meant here.
+fn brains(
+    values: &mut [u16],
+    stored: Plain,
+    scratch: &mut Scratch,
+    read: impl Read,
+) -> Result<Seen> {
+    if stored == Plain::F16 {
+        let bits = &mut scratch.bits;
+        bits.resize(values.len(), 0);
+        let seen = halves(bits, stored, read)?;
+        each(bits, values, |bits| brain(of_half(bits)));
+        return Ok(seen);
+    }
+    let (wide, seen) = scratch.widened(values.len(), stored, read)?;
+    each(wide, values, brain);
+    Ok(seen)
 }
 
 fn widen(values: &mut [f32], stored: Plain, bits: &mut Vec<u16>, read: impl Read) -> Result<Seen> {
@@ -223,9 +243,8 @@ impl Seen {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{Device, Tensor};
+    use candle_core::{Device, Tensor, WithDType};
     use half::bf16;
-    use half::vec::HalfBitsVecExt as _;
 
     use super::*;
 
@@ -235,64 +254,60 @@ mod tests {
         (Plain::Bf16, Dtype::BF16),
     ];
 
-    /// All 65536 patterns of 16 bits (as they are, or as the upper half of an f32), against candle's
-    /// own conversions.
+    const N_PATTERNS: usize = 1 << 16;
+
+    /// All patterns of 16 bits (as they are, or as the upper half of an f32), against candle's own
+    /// conversions. NaN may have other bits.
     #[test]
     fn every_pattern_is_converted_as_candle_does() {
         for (stored, dtype) in STORED {
-            let bytes: Vec<u8> = (0..=u16::MAX)
-                .flat_map(|bits| match stored {
-                    Plain::F32 => (u32::from(bits) << 16 | 0x9000).to_le_bytes().to_vec(),
-                    Plain::F16 | Plain::Bf16 => bits.to_le_bytes().to_vec(),
-                })
-                .collect();
-            let n_values = 1 << 16;
-            let plain = Tensor::from_raw_buffer(&bytes, stored.dtype(), &[n_values], &Device::Cpu);
-            let plain = plain.unwrap();
-            let (mut wide, mut half, mut brain) =
-                (vec![0.0; n_values], vec![0; n_values], vec![0; n_values]);
-            let places = [
-                Place::F32(&mut wide),
-                Place::F16(&mut half),
-                Place::Bf16(&mut brain),
-            ];
-            for place in places {
-                let read = |place: &mut [u8]| {
-                    place.copy_from_slice(&bytes);
-                    Ok(())
-                };
-                let seen = fill(stored, place, &mut Scratch::default(), read).unwrap();
-                assert_eq!(seen.flaw(), decode::flaw(&bytes, Stored::Plain(dtype)));
-            }
-            let half: Vec<f16> = half.reinterpret_into();
-            let brain: Vec<bf16> = brain.reinterpret_into();
-            for number in 0..n_values {
-                let value = plain.get(number).unwrap();
-                let value = |dtype| value.to_dtype(dtype).unwrap();
-                let exact = value(DType::F32).to_scalar::<f32>().unwrap();
-                if exact.is_nan() {
+            let bytes = patterns(stored);
+            let flaw = decode::flaw(&bytes, Stored::Plain(dtype));
+            let mut wide = vec![0.0; N_PATTERNS];
+            let (mut half, mut brain) = (vec![0; N_PATTERNS], vec![0; N_PATTERNS]);
+            assert_eq!(filled(Place::F32(&mut wide), stored, &bytes).flaw(), flaw);
+            assert_eq!(filled(Place::F16(&mut half), stored, &bytes).flaw(), flaw);
+            assert_eq!(filled(Place::Bf16(&mut brain), stored, &bytes).flaw(), flaw);
+            let exact: Vec<f32> = candles(&bytes, stored);
+            let halves: Vec<f16> = candles(&bytes, stored);
+            let brains: Vec<bf16> = candles(&bytes, stored);
+            for number in 0..N_PATTERNS {
+                let theirs = exact[number];
+                if theirs.is_nan() {
                     assert!(wide[number].is_nan());
                     continue;
                 }
-                assert_eq!(
-                    wide[number].to_bits(),
-                    exact.to_bits(),
-                    "{stored:?} {number}"
-                );
-                let candles = value(DType::F16).to_scalar::<f16>().unwrap();
-                assert_eq!(
-                    half[number].to_bits(),
-                    candles.to_bits(),
-                    "{stored:?} {number}"
-                );
-                let candles = value(DType::BF16).to_scalar::<bf16>().unwrap();
-                assert_eq!(
-                    brain[number].to_bits(),
-                    candles.to_bits(),
-                    "{stored:?} {number}"
-                );
+                let ours = (wide[number].to_bits(), half[number], brain[number]);
+                let (half, brain) = (halves[number].to_bits(), brains[number].to_bits());
+                assert_eq!(ours, (theirs.to_bits(), half, brain), "{stored:?} {number}");
             }
         }
+    }
+
+    fn patterns(stored: Plain) -> Vec<u8> {
+        let all = (0..=u16::MAX).flat_map(|bits| match stored {
+            Plain::F32 => (u32::from(bits) << 16 | 0x9000).to_le_bytes().to_vec(),
+            Plain::F16 | Plain::Bf16 => bits.to_le_bytes().to_vec(),
+        });
+        all.collect()
+    }
+
+    fn filled(place: Place<'_>, stored: Plain, bytes: &[u8]) -> Seen {
+        let read = |place: &mut [u8]| {
+            place.copy_from_slice(bytes);
+            Ok(())
+        };
+        fill(stored, place, &mut Scratch::default(), read).unwrap()
+    }
+
+    fn candles<T: WithDType>(bytes: &[u8], stored: Plain) -> Vec<T> {
+        let plain = Tensor::from_raw_buffer(bytes, stored.dtype(), &[N_PATTERNS], &Device::Cpu);
+        plain
+            .unwrap()
+            .to_dtype(T::DTYPE)
+            .unwrap()
+            .to_vec1()
+            .unwrap()
     }
 
     #[test]

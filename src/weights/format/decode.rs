@@ -17,24 +17,28 @@ pub(crate) fn tensor(
     want: DType,
     device: &Device,
 ) -> Result<Tensor> {
-    let ours = match stored {
-        Stored::Plain(Dtype::F64) => DType::F64,
-        Stored::Plain(Dtype::F32) => DType::F32,
-        Stored::Plain(Dtype::F16) => DType::F16,
-        Stored::Plain(Dtype::BF16) => DType::BF16,
-        _ => {
-            let mut values = numbers(bytes, stored)?;
-            multiply(&mut values, scale);
-            return Ok(Tensor::from_vec(values, shape, &Device::Cpu)?
-                .to_dtype(want)?
-                .to_device(device)?);
-        }
+    let Some(ours) = candles(stored) else {
+        let mut values = numbers(bytes, stored)?;
+        multiply(&mut values, scale);
+        let tensor = Tensor::from_vec(values, shape, &Device::Cpu)?;
+        return Ok(tensor.to_dtype(want)?.to_device(device)?);
     };
     let tensor = Tensor::from_raw_buffer(bytes, ours, shape, &Device::Cpu)?;
     if ours.size_in_bytes() > want.size_in_bytes() || ours == DType::F64 {
         return Ok(tensor.to_dtype(want)?.to_device(device)?);
     }
     Ok(tensor.to_device(device)?.to_dtype(want)?)
+}
+
+/// candle's name of a type whose bytes it takes as they are.
+const fn candles(stored: Stored) -> Option<DType> {
+    match stored {
+        Stored::Plain(Dtype::F64) => Some(DType::F64),
+        Stored::Plain(Dtype::F32) => Some(DType::F32),
+        Stored::Plain(Dtype::F16) => Some(DType::F16),
+        Stored::Plain(Dtype::BF16) => Some(DType::BF16),
+        _ => None,
+    }
 }
 
 /// Rows times scales.
@@ -56,14 +60,6 @@ fn multiply(values: &mut [f32], scale: Option<&[f32]>) {
     reason = "f64 weights are rounded to f32 on purpose"
 )]
 pub(crate) fn numbers(bytes: &[u8], stored: Stored) -> Result<Vec<f32>> {
-    fn each<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-        bytes
-            .as_chunks::<N>()
-            .0
-            .iter()
-            .map(|chunk| value(*chunk))
-            .collect()
-    }
     let dtype = match stored {
         Stored::Plain(dtype) => dtype,
         Stored::Blocks(blocks) => return blocks.values(bytes),
@@ -80,6 +76,11 @@ pub(crate) fn numbers(bytes: &[u8], stored: Stored) -> Result<Vec<f32>> {
         Dtype::F8_E5M2 => table(bytes, e5m2),
         _ => return Err(no_weights(stored)),
     })
+}
+
+fn each<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+    let (chunks, _) = bytes.as_chunks::<N>();
+    chunks.iter().map(|chunk| value(*chunk)).collect()
 }
 
 fn no_weights(stored: Stored) -> Error {
@@ -127,30 +128,18 @@ pub(crate) fn flaw(bytes: &[u8], stored: Stored) -> Option<Flaw> {
     let Stored::Plain(dtype) = stored else {
         return None;
     };
+    let double = |chunk| u64::from_le_bytes(chunk) << 1;
+    let single = |chunk| u64::from(u32::from_le_bytes(chunk) << 1);
+    let half = |chunk| u64::from(u16::from_le_bytes(chunk) << 1);
+    let quarter = |[byte]: [u8; 1]| u64::from(byte << 1);
     // Exponent bits that mark NaN and infinity, and the sign bit, of the value's high bytes.
     let (finite, nonzero) = match dtype {
-        Dtype::F64 => scan(
-            bytes,
-            |chunk| u64::from_le_bytes(chunk) << 1,
-            0xffe0_0000_0000_0000,
-        ),
-        Dtype::F32 => scan(
-            bytes,
-            |chunk| u64::from(u32::from_le_bytes(chunk) << 1),
-            0xff00_0000,
-        ),
-        Dtype::F16 => scan(
-            bytes,
-            |chunk| u64::from(u16::from_le_bytes(chunk) << 1),
-            0xf800,
-        ),
-        Dtype::BF16 => scan(
-            bytes,
-            |chunk| u64::from(u16::from_le_bytes(chunk) << 1),
-            0xff00,
-        ),
-        Dtype::F8_E4M3 => scan(bytes, |[byte]| u64::from(byte << 1), 0xfe),
-        Dtype::F8_E5M2 => scan(bytes, |[byte]| u64::from(byte << 1), 0xf8),
+        Dtype::F64 => scan(bytes, double, 0xffe0_0000_0000_0000),
+        Dtype::F32 => scan(bytes, single, 0xff00_0000),
+        Dtype::F16 => scan(bytes, half, 0xf800),
+        Dtype::BF16 => scan(bytes, half, 0xff00),
+        Dtype::F8_E4M3 => scan(bytes, quarter, 0xfe),
+        Dtype::F8_E5M2 => scan(bytes, quarter, 0xf8),
         _ => return None,
     };
     verdict(finite, nonzero)
@@ -245,37 +234,21 @@ mod tests {
 
     #[test]
     fn flaws() {
-        let f32s = |values: &[f32]| {
-            values
-                .iter()
-                .flat_map(|value| value.to_le_bytes())
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(
-            flaw(&f32s(&[1.0, f32::MAX]), Stored::Plain(Dtype::F32)),
-            None
-        );
-        assert_eq!(
-            flaw(&f32s(&[0.0, -0.0]), Stored::Plain(Dtype::F32)),
-            Some(Flaw::AllZero)
-        );
-        assert_eq!(
-            flaw(&f32s(&[1.0, f32::INFINITY]), Stored::Plain(Dtype::F32)),
-            Some(Flaw::NotFinite(1))
-        );
-        assert_eq!(
-            flaw(&[0x00, 0x7c, 0, 0], Stored::Plain(Dtype::F16)),
-            Some(Flaw::NotFinite(0))
-        );
-        assert_eq!(flaw(&[0x7f, 0x7f], Stored::Plain(Dtype::BF16)), None);
-        assert_eq!(
-            flaw(&[0x38, 0x7f], Stored::Plain(Dtype::F8_E4M3)),
-            Some(Flaw::NotFinite(1))
-        );
-        assert_eq!(flaw(&[0x78, 0x7e], Stored::Plain(Dtype::F8_E4M3)), None);
-        assert_eq!(
-            flaw(&[0x3c, 0x7c], Stored::Plain(Dtype::F8_E5M2)),
-            Some(Flaw::NotFinite(1))
-        );
+        let singles = |values: [f32; 2]| values.map(f32::to_le_bytes).concat();
+        let special = |index| Some(Flaw::NotFinite(index));
+        let cases = [
+            (Dtype::F32, singles([1.0, f32::MAX]), None),
+            (Dtype::F32, singles([0.0, -0.0]), Some(Flaw::AllZero)),
+            (Dtype::F32, singles([1.0, f32::INFINITY]), special(1)),
+            (Dtype::F16, vec![0x00, 0x7c, 0, 0], special(0)),
+            (Dtype::BF16, vec![0x7f, 0x7f], None),
+            (Dtype::F8_E4M3, vec![0x38, 0x7f], special(1)),
+            (Dtype::F8_E4M3, vec![0x78, 0x7e], None),
+            (Dtype::F8_E5M2, vec![0x3c, 0x7c], special(1)),
+        ];
+        for (dtype, bytes, want) in cases {
+            let found = flaw(&bytes, Stored::Plain(dtype));
+            assert_eq!(found, want, "{dtype} {bytes:x?}");
+        }
     }
 }

@@ -222,15 +222,18 @@ impl Job<'_> {
             let read = steps.map_init(Scratch::default, read);
             read.collect::<Result<_>>()?
         };
+        Ok(self.by_piece(read))
+    }
+
+    /// What each piece looks like, from what its steps do.
+    fn by_piece(&self, read: Vec<(usize, Seen)>) -> Vec<Seen> {
         let mut pieces = vec![Seen::default(); self.pieces.len()];
         for (piece, seen) in read {
             pieces[piece] = pieces[piece].and(seen);
         }
-        Ok(pieces)
+        pieces
     }
-}
 
-impl Job<'_> {
     fn steps<'a, T>(&self, values: &'a mut [T]) -> Vec<Step<'a, T>> {
         let mut rest = values;
         let mut steps = Vec::new();

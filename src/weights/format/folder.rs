@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::archive::Archive;
 use super::{shards, vocabulary};
@@ -37,19 +37,13 @@ pub(crate) struct Folder {
 
 /// Opens a pipeline's folder, or the folder of one text encoder.
 pub(crate) fn open(path: &Path, variant: Option<&str>) -> Result<Folder> {
-    let mut notes = Vec::new();
     let index = path.join("model_index.json");
     if index.exists() {
         let index: Value = shards::read_json(&index, MAX_CONFIG)?;
         return pipeline(path, &index, variant).map_err(|error| error.at_path(path));
     }
     if path.join("config.json").exists() {
-        let components = vec![component(path, variant, &mut notes)?];
-        return Ok(Folder {
-            class: None,
-            components,
-            notes,
-        });
+        return without_index(&[path.to_owned()], variant, Vec::new());
     }
     let slots = SLOTS
         .iter()
@@ -61,10 +55,19 @@ pub(crate) fn open(path: &Path, variant: Option<&str>) -> Result<Folder> {
         let error = Error::new(ErrorKind::UnknownLayout, message).at_path(path);
         return Err(error.hint("give a diffusers folder, a text_encoder folder, or a weight file"));
     }
-    notes.push("the folder has no model_index.json; its text_encoder folders were used".to_owned());
-    let components = slots
+    let note = "the folder has no model_index.json; its text_encoder folders were used";
+    without_index(&slots, variant, vec![note.to_owned()])
+}
+
+/// The components that lie in `folders`, which no index names.
+fn without_index(
+    folders: &[PathBuf],
+    variant: Option<&str>,
+    mut notes: Vec<String>,
+) -> Result<Folder> {
+    let components = folders
         .iter()
-        .map(|slot| component(slot, variant, &mut notes));
+        .map(|folder| component(folder, variant, &mut notes));
     let components = components.collect::<Result<_>>()?;
     Ok(Folder {
         class: None,
@@ -75,47 +78,22 @@ pub(crate) fn open(path: &Path, variant: Option<&str>) -> Result<Folder> {
 
 /// The components that `model_index.json` names.
 fn pipeline(path: &Path, index: &Value, variant: Option<&str>) -> Result<Folder> {
-    let unknown = |kind, message: String| Err(Error::new(kind, message));
     let Some(index) = index.as_object() else {
-        return unknown(
-            ErrorKind::FileFormat,
-            "model_index.json is not an object".to_owned(),
-        );
+        let message = "model_index.json is not an object";
+        return Err(Error::new(ErrorKind::FileFormat, message));
     };
     let class = index.get("_class_name").and_then(Value::as_str);
-    if let Some(class) = class.filter(|class| is_other_family(class)) {
-        return unknown(
-            ErrorKind::Unsupported,
-            format!("`{class}` is not a pipeline of SD 1.x, 2.x or SDXL"),
-        );
-    }
-    let mut notes = Vec::new();
-    let mut components = Vec::new();
+    refuse_other_families(class)?;
+    let (mut components, mut notes) = (Vec::new(), Vec::new());
     for (slot, tokenizer) in SLOTS.into_iter().zip(TOKENIZERS) {
-        let Some(value) = index.get(slot) else {
-            continue;
-        };
-        match class_of(value) {
-            Slot::Absent => {}
-            Slot::Class("CLIPTextModel" | "CLIPTextModelWithProjection" | "CLIPModel") => {
-                components.push(component(&path.join(slot), variant, &mut notes)?);
-                notes.extend(vocabulary::check(&path.join(tokenizer))?);
-            }
-            Slot::Class(other) => {
-                let message = format!("`{slot}` is a `{other}`, not a CLIP text encoder");
-                return unknown(ErrorKind::Unsupported, message);
-            }
-            Slot::Broken => {
-                let message = format!("model_index.json gives no library and class for `{slot}`");
-                return unknown(ErrorKind::FileFormat, message);
-            }
+        if names_encoder(index, slot)? {
+            components.push(component(&path.join(slot), variant, &mut notes)?);
+            notes.extend(vocabulary::check(&path.join(tokenizer))?);
         }
     }
     if components.is_empty() {
-        return unknown(
-            ErrorKind::UnknownLayout,
-            "model_index.json names no text encoder".to_owned(),
-        );
+        let message = "model_index.json names no text encoder";
+        return Err(Error::new(ErrorKind::UnknownLayout, message));
     }
     Ok(Folder {
         class: class.map(str::to_owned),
@@ -124,18 +102,45 @@ fn pipeline(path: &Path, index: &Value, variant: Option<&str>) -> Result<Folder>
     })
 }
 
-/// Pipelines whose text encoders are others, although some are CLIP too.
-fn is_other_family(class: &str) -> bool {
-    let others = [
-        "StableDiffusion3",
-        "Flux",
-        "StableCascade",
-        "PixArt",
-        "HunyuanDiT",
-        "Kolors",
-        "AltDiffusion",
-    ];
-    others.iter().any(|other| class.starts_with(other))
+/// Beginnings of the classes of pipelines whose text encoders are others, although some are CLIP too.
+const OTHER_FAMILIES: [&str; 7] = [
+    "StableDiffusion3",
+    "Flux",
+    "StableCascade",
+    "PixArt",
+    "HunyuanDiT",
+    "Kolors",
+    "AltDiffusion",
+];
+
+fn refuse_other_families(class: Option<&str>) -> Result<()> {
+    let is_other = |class: &&str| OTHER_FAMILIES.iter().any(|other| class.starts_with(other));
+    match class.filter(is_other) {
+        None => Ok(()),
+        Some(class) => {
+            let message = format!("`{class}` is not a pipeline of SD 1.x, 2.x or SDXL");
+            Err(Error::new(ErrorKind::Unsupported, message))
+        }
+    }
+}
+
+/// True if the index has a text encoder in this slot; an error if it is not CLIP's.
+fn names_encoder(index: &Map<String, Value>, slot: &str) -> Result<bool> {
+    let Some(value) = index.get(slot) else {
+        return Ok(false);
+    };
+    match class_of(value) {
+        Slot::Absent => Ok(false),
+        Slot::Class("CLIPTextModel" | "CLIPTextModelWithProjection" | "CLIPModel") => Ok(true),
+        Slot::Class(other) => {
+            let message = format!("`{slot}` is a `{other}`, not a CLIP text encoder");
+            Err(Error::new(ErrorKind::Unsupported, message))
+        }
+        Slot::Broken => {
+            let message = format!("model_index.json gives no library and class for `{slot}`");
+            Err(Error::new(ErrorKind::FileFormat, message))
+        }
+    }
 }
 
 enum Slot<'a> {
@@ -177,26 +182,14 @@ fn component(folder: &Path, variant: Option<&str>, notes: &mut Vec<String>) -> R
     })
 }
 
-/// Opens the weights of a folder. Order: the variant that was asked for; otherwise
-/// `model.safetensors`, its shards, `model.fp16.safetensors`, its shards, and only then the pickles
-/// `pytorch_model.bin`, `pytorch_model.fp16.bin`. Full precision comes first because a file that is
-/// here costs no download.
+/// Opens the weights of a folder.
 fn weights(folder: &Path, variant: Option<&str>, notes: &mut Vec<String>) -> Result<Archive> {
     if let Some(variant) = variant.filter(|variant| variant.contains(['/', '\\', '.', '\0'])) {
         let message = format!("`{variant}` cannot be the name of a variant");
         return Err(Error::new(ErrorKind::Request, message).at_path(folder));
     }
-    let variants = match variant {
-        Some(variant) => vec![variant],
-        None => vec!["", "fp16"],
-    };
-    let kinds = [("model", "safetensors"), ("pytorch_model", "bin")];
-    let all = kinds
-        .iter()
-        .flat_map(|kind| variants.iter().flat_map(|variant| names(variant, *kind)));
-    let all: Vec<_> = all.collect();
-    let there = all.iter().filter(|(name, _)| folder.join(name).exists());
-    let there: Vec<_> = there.collect();
+    let mut there = candidates(variant);
+    there.retain(|(name, _)| folder.join(name).exists());
     let Some((name, sharded)) = there.first() else {
         return Err(absent(folder, variant));
     };
@@ -214,6 +207,22 @@ fn weights(folder: &Path, variant: Option<&str>, notes: &mut Vec<String>) -> Res
     }
 }
 
+/// File names that weights may have, with true for an index. Order: the variant that was asked for;
+/// otherwise `model.safetensors`, its shards, `model.fp16.safetensors`, its shards, and only then the
+/// pickles `pytorch_model.bin`, `pytorch_model.fp16.bin`. Full precision comes first because a file
+/// that is here costs no download.
+fn candidates(variant: Option<&str>) -> Vec<(String, bool)> {
+    let variants = match variant {
+        Some(variant) => vec![variant],
+        None => vec!["", "fp16"],
+    };
+    let kinds = [("model", "safetensors"), ("pytorch_model", "bin")];
+    let all = kinds
+        .iter()
+        .flat_map(|kind| variants.iter().flat_map(|variant| names(variant, *kind)));
+    all.collect()
+}
+
 /// File names of a variant as diffusers makes them, with true for an index.
 fn names(variant: &str, (stem, extension): (&str, &str)) -> [(String, bool); 2] {
     let dotted = if variant.is_empty() {
@@ -227,39 +236,35 @@ fn names(variant: &str, (stem, extension): (&str, &str)) -> [(String, bool); 2] 
     ]
 }
 
+/// What the names of weights begin with that only other libraries read.
+const OF_OTHERS: [&str; 4] = ["flax_model", "model.onnx", "openvino", "tf_model"];
+
 /// Why there are no weights, by what the folder has instead.
 fn absent(folder: &Path, variant: Option<&str>) -> Error {
-    let listing = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut files: Vec<_> = listing
+    let files = listing(folder);
+    let all = files.join(", ");
+    let error = |kind, message: String| Error::new(kind, message).at_path(folder);
+    if let Some(variant) = variant {
+        let message = format!("no weights of the variant `{variant}`; there are: {all}");
+        return error(ErrorKind::Io, message);
+    }
+    let of_others = |file: &String| OF_OTHERS.iter().any(|start| file.starts_with(start));
+    if files.iter().any(of_others) {
+        let message = format!("only Flax, ONNX, OpenVINO or TensorFlow weights here: {all}");
+        return error(ErrorKind::Unsupported, message).hint("download model.safetensors");
+    }
+    let message = format!("neither model.safetensors nor model.fp16.safetensors; there are: {all}");
+    error(ErrorKind::Io, message).hint("download model.safetensors")
+}
+
+/// The names of a folder's files, sorted.
+fn listing(folder: &Path) -> Vec<String> {
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut files: Vec<_> = files
         .map(|file| file.file_name().to_string_lossy().into_owned())
         .collect();
     files.sort();
-    let has = |test: fn(&str) -> bool| files.iter().any(|file| test(file));
-    let error = |kind, message: String| Error::new(kind, message).at_path(folder);
-    if let Some(variant) = variant {
-        let message = format!(
-            "no weights of the variant `{variant}`; there are: {}",
-            files.join(", ")
-        );
-        return error(ErrorKind::Io, message);
-    }
-    if has(|file| {
-        file.starts_with("flax_model")
-            || file.starts_with("model.onnx")
-            || file.starts_with("openvino")
-    }) || has(|file| file.starts_with("tf_model"))
-    {
-        let message = format!(
-            "only Flax, ONNX, OpenVINO or TensorFlow weights here: {}",
-            files.join(", ")
-        );
-        return error(ErrorKind::Unsupported, message).hint("download model.safetensors");
-    }
-    let message = format!(
-        "neither model.safetensors nor model.fp16.safetensors; there are: {}",
-        files.join(", ")
-    );
-    error(ErrorKind::Io, message).hint("download model.safetensors")
+    files
 }
 
 /// What `CLIPTextConfig` of transformers has if nothing is said (`configuration_clip.py`).
@@ -279,30 +284,17 @@ pub(crate) struct Config {
 }
 
 impl Config {
-    /// Reads a configuration; of a whole `CLIPModel`'s, the text part (`text_config`, over which
-    /// the older `text_config_dict` goes). A missing activation is transformers' default, which its
+    /// Reads a configuration. A missing activation is transformers' default, which its
     /// `save_pretrained` leaves out of nested configurations.
     fn read(path: &Path) -> Result<Config> {
         let mut value: Value = shards::read_json(path, MAX_CONFIG)?;
-        let model_type = value
-            .get("model_type")
-            .and_then(Value::as_str)
-            .map(str::to_owned);
-        let known = model_type
-            .as_deref()
-            .is_none_or(|kind| matches!(kind, "clip" | "clip_text_model"));
-        if !known {
-            let message = format!("`{}` is not a CLIP model", model_type.unwrap_or_default());
+        let model_type = value.get("model_type").and_then(Value::as_str);
+        if let Some(other) = model_type.filter(|kind| !matches!(*kind, "clip" | "clip_text_model"))
+        {
+            let message = format!("`{other}` is not a CLIP model");
             return Err(Error::new(ErrorKind::Unsupported, message).at_path(path));
         }
-        for nested in ["text_config", "text_config_dict"] {
-            let Some(Value::Object(inner)) = value.get(nested).cloned() else {
-                continue;
-            };
-            for (key, inner) in inner.into_iter().filter(|(_, inner)| !inner.is_null()) {
-                value[key] = inner;
-            }
-        }
+        lift_text_part(&mut value);
         let mut config: Config = serde_json::from_value(value).map_err(|error| {
             let message = format!("the configuration cannot be read: {error}");
             Error::new(ErrorKind::FileFormat, message)
@@ -313,5 +305,18 @@ impl Config {
             .hidden_act
             .get_or_insert_with(|| DEFAULT_ACTIVATION.to_owned());
         Ok(config)
+    }
+}
+
+/// Of a whole `CLIPModel`'s configuration, takes what is said of the text part: `text_config`, over
+/// which the older `text_config_dict` goes.
+fn lift_text_part(config: &mut Value) {
+    for nested in ["text_config", "text_config_dict"] {
+        let Some(Value::Object(text)) = config.get(nested).cloned() else {
+            continue;
+        };
+        for (key, value) in text.into_iter().filter(|(_, value)| !value.is_null()) {
+            config[key] = value;
+        }
     }
 }

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, Seek, SeekFrom};
+use std::ops::Range;
 
 use safetensors::Dtype;
 
@@ -86,19 +87,7 @@ fn counts(source: &mut Source<BufReader<&mut File>>, length: u64) -> Result<(u64
     if &source.array::<4>()? != b"GGUF" {
         return Err(broken("it does not begin with `GGUF`"));
     }
-    let version = source.u32()?;
-    source.version = match version {
-        1 => Version::One,
-        2 | 3 => Version::Later,
-        swapped if (1..=3).contains(&swapped.swap_bytes()) => {
-            let message = "this GGUF file's numbers are big-endian, which is not supported";
-            return Err(Error::new(ErrorKind::Unsupported, message));
-        }
-        _ => {
-            let message = format!("GGUF version {version}; 1 to 3 are known");
-            return Err(Error::new(ErrorKind::Unsupported, message));
-        }
-    };
+    source.version = version(source.u32()?)?;
     let (n_tensors, n_pairs) = (source.count()?, source.count()?);
     for (count, what) in [(n_tensors, "tensors"), (n_pairs, "pairs of metadata")] {
         if count > length / LEAST_LINE {
@@ -110,6 +99,21 @@ fn counts(source: &mut Source<BufReader<&mut File>>, length: u64) -> Result<(u64
         return Err(broken("it holds no tensor"));
     }
     Ok((n_tensors, n_pairs))
+}
+
+fn version(number: u32) -> Result<Version> {
+    match number {
+        1 => Ok(Version::One),
+        2 | 3 => Ok(Version::Later),
+        swapped if (1..=3).contains(&swapped.swap_bytes()) => {
+            let message = "this GGUF file's numbers are big-endian, which is not supported";
+            Err(Error::new(ErrorKind::Unsupported, message))
+        }
+        _ => {
+            let message = format!("GGUF version {number}; 1 to 3 are known");
+            Err(Error::new(ErrorKind::Unsupported, message))
+        }
+    }
 }
 
 fn facts(source: &mut Source<BufReader<&mut File>>, n_pairs: u64) -> Result<Facts> {
@@ -133,9 +137,22 @@ fn facts(source: &mut Source<BufReader<&mut File>>, n_pairs: u64) -> Result<Fact
     Ok(Facts { alignment, shapes })
 }
 
-/// One tensor. Dimensions stand with the fastest first.
+/// One tensor.
 fn line(source: &mut Source<BufReader<&mut File>>) -> Result<Line> {
     let name = source.text()?;
+    let shape = shape(source, &name)?;
+    let stored = stored(source.u32()?);
+    let offset = source.array().map(u64::from_le_bytes)?;
+    Ok(Line {
+        name,
+        shape,
+        stored,
+        offset,
+    })
+}
+
+/// The dimensions of the tensor `name`, which stand with the fastest first.
+fn shape(source: &mut Source<BufReader<&mut File>>, name: &str) -> Result<Vec<usize>> {
     let n_dimensions = source.u32()?;
     if n_dimensions > MAX_DIMENSIONS {
         let message = format!("{n_dimensions} dimensions; ggml has at most {MAX_DIMENSIONS}");
@@ -150,53 +167,49 @@ fn line(source: &mut Source<BufReader<&mut File>>) -> Result<Line> {
         shape.push(side);
     }
     shape.reverse();
-    let number = source.u32()?;
+    Ok(shape)
+}
+
+/// The type that has this number in ggml.
+fn stored(number: u32) -> Stored {
     let plain = PLAIN.iter().find(|(other, _)| *other == number);
-    let stored = match (plain, Blocks::numbered(number)) {
+    match (plain, Blocks::numbered(number)) {
         (Some((_, dtype)), _) => Stored::Plain(*dtype),
         (None, Some(blocks)) => Stored::Blocks(blocks),
         (None, None) => Stored::Unknown(number),
-    };
-    let offset = source.array().map(u64::from_le_bytes)?;
-    Ok(Line {
-        name,
-        shape,
-        stored,
-        offset,
-    })
+    }
 }
 
 /// Checks a tensor against the file. Of a type that is not known only the beginning can be checked.
 fn place(line: Line, facts: &Facts, data: u64, length: u64) -> Result<Announced> {
-    let Line {
-        name,
+    let n_bytes = size(&line.shape, line.stored)?;
+    let place = data.checked_add(line.offset);
+    let place = place.and_then(|start| Some(start..start.checked_add(n_bytes)?));
+    let place = place.ok_or_else(|| broken("its place overflows"))?;
+    check_place(&line, &place, facts.alignment, length)?;
+    let shape = original(&line.name, line.shape, facts)?;
+    Ok(Announced {
+        name: line.name,
+        stored: line.stored,
         shape,
-        stored,
-        offset,
-    } = line;
-    let n_bytes = size(&shape, stored)?;
-    let start = data.checked_add(offset);
-    let end = start.and_then(|start| start.checked_add(n_bytes));
-    let (Some(start), Some(end)) = (start, end) else {
-        return Err(broken("its place overflows"));
-    };
-    if offset % facts.alignment != 0 {
-        let message = format!("its offset {offset} is no multiple of {}", facts.alignment);
+        start: place.start,
+        n_bytes,
+        form: Form::Dense,
+    })
+}
+
+/// An error unless a tensor begins where one may, and ends within the file.
+fn check_place(line: &Line, place: &Range<u64>, alignment: u64, length: u64) -> Result<()> {
+    let (offset, end) = (line.offset, place.end);
+    if offset % alignment != 0 {
+        let message = format!("its offset {offset} is no multiple of {alignment}");
         return Err(broken(&message));
     }
     if end > length {
         let message = format!("its data end at byte {end}, the file has {length}");
         return Err(broken(&message).hint("incomplete download? download it again"));
     }
-    let shape = original(&name, shape, facts)?;
-    Ok(Announced {
-        name,
-        stored,
-        shape,
-        start,
-        n_bytes,
-        form: Form::Dense,
-    })
+    Ok(())
 }
 
 /// Bytes of a tensor; 0 where the type is not known.

@@ -1,5 +1,6 @@
 //! The header of a safetensors file, read alone and checked against the file's real length.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
@@ -36,29 +37,33 @@ pub(crate) fn read(
     length: u64,
     path: &Path,
 ) -> Result<(Vec<Announced>, Metadata)> {
+    let at_path = |error: Error| error.at_path(path);
     let io = |error| Error::io(path, error);
     let mut size = [0; 8];
     file.seek(SeekFrom::Start(0)).map_err(io)?;
     file.read_exact(&mut size).map_err(io)?;
-    let size = u64::from_le_bytes(size);
-    if size > MAX_HEADER || size > length.saturating_sub(8) {
-        return Err(truncated(8_u64.saturating_add(size), length, "its header").at_path(path));
-    }
+    let size = checked_size(u64::from_le_bytes(size), length).map_err(at_path)?;
     let mut text = Vec::new();
     file.take(size).read_to_end(&mut text).map_err(io)?;
-    let text = std::str::from_utf8(&text).map_err(|error| {
-        broken("the header is not UTF-8 text".to_owned())
-            .because(error)
-            .at_path(path)
-    })?;
-    let mut header: Header = serde_json::from_str(text).map_err(|error| {
-        broken(format!("the header cannot be read: {error}"))
-            .because(error)
-            .at_path(path)
-    })?;
+    let mut header = parse(&text).map_err(at_path)?;
     let metadata = std::mem::take(&mut header.metadata);
-    let tensors = place(header, 8 + size, length).map_err(|error| error.at_path(path))?;
+    let tensors = place(header, 8 + size, length).map_err(at_path)?;
     Ok((tensors, metadata))
+}
+
+/// The size of the header, if a file of this length has room for it.
+fn checked_size(size: u64, length: u64) -> Result<u64> {
+    if size > MAX_HEADER || size > length.saturating_sub(8) {
+        return Err(truncated(8_u64.saturating_add(size), length, "its header"));
+    }
+    Ok(size)
+}
+
+fn parse(text: &[u8]) -> Result<Header> {
+    let text = std::str::from_utf8(text)
+        .map_err(|error| broken("the header is not UTF-8 text".to_owned()).because(error))?;
+    serde_json::from_str(text)
+        .map_err(|error| broken(format!("the header cannot be read: {error}")).because(error))
 }
 
 /// Checks that the tensors fill the data exactly, and turns offsets into places in the file.
@@ -71,36 +76,36 @@ fn place(header: Header, data: u64, length: u64) -> Result<Vec<Announced>> {
     let mut end = 0;
     let mut announced = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
-        let (start, stop) = tensor.data_offsets;
-        let error = match start.cmp(&end) {
-            std::cmp::Ordering::Less => Some(format!("its data overlap others: {start} < {end}")),
-            std::cmp::Ordering::Greater => {
-                Some(format!("{} bytes before it are nobody's", start - end))
-            }
-            std::cmp::Ordering::Equal => wrong_size(&tensor),
-        };
-        if let Some(message) = error {
+        if let Some(message) = wrong_place(&tensor, end) {
             return Err(broken(message).at_tensor(name));
         }
-        let shape = tensor.shape;
-        let place = data.checked_add(start);
-        let Some(start) = place else {
+        let (start, stop) = tensor.data_offsets;
+        let Some(place) = data.checked_add(start) else {
             return Err(broken("offset overflow".into()).at_tensor(name));
         };
-        announced.push(Announced {
-            name,
-            stored: tensor.dtype.into(),
-            shape,
-            start,
-            n_bytes: stop - end,
-            form: Form::Dense,
-        });
+        announced.push(tensor.announced(name, place, stop - end));
         end = stop;
     }
+    check_length(data, end, length)?;
+    Ok(announced)
+}
+
+/// The message if a tensor's data do not follow those of the others, which have an `end`.
+fn wrong_place(tensor: &Tensor, end: u64) -> Option<String> {
+    let (start, _) = tensor.data_offsets;
+    match start.cmp(&end) {
+        Ordering::Less => Some(format!("its data overlap others: {start} < {end}")),
+        Ordering::Greater => Some(format!("{} bytes before it are nobody's", start - end)),
+        Ordering::Equal => wrong_size(tensor),
+    }
+}
+
+/// An error unless the file ends with its data, of which the last byte is before `end`.
+fn check_length(data: u64, end: u64, length: u64) -> Result<()> {
     match data.saturating_add(end).cmp(&length) {
-        std::cmp::Ordering::Equal => Ok(announced),
-        std::cmp::Ordering::Greater => Err(truncated(data.saturating_add(end), length, "its data")),
-        std::cmp::Ordering::Less => Err(broken(format!(
+        Ordering::Equal => Ok(()),
+        Ordering::Greater => Err(truncated(data.saturating_add(end), length, "its data")),
+        Ordering::Less => Err(broken(format!(
             "the file has {length} bytes, but its tensors end after {}: trailing bytes",
             data + end
         ))),
@@ -154,6 +159,19 @@ struct Tensor {
     dtype: Dtype,
     shape: Vec<usize>,
     data_offsets: (u64, u64),
+}
+
+impl Tensor {
+    fn announced(self, name: String, start: u64, n_bytes: u64) -> Announced {
+        Announced {
+            name,
+            stored: self.dtype.into(),
+            shape: self.shape,
+            start,
+            n_bytes,
+            form: Form::Dense,
+        }
+    }
 }
 
 impl<'de> Deserialize<'de> for Header {

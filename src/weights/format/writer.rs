@@ -101,16 +101,7 @@ fn fill(
 ) -> Result<()> {
     for (number, outline) in outlines.iter().enumerate() {
         let tensor = tensor(number)?.to_device(&Device::Cpu)?.contiguous()?;
-        let dtype = safetensors::View::dtype(&tensor);
-        if (tensor.dims(), dtype) != (&outline.shape[..], outline.dtype) {
-            let message = format!(
-                "{:?} of {} was announced, {:?} of {dtype} came",
-                outline.shape,
-                outline.dtype,
-                tensor.dims()
-            );
-            return Err(Error::new(ErrorKind::TensorShape, message).at_tensor(&outline.name));
-        }
+        check_outline(&tensor, outline)?;
         let written = file.write_all(&tensor.data());
         written.map_err(|error| {
             Error::new(ErrorKind::Io, error.to_string())
@@ -119,6 +110,21 @@ fn fill(
         })?;
     }
     Ok(())
+}
+
+/// An error unless a tensor is as it was announced.
+fn check_outline(tensor: &Tensor, outline: &Outline) -> Result<()> {
+    let dtype = safetensors::View::dtype(tensor);
+    if (tensor.dims(), dtype) == (&outline.shape[..], outline.dtype) {
+        return Ok(());
+    }
+    let message = format!(
+        "{:?} of {} was announced, {:?} of {dtype} came",
+        outline.shape,
+        outline.dtype,
+        tensor.dims()
+    );
+    Err(Error::new(ErrorKind::TensorShape, message).at_tensor(&outline.name))
 }
 
 /// Eight bytes of length, then JSON. Written here because the crate safetensors keeps metadata in

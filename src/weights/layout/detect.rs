@@ -7,7 +7,7 @@ use super::names::split_numbered;
 use super::{Dimensions, Style, huggingface, open_clip};
 use crate::error::{Error, ErrorKind, Result};
 use crate::weights::EncoderId;
-use crate::weights::format::archive::Archive;
+use crate::weights::format::archive::{Archive, Entry};
 
 /// A place in a file where a text encoder seems to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,38 +22,42 @@ pub(crate) struct Found {
 /// All towers of an archive. Leftovers without any layer are none; a tower of a size that no
 /// Stable Diffusion encoder has is an error.
 pub(crate) fn find(archive: &Archive) -> Result<Vec<Found>> {
-    let mut found = Vec::new();
-    for (name, entry) in &archive.entries {
-        let Some((style, root)) = anchor(name) else {
-            continue;
-        };
-        let n_layers = count_layers(archive, style, root)?;
-        if n_layers == 0 {
-            continue;
-        }
-        let [vocabulary, width] = entry.shape[..] else {
-            let message = format!(
-                "a token embedding has two dimensions, this has {:?}",
-                entry.shape
-            );
-            return Err(Error::new(ErrorKind::TensorShape, message).at_tensor(&entry.file_name));
-        };
-        let positions = n_positions(archive, style, root);
-        let dimensions = Dimensions {
-            width,
-            n_layers,
-            vocabulary,
-            positions,
-        };
-        let encoder = identify(dimensions).map_err(|error| error.at_tensor(&entry.file_name))?;
-        found.push(Found {
-            style,
-            root: root.to_owned(),
-            dimensions,
-            encoder,
-        });
+    let entries = archive.entries.iter();
+    let found = entries.map(|(name, entry)| tower_of(archive, name, entry));
+    found.filter_map(Result::transpose).collect()
+}
+
+/// The tower whose token embedding this tensor is.
+fn tower_of(archive: &Archive, name: &str, entry: &Entry) -> Result<Option<Found>> {
+    let Some((style, root)) = anchor(name) else {
+        return Ok(None);
+    };
+    let n_layers = count_layers(archive, style, root)?;
+    if n_layers == 0 {
+        return Ok(None);
     }
-    Ok(found)
+    let at_tensor = |error: Error| error.at_tensor(&entry.file_name);
+    let [vocabulary, width] = embedding_shape(entry).map_err(at_tensor)?;
+    let dimensions = Dimensions {
+        width,
+        n_layers,
+        vocabulary,
+        positions: n_positions(archive, style, root),
+    };
+    Ok(Some(Found {
+        style,
+        root: root.to_owned(),
+        dimensions,
+        encoder: identify(dimensions).map_err(at_tensor)?,
+    }))
+}
+
+fn embedding_shape(entry: &Entry) -> Result<[usize; 2]> {
+    let shape = &entry.shape;
+    <[usize; 2]>::try_from(shape.as_slice()).map_err(|_| {
+        let message = format!("a token embedding has two dimensions, this has {shape:?}");
+        Error::new(ErrorKind::TensorShape, message)
+    })
 }
 
 /// Style and root, if the name is a token embedding. `embeddings.token_embedding.weight` is
@@ -131,39 +135,56 @@ fn identify(dimensions: Dimensions) -> Result<EncoderId> {
         vocabulary,
         positions,
     } = dimensions;
-    let error = |kind, message: String| Err(Error::new(kind, message));
     if width % 64 != 0 || width == 0 {
         let message = format!("width {width} is not a multiple of 64, the size of a head");
-        return error(ErrorKind::TensorShape, message);
+        return Err(Error::new(ErrorKind::TensorShape, message));
     }
     let Some(encoder) = by_size(width, n_layers) else {
-        let message = format!(
-            "a text encoder of width {width} with {n_layers} layers, {vocabulary} tokens and \
-             {positions} positions: {}",
-            describe(width, n_layers, vocabulary)
-        );
-        let hint = "supported are ViT-L/14 (width 768, 12 layers), ViT-H/14 (1024, 23 or 24) and \
-                    ViT-bigG/14 (1280, 32)";
-        return Err(Error::new(ErrorKind::UnknownLayout, message).hint(hint));
+        return Err(unknown_size(dimensions));
     };
     if vocabulary < VOCABULARY {
         let message = format!("the token embedding has {vocabulary} rows, CLIP has {VOCABULARY}");
-        return error(ErrorKind::TensorShape, message);
+        return Err(Error::new(ErrorKind::TensorShape, message));
     }
-    match positions {
-        CONTEXT => Ok(encoder),
-        248 => error(
+    check_positions(positions)?;
+    Ok(encoder)
+}
+
+/// The encoders of [`by_size`].
+const SUPPORTED: &str = "supported are ViT-L/14 (width 768, 12 layers), ViT-H/14 (1024, 23 or 24) \
+                         and ViT-bigG/14 (1280, 32)";
+
+fn check_positions(positions: usize) -> Result<()> {
+    let (kind, message) = match positions {
+        CONTEXT => return Ok(()),
+        248 => (
             ErrorKind::Unsupported,
             format!(
-                "this is LongCLIP, with {positions} positions; \
-            encoders with {CONTEXT} are supported"
+                "this is LongCLIP, with {positions} positions; encoders with {CONTEXT} are \
+                 supported"
             ),
         ),
-        _ => error(
+        _ => (
             ErrorKind::TensorShape,
             format!("{positions} positions, expected {CONTEXT}"),
         ),
-    }
+    };
+    Err(Error::new(kind, message))
+}
+
+fn unknown_size(dimensions: Dimensions) -> Error {
+    let Dimensions {
+        width,
+        n_layers,
+        vocabulary,
+        positions,
+    } = dimensions;
+    let message = format!(
+        "a text encoder of width {width} with {n_layers} layers, {vocabulary} tokens and \
+         {positions} positions: {}",
+        describe(width, n_layers, vocabulary)
+    );
+    Error::new(ErrorKind::UnknownLayout, message).hint(SUPPORTED)
 }
 
 /// What a tower of another size may be, from `open_clip`'s table of configurations.

@@ -29,6 +29,15 @@ impl Decision {
 /// The family of a single file's towers; at most one tower for each encoder.
 pub(crate) fn decide(archive: &Archive, towers: &[Tower]) -> Result<Decision> {
     let unet = unet_width(archive);
+    let decision = by_slots(archive, towers, unet)?;
+    if let (Some(family), Some(width)) = (decision.family, unet) {
+        agree(family, width)?;
+    }
+    Ok(decision)
+}
+
+/// The family by the slots that the towers are in.
+fn by_slots(archive: &Archive, towers: &[Tower], unet: Option<usize>) -> Result<Decision> {
     let slots: Vec<_> = towers
         .iter()
         .map(|tower| (Slot::of(&tower.found.root), tower))
@@ -44,19 +53,14 @@ pub(crate) fn decide(archive: &Archive, towers: &[Tower]) -> Result<Decision> {
         (Some(second), [None, None]) => (None, [at(Slot::Ldm), Some(second)]),
         (_, sgm) => (at(Slot::Ldm), sgm),
     };
-    let decision = match (ldm_tower, sgm) {
+    match (ldm_tower, sgm) {
         (Some(_), [Some(_), _] | [_, Some(_)]) => Err(mismatch(
             "the file holds both `cond_stage_model.` and `conditioner.embedders.` encoders",
         )),
         (Some(tower), [None, None]) => ldm(tower.found.encoder).map(Decision::sure),
         (None, [None, None]) => free(archive, towers, unet),
         (None, [first, second]) => sgm_family(first, second, unet).map(Decision::sure),
-    };
-    let decision = decision?;
-    if let (Some(family), Some(width)) = (decision.family, unet) {
-        agree(family, width)?;
     }
-    Ok(decision)
 }
 
 fn ldm(encoder: EncoderId) -> Result<Family> {

@@ -152,39 +152,43 @@ const PARTS: [(&str, &str); 8] = [
 
 /// The error for a file in which no tower was found.
 pub(crate) fn no_tower(archive: &Archive) -> Error {
-    let sign = |signs: &[(&str, &'static str)]| {
-        signs
-            .iter()
-            .find(|(prefix, _)| archive.has_below(prefix))
-            .map(|(_, what)| *what)
-    };
     if let Some(name) = super::detect::headless(archive) {
         let message = "there are layers of a text encoder, but no token embedding beside them";
         return Error::new(ErrorKind::MissingTensor, message).at_tensor(name);
     }
-    if archive
-        .entries
-        .keys()
-        .any(|name| name.ends_with(".time_mixer.mix_factor"))
-    {
+    if is_video(archive) {
         return refusal("no text encoder in it: this is Stable Video Diffusion");
     }
     if archive.has_below("prompt_embeds") || archive.has_below("negative_prompt_embeds") {
         let error = refusal("no text encoder in it: this is a conditioning, encoded prompts");
         return error.hint("it was written by `encode`, or by a pipeline of diffusers");
     }
-    if let Some(what) = sign(&PREFIXES) {
-        return refusal(&format!(
-            "no text encoder of Stable Diffusion in it: this is {what}"
-        ));
+    if let Some(what) = sign(archive, &PREFIXES) {
+        let message = format!("no text encoder of Stable Diffusion in it: this is {what}");
+        return refusal(&message);
     }
     if archive.has_below("model.diffusion_model.") {
         let message = "no text encoder in it: this is a U-Net-only checkpoint";
         return refusal(message).hint("give the text encoder as a file of its own");
     }
-    if let Some(what) = sign(&PARTS) {
+    if let Some(what) = sign(archive, &PARTS) {
         return refusal(&format!("no text encoder in it: this is {what}"));
     }
+    unknown(archive)
+}
+
+fn is_video(archive: &Archive) -> bool {
+    let mut names = archive.entries.keys();
+    names.any(|name| name.ends_with(".time_mixer.mix_factor"))
+}
+
+/// What the first of the signs that the file has says.
+fn sign(archive: &Archive, signs: &[(&str, &'static str)]) -> Option<&'static str> {
+    let found = signs.iter().find(|(prefix, _)| archive.has_below(prefix));
+    found.map(|(_, what)| *what)
+}
+
+fn unknown(archive: &Archive) -> Error {
     let n_tensors = archive.entries.len();
     let some: Vec<_> = archive
         .entries

@@ -25,23 +25,31 @@ pub(super) fn add(tower: &mut Tower, archive: &Archive) -> Result<()> {
         compare(tower, archive, entry, &archive.entries[other])?;
         tower.used.insert(other.clone());
     }
+    refuse_bias(tower, archive, name);
+    if tower.found.encoder == EncoderId::OpenClipH && is_constant(archive, entry)? {
+        tower.used.insert(name.clone());
+        tower.notes.push(no_projection(entry));
+        return Ok(());
+    }
+    tower.place(PROJECTION, name, entry, Part::Whole, *transposed);
+    Ok(())
+}
+
+fn no_projection(constant: &Entry) -> String {
+    format!(
+        "`{}` holds one value only, as kohya's sd-scripts write for SD 2.x: there is no \
+         projection",
+        constant.file_name
+    )
+}
+
+/// A bias beside the projection `name` is a problem.
+fn refuse_bias(tower: &mut Tower, archive: &Archive, name: &str) {
     let bias = format!("{}.bias", name.strip_suffix(".weight").unwrap_or(name));
     if let Some(bias) = archive.entries.get(&bias) {
         let text = "a projection with a bias is SigLIP's, not CLIP's".to_owned();
         tower.problem(ErrorKind::Unsupported, bias.file_name.clone(), text);
     }
-    if tower.found.encoder == EncoderId::OpenClipH && is_constant(archive, entry)? {
-        tower.used.insert(name.clone());
-        let note = format!(
-            "`{}` holds one value only, as kohya's sd-scripts write for SD 2.x: there is no \
-             projection",
-            entry.file_name
-        );
-        tower.notes.push(note);
-        return Ok(());
-    }
-    tower.place(PROJECTION, name, entry, Part::Whole, *transposed);
-    Ok(())
 }
 
 /// The names under which a projection may be, best first, with true where the file has
@@ -68,21 +76,7 @@ pub(crate) fn candidates(style: Style, root: &str) -> Vec<(String, bool)> {
 
 /// Both spellings at once: one should be the transpose of the other.
 fn compare(tower: &mut Tower, archive: &Archive, linear: &Entry, bare: &Entry) -> Result<()> {
-    let numbers = |entry: &Entry| decode::numbers(&archive.read_all(entry)?, entry.stored);
-    let same = match (&linear.shape[..], &bare.shape[..]) {
-        ([rows, columns], [bare_rows, bare_columns])
-            if rows == bare_columns && columns == bare_rows =>
-        {
-            let (one, two) = (numbers(linear)?, numbers(bare)?);
-            let mut cells =
-                (0..*rows).flat_map(|row| (0..*columns).map(move |column| (row, column)));
-            cells.all(|(row, column)| {
-                one[row * columns + column].to_bits() == two[column * rows + row].to_bits()
-            })
-        }
-        _ => false,
-    };
-    let how = if same {
+    let how = if is_transpose(archive, linear, bare)? {
         "agree"
     } else {
         "differ; the first is used"
@@ -92,6 +86,22 @@ fn compare(tower: &mut Tower, archive: &Archive, linear: &Entry, bare: &Entry) -
         linear.file_name, bare.file_name
     ));
     Ok(())
+}
+
+/// True if one matrix is the other with rows and columns changed over, bit for bit.
+fn is_transpose(archive: &Archive, one: &Entry, other: &Entry) -> Result<bool> {
+    let ([rows, columns], [other_rows, other_columns]) = (&one.shape[..], &other.shape[..]) else {
+        return Ok(false);
+    };
+    if rows != other_columns || columns != other_rows {
+        return Ok(false);
+    }
+    let numbers = |entry: &Entry| decode::numbers(&archive.read_all(entry)?, entry.stored);
+    let (one, other) = (numbers(one)?, numbers(other)?);
+    let mut cells = (0..*rows).flat_map(|row| (0..*columns).map(move |column| (row, column)));
+    Ok(cells.all(|(row, column)| {
+        one[row * columns + column].to_bits() == other[column * rows + row].to_bits()
+    }))
 }
 
 /// True if all values are equal. Of an ordinary projection only one row is read.

@@ -25,36 +25,45 @@ pub(super) fn add(tower: &mut Tower, archive: &Archive) -> Result<()> {
     let canonical_names: Vec<String> = tower.recipes.keys().cloned().collect();
     let mut claimed = BTreeSet::new();
     for canonical in canonical_names {
-        let Some(recipe) = tower.recipes.get(&canonical) else {
-            continue;
-        };
-        let entry = recipe.entry.clone();
-        let scale = scale_names(&recipe.name)
-            .into_iter()
-            .find(|name| archive.entries.contains_key(name));
-        let needed = marked && entry.shape.len() == 2 && !canonical.ends_with("_embedding");
-        if let Some(scale_name) = scale {
-            let scale = &archive.entries[&scale_name];
-            claimed.insert(scale_name.clone());
-            tower.used.insert(scale_name);
-            match fault(&entry, scale) {
-                Some(text) => tower.problem(ErrorKind::TensorValue, scale.file_name.clone(), text),
-                None => {
-                    if let Some(recipe) = tower.recipes.get_mut(&canonical) {
-                        recipe.scale = Some(scale.clone());
-                    }
-                }
-            }
-        } else if needed && entry.stored.is_fp8() {
-            let text = format!(
-                "{} with a `{MARK}` mark in the file, but its scale is missing",
-                entry.stored
-            );
-            tower.problem(ErrorKind::MissingTensor, entry.file_name, text);
+        let scale = add_scale(tower, archive, &canonical);
+        if marked && scale.is_none() {
+            miss_scale(tower, &canonical);
         }
+        claimed.extend(scale);
     }
     orphans(tower, archive, &claimed);
     formats(tower, archive)
+}
+
+/// Finds the scale of one tensor; its name if there is one.
+fn add_scale(tower: &mut Tower, archive: &Archive, canonical: &str) -> Option<String> {
+    let recipe = tower.recipes.get_mut(canonical)?;
+    let name = scale_names(&recipe.name)
+        .into_iter()
+        .find(|name| archive.entries.contains_key(name))?;
+    let scale = &archive.entries[&name];
+    match fault(&recipe.entry, scale) {
+        Some(text) => tower.problem(ErrorKind::TensorValue, scale.file_name.clone(), text),
+        None => recipe.scale = Some(scale.clone()),
+    }
+    tower.used.insert(name.clone());
+    Some(name)
+}
+
+/// Notes that a tensor of a marked file has no scale, if it needs one.
+fn miss_scale(tower: &mut Tower, canonical: &str) {
+    let Some(recipe) = tower.recipes.get(canonical) else {
+        return;
+    };
+    let entry = recipe.entry.clone();
+    let needed = entry.shape.len() == 2 && !canonical.ends_with("_embedding");
+    if needed && entry.stored.is_fp8() {
+        let text = format!(
+            "{} with a `{MARK}` mark in the file, but its scale is missing",
+            entry.stored
+        );
+        tower.problem(ErrorKind::MissingTensor, entry.file_name, text);
+    }
 }
 
 /// `fc1.weight` may have `fc1.scale_weight`, `fc1.weight_scale`; `in_proj_weight` likewise.

@@ -101,25 +101,12 @@ impl Tower {
             return;
         };
         self.used.insert(name.to_owned());
-        if !entry.stored.is_weight() {
-            let text = format!("type {} cannot hold weights", entry.stored);
-            return self.problem(ErrorKind::TensorValue, entry.file_name.clone(), text);
+        if let Some((kind, text)) = fault(entry, &as_stored(&shape, part, transposed)) {
+            return self.problem(kind, entry.file_name.clone(), text);
         }
-        let mut stored = shape.clone();
-        if transposed {
-            stored.reverse();
-        }
-        if let (Part::Third(_), Some(rows)) = (part, stored.first_mut()) {
-            *rows *= 3;
-        }
-        if entry.shape != stored {
-            let text = format!("shape {:?}, expected {stored:?}", entry.shape);
-            return self.problem(ErrorKind::TensorShape, entry.file_name.clone(), text);
-        }
-        let (name, entry) = (name.to_owned(), entry.clone());
         let recipe = Recipe {
-            name,
-            entry,
+            name: name.to_owned(),
+            entry: entry.clone(),
             part,
             transposed,
             shape,
@@ -214,4 +201,26 @@ impl Tower {
             .at_path(&archive.path)
             .at_tensor(&first.tensor))
     }
+}
+
+/// The shape in a file of what has this `shape` here.
+fn as_stored(shape: &[usize], part: Part, transposed: bool) -> Vec<usize> {
+    let mut stored = shape.to_vec();
+    if transposed {
+        stored.reverse();
+    }
+    if let (Part::Third(_), Some(rows)) = (part, stored.first_mut()) {
+        *rows *= 3;
+    }
+    stored
+}
+
+/// What is wrong with a tensor that should be in a file in this shape, if anything.
+fn fault(entry: &Entry, expected: &[usize]) -> Option<(ErrorKind, String)> {
+    if !entry.stored.is_weight() {
+        let text = format!("type {} cannot hold weights", entry.stored);
+        return Some((ErrorKind::TensorValue, text));
+    }
+    let text = || format!("shape {:?}, expected {expected:?}", entry.shape);
+    (entry.shape != expected).then(|| (ErrorKind::TensorShape, text()))
 }

@@ -64,13 +64,7 @@ pub(super) fn origin(lora: &Opened) -> Origin {
     };
     let signs = [by_width(lora), by_unet(lora), by_metadata(lora)];
     for (sign, because) in signs.into_iter().flatten() {
-        let known = origin.families.iter().copied();
-        let narrowed: Vec<Family> = known.filter(|family| sign.contains(family)).collect();
-        // A sign against surer ones, and one that says nothing new, changes nothing.
-        if !narrowed.is_empty() && narrowed.len() < origin.families.len() {
-            origin.families = narrowed;
-            origin.because = because;
-        }
+        origin.narrow(&sign, because);
     }
     origin
 }
@@ -128,22 +122,13 @@ fn text_width(lora: &Opened) -> Option<usize> {
     widths.next()
 }
 
-/// The width of the context that the U-Net's modules read: 768, 1024, 2048 or 1280. Looked at
-/// beside text modules of a published width only.
+/// The width of the context that the U-Net's modules read. Looked at beside text modules of a
+/// published width only.
 fn by_unet(lora: &Opened) -> Option<(Vec<Family>, String)> {
     if text_width(lora).is_some_and(|width| ![768, 1024, 1280].contains(&width)) {
         return None;
     }
-    let mut widths = lora.archive.entries.iter().filter_map(|(name, entry)| {
-        let (module, role) = super::roles::split(name)?;
-        let reads = module.ends_with("attn2_to_k") || module.ends_with("attn2.to_k");
-        entry
-            .shape
-            .get(1)
-            .filter(|_| reads && role == Role::Down)
-            .copied()
-    });
-    let width = widths.next()?;
+    let width = context_width(lora)?;
     let family = match width {
         768 => Sd1,
         1024 => Sd2,
@@ -155,6 +140,20 @@ fn by_unet(lora: &Opened) -> Option<(Vec<Family>, String)> {
         vec![family],
         format!("the context of {width} channels that its U-Net modules read"),
     ))
+}
+
+/// Input channels of a U-Net module that reads the context.
+fn context_width(lora: &Opened) -> Option<usize> {
+    let mut widths = lora.archive.entries.iter().filter_map(|(name, entry)| {
+        let (module, role) = super::roles::split(name)?;
+        let reads = module.ends_with("attn2_to_k") || module.ends_with("attn2.to_k");
+        entry
+            .shape
+            .get(1)
+            .filter(|_| reads && role == Role::Down)
+            .copied()
+    });
+    widths.next()
 }
 
 fn by_metadata(lora: &Opened) -> Option<(Vec<Family>, String)> {
@@ -170,6 +169,17 @@ fn by_metadata(lora: &Opened) -> Option<(Vec<Family>, String)> {
 }
 
 impl Origin {
+    /// Keeps the families that a sign is for, too. A sign against surer ones, and one that says
+    /// nothing new, changes nothing.
+    fn narrow(&mut self, sign: &[Family], because: String) {
+        let known = self.families.iter().copied();
+        let narrowed: Vec<Family> = known.filter(|family| sign.contains(family)).collect();
+        if !narrowed.is_empty() && narrowed.len() < self.families.len() {
+            self.families = narrowed;
+            self.because = because;
+        }
+    }
+
     /// What it is for, in words.
     pub(super) fn describe(&self) -> String {
         if let Some(foreign) = self.foreign {

@@ -10,7 +10,7 @@ use super::kinds::{Change, Changes, Parts};
 use super::names::{Paths, Slot, Spelt, Target, spelt};
 use super::roles::Role;
 use super::scale::Scale;
-use super::{LoraReport, Modules, Roles, Unmatched, WeightedLora};
+use super::{LoraReport, Roles, WeightedLora};
 use crate::error::{Error, ErrorKind, Result};
 use crate::weights::{EncoderId, Family};
 
@@ -124,8 +124,7 @@ impl Fitted {
         fitted.report.strengths = fitted.strengths.clone();
         fitted.expect_family(base)?;
         let mut users: BTreeMap<(EncoderId, &str), &str> = BTreeMap::new();
-        let modules: &Modules = &lora.lora.opened.modules;
-        for (module, roles) in modules {
+        for (module, roles) in &lora.lora.opened.modules {
             let Some(spelt) = spelt(module) else { continue };
             match base.find(&spelt, roles) {
                 Ok(place) => {
@@ -135,10 +134,7 @@ impl Fitted {
                     }
                     fitted.add(module, &spelt, roles, place)?;
                 }
-                Err(reason) => fitted.report.unmatched.push(Unmatched {
-                    module: module.clone(),
-                    reason,
-                }),
+                Err(reason) => fitted.report.leave(module, reason),
             }
         }
         Ok(fitted)
@@ -152,10 +148,8 @@ impl Fitted {
         place: Place<'_>,
     ) -> Result<()> {
         if roles.keys().all(|role| *role == Role::Weight) {
-            self.report.unmatched.push(Unmatched {
-                module: module.to_owned(),
-                reason: "a whole weight, not a change of one".to_owned(),
-            });
+            let reason = "a whole weight, not a change of one";
+            self.report.leave(module, reason);
             return Ok(());
         }
         let changes = self.changes_of(spelt, roles, place);
@@ -164,17 +158,17 @@ impl Fitted {
         *self.report.kinds.entry(changes.kind).or_default() += 1;
         *self.report.applied.entry(encoder).or_default() += 1;
         let Target { weight, bias } = place.target.clone();
-        self.changes
-            .entry((encoder, weight))
-            .or_default()
-            .extend(changes.weight);
+        self.change(encoder, weight, changes.weight);
         if let Some(bias) = bias {
-            self.changes
-                .entry((encoder, bias))
-                .or_default()
-                .extend(changes.bias);
+            self.change(encoder, bias, changes.bias);
         }
         Ok(())
+    }
+
+    /// Takes in what a tensor is changed by, after what it is changed by already.
+    fn change(&mut self, encoder: EncoderId, name: String, changes: Vec<Box<dyn Change>>) {
+        let before = self.changes.entry((encoder, name)).or_default();
+        before.extend(changes);
     }
 
     fn changes_of(
@@ -266,18 +260,21 @@ pub(crate) fn changed(
         tensor = lora.apply(encoder, name, tensor)?;
     }
     let tensor = tensor.to_dtype(base.dtype())?;
-    if !is_finite(&tensor)? {
-        let kept = base.dtype();
-        let message = format!("the changed weights of {encoder} leave the range of {kept:?}");
-        let error = Error::new(ErrorKind::Lora, message).at_tensor(name);
-        let error = error.hint("the strength is too large, or the LoRA is damaged");
-        let mut users = loras.iter().filter(|lora| lora.touches(encoder, name));
-        return Err(match users.next_back() {
-            Some(last) => error.at_path(last.lora.lora.path()),
-            None => error,
-        });
+    if is_finite(&tensor)? {
+        return Ok(Some(tensor));
     }
-    Ok(Some(tensor))
+    let error = out_of_range(encoder, name, base.dtype());
+    let mut users = loras.iter().filter(|lora| lora.touches(encoder, name));
+    Err(match users.next_back() {
+        Some(last) => error.at_path(last.lora.lora.path()),
+        None => error,
+    })
+}
+
+fn out_of_range(encoder: EncoderId, name: &str, kept: DType) -> Error {
+    let message = format!("the changed weights of {encoder} leave the range of {kept:?}");
+    let error = Error::new(ErrorKind::Lora, message).at_tensor(name);
+    error.hint("the strength is too large, or the LoRA is damaged")
 }
 
 /// 0 times anything finite is 0; NaN and infinity become NaN.

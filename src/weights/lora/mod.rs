@@ -26,6 +26,7 @@ use std::sync::{Arc, Weak};
 use self::adapter::Adapters;
 use self::family::Origin;
 use self::names::{Class, class_of, spelt};
+use self::report::counted;
 use self::roles::Role;
 use super::format::archive::{Archive, Entry};
 use super::{Embedding, Family};
@@ -219,29 +220,19 @@ impl WeightedLora {
 impl Opened {
     fn open(path: &Path) -> Result<Opened> {
         let archive = Archive::open(path)?;
-        let mut report = LoraReport {
-            path: path.to_owned(),
-            notes: archive.notes.clone(),
-            ..LoraReport::default()
-        };
+        let mut report = LoraReport::of(path, &archive);
         refuse_old(&archive)?;
         let modules = sort(&archive, &mut report)?;
-        let names = archive.entries.keys();
-        let mut roles = names.filter_map(|name| Some(roles::split(name)?.1));
-        if roles.all(|role| role == Role::Weight) {
-            return Err(no_lora(&archive));
-        }
+        refuse_others(&archive)?;
         if modules.is_empty() {
             let note = "there are no modules of text encoders in it, so it changes no prompt";
             report.notes.push(note.to_owned());
         }
-        report.embeddings = Embedding::bundled_names(&archive);
-        let adapters = Adapters::read(path, &archive.metadata, &mut report.notes);
         let mut opened = Opened {
             path: path.to_owned(),
+            adapters: Adapters::read(path, &archive.metadata, &mut report.notes),
             archive,
             modules,
-            adapters,
             origin: Origin::default(),
             report,
         };
@@ -259,31 +250,32 @@ fn sort(archive: &Archive, report: &mut LoraReport) -> Result<Modules> {
         match (spelt(module), role) {
             (Some(_), Some(role)) => {
                 let roles = modules.entry(module.to_owned()).or_default();
-                let several = matches!(role, Role::HadaT | Role::SparseBias);
-                if roles.insert(role, entry.clone()).is_some() && !several {
-                    let message = "the module has two tensors of this kind";
-                    return Err(Error::new(ErrorKind::Lora, message).at_tensor(name));
-                }
+                add(roles, role, entry).map_err(|error| error.at_tensor(name))?;
             }
-            (Some(_), None) => report.unmatched.push(Unmatched {
-                module: name.clone(),
-                reason: "no tensor of a known kind of LoRA".to_owned(),
-            }),
+            (Some(_), None) => report.leave(name, "no tensor of a known kind of LoRA"),
             (None, _) => match class_of(module) {
                 Class::Skipped(class) => {
-                    if skipped.insert((class, module)) {
-                        *report.skipped.entry(class).or_default() += 1;
-                    }
+                    skipped.insert((class, module));
                 }
                 Class::Embedding => {} // named below
                 Class::Unknown => report.unknown.push(name.clone()),
             },
         }
     }
-    for spelt in modules.keys().filter_map(|module| spelt(module)) {
-        *report.names.entry(spelt.scheme.name).or_default() += 1;
-    }
+    let spelt = modules.keys().filter_map(|module| spelt(module));
+    report.names = counted(spelt.map(|spelt| spelt.scheme.name));
+    report.skipped = counted(skipped.into_iter().map(|(class, _)| class));
     Ok(modules)
+}
+
+/// Puts a tensor to the others of its module.
+fn add(roles: &mut Roles, role: Role, entry: &Entry) -> Result<()> {
+    let several = matches!(role, Role::HadaT | Role::SparseBias);
+    if roles.insert(role, entry.clone()).is_some() && !several {
+        let message = "the module has two tensors of this kind";
+        return Err(Error::new(ErrorKind::Lora, message));
+    }
+    Ok(())
 }
 
 /// `text_encoder:0:up`, the first `LoRA`s of all: their tensors are numbered, not named.
@@ -300,6 +292,16 @@ fn refuse_old(archive: &Archive) -> Result<()> {
             Err(error.hint("convert it with that program's own tools"))
         }
     }
+}
+
+/// An error if no tensor is of a kind that only a `LoRA` has.
+fn refuse_others(archive: &Archive) -> Result<()> {
+    let names = archive.entries.keys();
+    let mut roles = names.filter_map(|name| Some(roles::split(name)?.1));
+    if roles.all(|role| role == Role::Weight) {
+        return Err(no_lora(archive));
+    }
+    Ok(())
 }
 
 fn no_lora(archive: &Archive) -> Error {

@@ -1,9 +1,10 @@
 //! What became of a LoRA file.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::weights::EncoderId;
+use crate::weights::format::archive::Archive;
+use crate::weights::{Embedding, EncoderId};
 
 /// What was done with the modules of one file.
 #[non_exhaustive]
@@ -42,8 +43,34 @@ pub struct Unmatched {
 }
 
 impl LoraReport {
+    /// The report of a file whose modules were not looked at.
+    pub(super) fn of(path: &Path, archive: &Archive) -> LoraReport {
+        LoraReport {
+            path: path.to_owned(),
+            embeddings: Embedding::bundled_names(archive),
+            notes: archive.notes.clone(),
+            ..LoraReport::default()
+        }
+    }
+
+    /// Notes a text module without a place.
+    pub(super) fn leave(&mut self, module: &str, reason: impl Into<String>) {
+        self.unmatched.push(Unmatched {
+            module: module.to_owned(),
+            reason: reason.into(),
+        });
+    }
+
     /// True if the file changes no text encoder: many are for the U-Net alone.
     pub fn is_without_effect(&self) -> bool {
         self.applied.is_empty()
     }
+}
+
+/// How often each comes.
+pub(super) fn counted<K: Ord>(all: impl Iterator<Item = K>) -> BTreeMap<K, usize> {
+    all.fold(BTreeMap::new(), |mut counts, one| {
+        *counts.entry(one).or_default() += 1;
+        counts
+    })
 }

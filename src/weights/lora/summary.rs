@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use super::report::counted;
 use super::roles::Role;
 use super::{Lora, LoraReport, Roles};
 use crate::weights::Family;
@@ -57,36 +58,23 @@ impl Lora {
     /// What `inspect` shows. Reads nothing but what the fingerprint needs.
     pub fn summary(&self) -> LoraSummary {
         let opened = &self.opened;
-        let mut summary = LoraSummary {
+        let (modules, origin) = (&opened.modules, &opened.origin);
+        let entries = opened.archive.entries.values();
+        let prefix = |module: &String| super::spelt(module).map_or("", |spelt| spelt.prefix);
+        LoraSummary {
             path: opened.path.clone(),
-            families: opened.origin.families.clone(),
-            made_for: format!(
-                "{}, told by {}",
-                opened.origin.describe(),
-                opened.origin.because
-            ),
-            modules: BTreeMap::new(),
-            kinds: BTreeMap::new(),
-            ranks: BTreeMap::new(),
-            stored: BTreeMap::new(),
+            families: origin.families.clone(),
+            made_for: format!("{}, told by {}", origin.describe(), origin.because),
+            modules: counted(modules.keys().map(prefix)),
+            kinds: counted(modules.values().map(kind)),
+            ranks: counted(modules.values().filter_map(rank)),
+            stored: counted(entries.map(|entry| entry.stored.to_string())),
             n_tensors: opened.archive.entries.len(),
             n_bytes: opened.archive.n_bytes(),
             metadata: self.shown_metadata(),
             report: self.report(),
             fingerprint: self.fingerprint(),
-        };
-        for entry in opened.archive.entries.values() {
-            *summary.stored.entry(entry.stored.to_string()).or_default() += 1;
         }
-        for (module, roles) in &opened.modules {
-            let prefix = super::spelt(module).map_or("", |spelt| spelt.prefix);
-            *summary.modules.entry(prefix).or_default() += 1;
-            *summary.kinds.entry(kind(roles)).or_default() += 1;
-            if let Some(rank) = rank(roles) {
-                *summary.ranks.entry(rank).or_default() += 1;
-            }
-        }
-        summary
     }
 
     fn shown_metadata(&self) -> BTreeMap<String, String> {
@@ -98,26 +86,28 @@ impl Lora {
     }
 }
 
+/// Tensors that tell what a module is, the surest first.
+const SIGNS: [(Role, &str); 16] = [
+    (Role::Magnitude, "DoRA"),
+    (Role::Mid, "LoRA in Tucker's form"),
+    (Role::Down, "LoRA"),
+    (Role::Up, "LoRA"),
+    (Role::HadaW1A, "LoHa"),
+    (Role::LokrW1, "LoKr"),
+    (Role::LokrW1A, "LoKr"),
+    (Role::GloraA1, "GLoRA"),
+    (Role::OnInput, "(IA)³"),
+    (Role::EmbeddingA, "LoRA of the embedding"),
+    (Role::Diff, "full difference"),
+    (Role::DiffBias, "full difference"),
+    (Role::NormWeight, "full difference"),
+    (Role::NormBias, "full difference"),
+    (Role::SetWeight, "full weight"),
+    (Role::SparseBias, "sparse bias"),
+];
+
 /// What a module's tensors make it, by the first that tells.
 fn kind(roles: &Roles) -> &'static str {
-    const SIGNS: [(Role, &str); 16] = [
-        (Role::Magnitude, "DoRA"),
-        (Role::Mid, "LoRA in Tucker's form"),
-        (Role::Down, "LoRA"),
-        (Role::Up, "LoRA"),
-        (Role::HadaW1A, "LoHa"),
-        (Role::LokrW1, "LoKr"),
-        (Role::LokrW1A, "LoKr"),
-        (Role::GloraA1, "GLoRA"),
-        (Role::OnInput, "(IA)³"),
-        (Role::EmbeddingA, "LoRA of the embedding"),
-        (Role::Diff, "full difference"),
-        (Role::DiffBias, "full difference"),
-        (Role::NormWeight, "full difference"),
-        (Role::NormBias, "full difference"),
-        (Role::SetWeight, "full weight"),
-        (Role::SparseBias, "sparse bias"),
-    ];
     if let Some(blocks) = roles.get(&Role::OftBlocks) {
         return if blocks.shape.len() == 4 {
             "BOFT"

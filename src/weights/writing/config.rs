@@ -2,34 +2,23 @@
 
 use serde_json::json;
 
-use crate::weights::EncoderId;
-use crate::weights::layout::Dimensions;
+use super::plan::Kept;
 
 /// Attention heads have 64 channels in L, H and G (`open_clip`'s `model_configs`).
 const HEAD_WIDTH: usize = 64;
 
 /// What transformers' `CLIPTextConfig` reads. The end-of-text id is the true one, 49407: published
 /// configurations have 2, which transformers takes as a sign to look for the largest id instead.
-pub(super) fn text(
-    encoder: EncoderId,
-    dimensions: &Dimensions,
-    hidden_act: Option<&str>,
-    projected: bool,
-    dtype: &str,
-) -> String {
+pub(super) fn text(kept: &Kept, hidden_act: &str, dtype: &str) -> String {
+    let dimensions = kept.dimensions;
     let width = dimensions.width;
-    let class = if projected {
-        "CLIPTextModelWithProjection"
-    } else {
-        "CLIPTextModel"
-    };
     let config = json!({
-        "architectures": [class],
+        "architectures": [class(kept.projected)],
         "attention_dropout": 0.0,
         "bos_token_id": 49406,
         "dropout": 0.0,
         "eos_token_id": 49407,
-        "hidden_act": hidden_act.unwrap_or(encoder.usual_activation()),
+        "hidden_act": hidden_act,
         "hidden_size": width,
         "initializer_factor": 1.0,
         "initializer_range": 0.02,
@@ -44,4 +33,12 @@ pub(super) fn text(
         "vocab_size": dimensions.vocabulary,
     });
     format!("{config:#}\n")
+}
+
+const fn class(projected: bool) -> &'static str {
+    if projected {
+        "CLIPTextModelWithProjection"
+    } else {
+        "CLIPTextModel"
+    }
 }

@@ -5,6 +5,7 @@ mod config;
 mod names;
 mod plan;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -192,15 +193,25 @@ fn write_all(
         report.files.push(path.clone());
     }
     for file in &plan.files {
-        let outlines: Vec<_> = file.tensors.iter().map(|one| one.outline.clone()).collect();
-        writer::write(&file.path, &plan.metadata, &outlines, |number| {
-            progress(&file.path, number, outlines.len());
-            load(&file.tensors[number], sources)
-        })?;
-        report.n_tensors += outlines.len();
+        write_file(file, &plan.metadata, sources, progress)?;
+        report.n_tensors += file.tensors.len();
         report.files.push(file.path.clone());
     }
     Ok(report)
+}
+
+/// Writes the tensors of one file, each as soon as it is read.
+fn write_file(
+    file: &plan::File,
+    metadata: &BTreeMap<String, String>,
+    sources: &[Source],
+    progress: WriteProgress<'_>,
+) -> Result<()> {
+    let outlines: Vec<_> = file.tensors.iter().map(|one| one.outline.clone()).collect();
+    writer::write(&file.path, metadata, &outlines, |number| {
+        progress(&file.path, number, outlines.len());
+        load(&file.tensors[number], sources)
+    })
 }
 
 /// Reads the parts of a tensor and puts them together as the layout has them.

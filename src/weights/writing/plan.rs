@@ -16,7 +16,7 @@ use crate::weights::layout::names::{LAYERS, PROJECTION, Part, split_numbered};
 use crate::weights::{EncoderId, TensorSource};
 
 /// Everything that will be written.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Planned {
     pub(super) folders: Vec<PathBuf>,
     pub(super) texts: Vec<(PathBuf, String)>,
@@ -53,11 +53,8 @@ pub(super) fn plan(
     let encoders: Vec<_> = sources.iter().map(|source| source.encoder).collect();
     let spellings = names::spell(arrangement, &encoders)?;
     let mut planned = Planned {
-        folders: Vec::new(),
-        texts: Vec::new(),
-        files: Vec::new(),
         metadata: BTreeMap::from([("format".to_owned(), "pt".to_owned())]),
-        notes: Vec::new(),
+        ..Planned::default()
     };
     for (index, (source, spelling)) in sources.iter().zip(&spellings).enumerate() {
         let tower = Kept::of(arrangement, source, &mut planned.notes)?;
@@ -65,9 +62,8 @@ pub(super) fn plan(
         let path = planned.place(arrangement, out, source.encoder, encoders.len());
         if arrangement == Arrangement::Diffusers {
             let text = configuration(source, &tower, &tensors);
-            planned
-                .texts
-                .push((path.with_file_name("config.json"), text));
+            let place = path.with_file_name("config.json");
+            planned.texts.push((place, text));
         }
         planned.add(path, tensors);
     }
@@ -85,9 +81,10 @@ pub(super) fn remove(plan: &Planned, out: &Path) {
 }
 
 /// What of an encoder is written.
-struct Kept {
-    dimensions: Dimensions,
-    projected: bool,
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kept {
+    pub(super) dimensions: Dimensions,
+    pub(super) projected: bool,
 }
 
 impl Kept {
@@ -155,8 +152,23 @@ fn tensors(
     spelling: &Spelling,
     dtype: Option<DType>,
 ) -> Result<Vec<Outgoing>> {
+    let spelt = spelt(kept, spelling)?.into_iter();
+    let outgoing = spelt.map(|spelt| outgoing(index, source, spelt, dtype));
+    outgoing.collect()
+}
+
+/// A tensor of a layout.
+struct Spelt {
+    name: String,
+    /// Canonical names, stacked by rows.
+    parts: Vec<String>,
+    transposed: bool,
+}
+
+/// All tensors that a layout has of an encoder.
+fn spelt(kept: &Kept, spelling: &Spelling) -> Result<Vec<Spelt>> {
     let naming = spelling.style.naming();
-    let mut parts: Vec<(String, Vec<String>, bool)> = Vec::new();
+    let mut all: Vec<Spelt> = Vec::new();
     for canonical in kept.dimensions.names() {
         let unknown = || {
             let message = "this layout has no name for it";
@@ -164,39 +176,35 @@ fn tensors(
         };
         let (name, part) = naming.file_name(&canonical).ok_or_else(unknown)?;
         let name = format!("{}{name}", spelling.root);
-        match parts.iter_mut().rev().find(|(other, ..)| *other == name) {
-            Some((_, stacked, _)) if part != Part::Whole => stacked.push(canonical),
-            _ => parts.push((name, vec![canonical], false)),
+        match all.iter_mut().rev().find(|other| other.name == name) {
+            Some(fused) if part != Part::Whole => fused.parts.push(canonical),
+            _ => all.push(Spelt::new(name, canonical, false)),
         }
     }
     if kept.projected {
         let name = spelling.projection.clone();
-        parts.push((name, vec![PROJECTION.to_owned()], spelling.transposed));
+        all.push(Spelt::new(name, PROJECTION.to_owned(), spelling.transposed));
     }
-    let one = |(name, parts, transposed)| outgoing(index, source, name, parts, transposed, dtype);
-    parts.into_iter().map(one).collect()
+    Ok(all)
 }
 
-fn outgoing(
-    index: usize,
-    source: &Source,
-    name: String,
-    parts: Vec<String>,
-    transposed: bool,
-    dtype: Option<DType>,
-) -> Result<Outgoing> {
-    let mut shape = Vec::new();
-    let mut stored = BTreeSet::new();
-    for part in &parts {
-        let info = source.tensors.info(part).ok_or_else(|| {
-            Error::new(ErrorKind::MissingTensor, "the encoder has no such tensor").at_tensor(part)
-        })?;
-        stored.insert(info.stored);
-        match shape.first_mut() {
-            Some(rows) => *rows += info.shape.first().copied().unwrap_or(0),
-            None => shape = info.shape,
+impl Spelt {
+    fn new(name: String, canonical: String, transposed: bool) -> Spelt {
+        Spelt {
+            name,
+            parts: vec![canonical],
+            transposed,
         }
     }
+}
+
+fn outgoing(index: usize, source: &Source, spelt: Spelt, dtype: Option<DType>) -> Result<Outgoing> {
+    let Spelt {
+        name,
+        parts,
+        transposed,
+    } = spelt;
+    let (mut shape, stored) = stacked(source, &parts)?;
     if transposed {
         shape.reverse();
     }
@@ -213,6 +221,23 @@ fn outgoing(
         transposed,
         dtype,
     })
+}
+
+/// The shape of tensors that are stacked by rows, and the types in which they are stored.
+fn stacked(source: &Source, parts: &[String]) -> Result<(Vec<usize>, BTreeSet<String>)> {
+    let mut shape = Vec::new();
+    let mut stored = BTreeSet::new();
+    for part in parts {
+        let info = source.tensors.info(part).ok_or_else(|| {
+            Error::new(ErrorKind::MissingTensor, "the encoder has no such tensor").at_tensor(part)
+        })?;
+        stored.insert(info.stored);
+        match shape.first_mut() {
+            Some(rows) => *rows += info.shape.first().copied().unwrap_or(0),
+            None => shape = info.shape,
+        }
+    }
+    Ok((shape, stored))
 }
 
 /// The type in which parts are stored, if it is one that every reader knows; f32 otherwise.
@@ -271,14 +296,9 @@ fn configuration(source: &Source, kept: &Kept, tensors: &[Outgoing]) -> String {
         Some(DType::BF16) => "bfloat16",
         _ => "float32",
     };
-    let hidden_act = source.tensors.hidden_act();
-    config::text(
-        source.encoder,
-        &kept.dimensions,
-        hidden_act,
-        kept.projected,
-        dtype,
-    )
+    let usual = source.encoder.usual_activation();
+    let hidden_act = source.tensors.hidden_act().unwrap_or(usual);
+    config::text(kept, hidden_act, dtype)
 }
 
 /// diffusers' folder: G is always the second, also where it stands alone (the SDXL refiner).

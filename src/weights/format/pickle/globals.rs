@@ -137,7 +137,7 @@ pub(super) fn cost(values: &Values, callee: Id, arguments: Id) -> usize {
 pub(super) fn call(values: &mut Values, callee: Id, arguments: Id) -> Result<Id> {
     let Value::Global(global) = values.get(callee).clone() else {
         let class = class_of(values, callee);
-        return Ok(values.add(Value::Object { class, state: None }));
+        return Ok(values.add_object(class));
     };
     let Some(members) = values.members(arguments) else {
         let message = format!("the pickle calls `{}` without a tuple", global.name);
@@ -155,8 +155,7 @@ pub(super) fn call(values: &mut Values, callee: Id, arguments: Id) -> Result<Id>
         Role::FromType => from_type(values, &members, &global.name),
         Role::Set => Ok(values.add(Value::List(Vec::new()))),
         Role::Dict | Role::Storage(_) | Role::Untyped | Role::Dtype(_) | Role::Opaque => {
-            let class = global.name;
-            Ok(values.add(Value::Object { class, state: None }))
+            Ok(values.add_object(global.name))
         }
     }
 }
@@ -172,10 +171,7 @@ fn from_type(values: &mut Values, members: &[Id], name: &str) -> Result<Id> {
     };
     match inner.role {
         Role::Tensor | Role::TensorOfType | Role::Parameter => call(values, *function, *arguments),
-        _ => {
-            let (class, state) = (inner.name, None);
-            Ok(values.add(Value::Object { class, state }))
-        }
+        _ => Ok(values.add_object(inner.name)),
     }
 }
 
@@ -217,8 +213,8 @@ fn typed(values: &mut Values, members: &[Id], name: &str) -> Result<Id> {
     if let Role::Dtype(dtype) = *role {
         return tensor(values, members, name, Some(dtype));
     }
-    let (class, state) = (Rc::clone(class), None);
-    Ok(values.add(Value::Object { class, state }))
+    let class = Rc::clone(class);
+    Ok(values.add_object(class))
 }
 
 /// `(storage, offset, shape, strides, …)`, of the storage's type unless `dtype` is another. A storage
@@ -233,25 +229,13 @@ fn tensor(values: &mut Values, members: &[Id], name: &str, dtype: Option<Dtype>)
         Value::Object { .. } => return Ok(*storage),
         _ => return Err(wrong()),
     };
-    let dtype = dtype.unwrap_or(storage.dtype);
-    let counts = |id: Id| -> Option<Vec<u64>> {
-        let members = values
-            .members(id)
-            .filter(|members| members.len() <= MAX_RANK)?;
-        members.iter().map(|id| values.count(*id)).collect()
-    };
-    let (offset, shape, strides) = (values.count(*offset), counts(*shape), counts(*strides));
-    let (Some(offset), Some(shape), Some(strides)) = (offset, shape, strides) else {
+    let Some((offset, shape, strides)) = view(values, *offset, *shape, *strides) else {
         return Err(wrong().hint("sizes, strides and offsets are whole numbers from 0"));
     };
-    let sizes = shape.iter().map(|side| usize::try_from(*side).ok());
-    let sizes: Option<Vec<usize>> = sizes.collect();
-    let Some(shape) = sizes.filter(|shape| shape.len() == strides.len()) else {
-        return Err(wrong());
-    };
+    let shape = sides(&shape, &strides).ok_or_else(wrong)?;
     let tensor = Tensor {
+        dtype: dtype.unwrap_or(storage.dtype),
         storage,
-        dtype,
         offset,
         shape,
         strides,
@@ -259,47 +243,69 @@ fn tensor(values: &mut Values, members: &[Id], name: &str, dtype: Option<Dtype>)
     Ok(values.add(Value::Tensor(Rc::new(tensor))))
 }
 
+/// Offset, shape and strides as numbers, if they are some.
+fn view(values: &Values, offset: Id, shape: Id, strides: Id) -> Option<(u64, Vec<u64>, Vec<u64>)> {
+    let counts = |id: Id| -> Option<Vec<u64>> {
+        let members = values
+            .members(id)
+            .filter(|members| members.len() <= MAX_RANK)?;
+        members.iter().map(|id| values.count(*id)).collect()
+    };
+    Some((values.count(offset)?, counts(shape)?, counts(strides)?))
+}
+
+/// The sides of a shape, if there is a stride for each.
+fn sides(shape: &[u64], strides: &[u64]) -> Option<Vec<usize>> {
+    let sides = shape.iter().map(|side| usize::try_from(*side).ok());
+    let sides: Option<Vec<usize>> = sides.collect();
+    sides.filter(|sides| sides.len() == strides.len())
+}
+
 /// What a reference stands for: `("storage", type, key, location, count)`, with a view of it in
 /// files of before 0.4; or `("module", class, file, source)`, which is the class.
 pub(super) fn referred(values: &mut Values, id: Id) -> Result<Id> {
-    let wrong = || broken("the pickle refers to something that is no storage of a tensor");
-    let members = values.members(id).ok_or_else(wrong)?;
+    let members = values.members(id).ok_or_else(no_storage)?;
     let members: Vec<Id> = members.iter().take(MOST_ARGUMENTS).copied().collect();
-    if let [tag, class, ..] = members.as_slice()
-        && values.text(*tag).is_some_and(|tag| &**tag == "module")
-    {
-        return Ok(*class);
+    match members.as_slice() {
+        [tag, class, ..] if values.is_text(*tag, "module") => Ok(*class),
+        [tag, kind, key, _, count, view @ ..] if values.is_text(*tag, "storage") => {
+            let storage = storage(values, *kind, *key, *count)?;
+            refuse_views(values, view)?;
+            Ok(values.add(storage))
+        }
+        _ => Err(no_storage()),
     }
-    let [tag, kind, key, _, count, rest @ ..] = members.as_slice() else {
-        return Err(wrong());
+}
+
+/// A storage; an object if its type has no name here.
+fn storage(values: &Values, kind: Id, key: Id, count: Id) -> Result<Value> {
+    let (kind, key, count) = (values.get(kind), values.text(key), values.count(count));
+    let (Value::Global(kind), Some(key), Some(count)) = (kind, key, count) else {
+        return Err(no_storage());
     };
-    let is_storage = values.text(*tag).is_some_and(|tag| &**tag == "storage");
-    let (Value::Global(kind), Some(key), Some(count), true) = (
-        values.get(*kind),
-        values.text(*key),
-        values.count(*count),
-        is_storage,
-    ) else {
-        return Err(wrong());
-    };
-    let is_view = |id: &Id| !matches!(values.get(*id), Value::Nothing);
-    if rest.iter().any(is_view) {
-        return Err(unsupported(
-            "a storage that is a view of another, as torch 0.1 wrote",
-        ));
-    }
     let dtype = match kind.role {
         Role::Storage(dtype) => dtype,
         Role::Untyped => Dtype::U8,
         _ => {
             let (class, state) = (Rc::clone(&kind.name), None);
-            return Ok(values.add(Value::Object { class, state }));
+            return Ok(Value::Object { class, state });
         }
     };
-    let storage = Storage {
-        key: Rc::clone(key),
-        dtype,
-        count,
-    };
-    Ok(values.add(Value::Storage(Rc::new(storage))))
+    let key = Rc::clone(key);
+    Ok(Value::Storage(Rc::new(Storage { key, dtype, count })))
+}
+
+fn no_storage() -> Error {
+    broken("the pickle refers to something that is no storage of a tensor")
+}
+
+/// An error if anything is said of a view.
+fn refuse_views(values: &Values, view: &[Id]) -> Result<()> {
+    let is_said = |id: &Id| !matches!(values.get(*id), Value::Nothing);
+    if view.iter().any(is_said) {
+        return Err(unsupported(
+            "a storage that is a view of another, as torch 0.1 wrote",
+        ));
+    }
+    Ok(())
 }

@@ -84,39 +84,53 @@ fn places(
 ) -> Result<Places> {
     let (mut places, mut at) = (Places::new(), data);
     for key in keys {
-        if let Some(class) = built.strange.get(key) {
-            let message = format!("the storage `{key}` is of a type that is not known: `{class}`");
-            return Err(unsupported(message));
-        }
-        let Some(storage) = built.storages.get(key) else {
-            return Err(broken(format!("nothing refers to the storage `{key}`")));
-        };
-        let mut count = [0; 8];
-        file.seek(SeekFrom::Start(at)).map_err(io)?;
-        let read = file.read_exact(&mut count);
-        read.map_err(|_| cut(key))?;
-        let count = u64::try_from(i64::from_le_bytes(count)).ok();
-        if count != Some(storage.count) {
-            let (told, declared) = (count.unwrap_or_default(), storage.count);
-            let message = format!("the storage `{key}` has {told} values, declared are {declared}");
-            return Err(broken(message));
-        }
+        let storage = declared(built, key)?;
+        check_count(file, at, storage)?;
         let start = at + 8;
-        let end = storage
-            .n_bytes()
-            .and_then(|n_bytes| start.checked_add(n_bytes));
-        let Some(end) = end.filter(|end| *end <= length) else {
-            return Err(cut(key));
-        };
-        if places
-            .insert(Rc::clone(key), (start, end - start))
-            .is_some()
-        {
+        let end = end(storage, start, length)?;
+        let twice = places.insert(Rc::clone(key), (start, end - start));
+        if twice.is_some() {
             return Err(broken(format!("the storage `{key}` is there twice")));
         }
         at = end;
     }
     Ok(places)
+}
+
+/// What the pickle says of a storage.
+fn declared<'a>(built: &'a Built, key: &str) -> Result<&'a Storage> {
+    if let Some(class) = built.strange.get(key) {
+        let message = format!("the storage `{key}` is of a type that is not known: `{class}`");
+        return Err(unsupported(message));
+    }
+    match built.storages.get(key) {
+        Some(storage) => Ok(storage),
+        None => Err(broken(format!("nothing refers to the storage `{key}`"))),
+    }
+}
+
+/// Where a storage's values end, which is within the file.
+fn end(storage: &Storage, start: u64, length: u64) -> Result<u64> {
+    let n_bytes = storage.n_bytes();
+    let end = n_bytes.and_then(|n_bytes| start.checked_add(n_bytes));
+    end.filter(|end| *end <= length)
+        .ok_or_else(|| cut(&storage.key))
+}
+
+/// An error unless the count before a storage's values is the one that was declared.
+fn check_count(file: &mut File, at: u64, storage: &Storage) -> Result<()> {
+    let (key, declared) = (&storage.key, storage.count);
+    let mut count = [0; 8];
+    file.seek(SeekFrom::Start(at)).map_err(io)?;
+    let read = file.read_exact(&mut count);
+    read.map_err(|_| cut(key))?;
+    let count = u64::try_from(i64::from_le_bytes(count)).ok();
+    if count == Some(declared) {
+        return Ok(());
+    }
+    let told = count.unwrap_or_default();
+    let message = format!("the storage `{key}` has {told} values, declared are {declared}");
+    Err(broken(message))
 }
 
 fn cut(key: &str) -> Error {

@@ -45,13 +45,7 @@ pub(super) fn run<R: Read>(source: &mut Source<R>) -> Result<Built> {
         machine.spend(1)?;
         let code = machine.source.byte()?;
         if code == opcode::STOP {
-            let root = machine.pop()?;
-            return Ok(Built {
-                values: machine.values,
-                root,
-                storages: machine.storages,
-                strange: machine.strange,
-            });
+            return machine.stop();
         }
         machine.step(code)?;
     }
@@ -71,9 +65,21 @@ struct Machine<'a, R> {
 }
 
 impl<R: Read> Machine<'_, R> {
+    /// What was built, with the last value as its root.
+    fn stop(mut self) -> Result<Built> {
+        let root = self.pop()?;
+        Ok(Built {
+            values: self.values,
+            root,
+            storages: self.storages,
+            strange: self.strange,
+        })
+    }
+
     fn step(&mut self, code: u8) -> Result<()> {
         let known = self.plain(code)?
             || self.container(code)?
+            || self.members(code)?
             || self.stack_and_memo(code)?
             || self.object(code)?;
         if known {
@@ -157,25 +163,32 @@ impl<R: Read> Machine<'_, R> {
                 let members = self.since_mark()?;
                 Value::Dict(self.pairs(&members)?)
             }
-            opcode::APPEND => {
-                let members = self.take(1)?;
-                return self.extend(&members);
-            }
-            opcode::APPENDS | opcode::ADDITEMS => {
-                let members = self.since_mark()?;
-                return self.extend(&members);
-            }
-            opcode::SETITEM => {
-                let members = self.take(2)?;
-                return self.set(&members);
-            }
-            opcode::SETITEMS => {
-                let members = self.since_mark()?;
-                return self.set(&members);
-            }
             _ => return Ok(false),
         };
         self.push(value)
+    }
+
+    /// What goes into a container that is there.
+    fn members(&mut self, code: u8) -> Result<bool> {
+        match code {
+            opcode::APPEND => {
+                let members = self.take(1)?;
+                self.extend(&members)
+            }
+            opcode::APPENDS | opcode::ADDITEMS => {
+                let members = self.since_mark()?;
+                self.extend(&members)
+            }
+            opcode::SETITEM => {
+                let members = self.take(2)?;
+                self.set(&members)
+            }
+            opcode::SETITEMS => {
+                let members = self.since_mark()?;
+                self.set(&members)
+            }
+            _ => Ok(false),
+        }
     }
 
     /// The stack, the memo, and what stands between.

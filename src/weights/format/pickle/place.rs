@@ -39,26 +39,32 @@ fn one(tensor: &Tensor, start: u64, there: u64, length: u64) -> Result<(u64, u64
         Some(needed) if needed <= there => {}
         needed => return Err(shorter(storage, needed, there)),
     }
-    let shape = &tensor.shape;
-    let values = shape
-        .iter()
-        .try_fold(1_u64, |product, side| product.checked_mul(*side as u64));
-    let n_bytes = values.and_then(|values| values.checked_mul(size));
-    let Some(n_bytes) = n_bytes.filter(|n_bytes| *n_bytes <= length) else {
-        let message = format!("shape {shape:?} takes more bytes than the file's {length}");
-        return Err(broken(message));
-    };
+    let n_bytes = n_bytes(tensor, length)?;
     let first = tensor.offset.checked_mul(size);
     let end = extent(tensor).and_then(|extent| extent.checked_mul(size)?.checked_add(first?));
     let (Some(first), Some(_)) = (first, end.filter(|end| *end <= there)) else {
         let message = format!(
-            "shape {shape:?} with strides {:?} from value {} on lies outside its storage `{}` of \
+            "shape {:?} with strides {:?} from value {} on lies outside its storage `{}` of \
              {there} bytes",
-            tensor.strides, tensor.offset, storage.key
+            tensor.shape, tensor.strides, tensor.offset, storage.key
         );
         return Err(broken(message));
     };
     Ok((start + first, n_bytes, form(tensor)))
+}
+
+/// What all values take; no more than the file has.
+fn n_bytes(tensor: &Tensor, length: u64) -> Result<u64> {
+    let (shape, size) = (&tensor.shape, tensor.dtype.bitsize() as u64 / 8);
+    let values = shape
+        .iter()
+        .try_fold(1_u64, |product, side| product.checked_mul(*side as u64));
+    let n_bytes = values.and_then(|values| values.checked_mul(size));
+    n_bytes.filter(|n_bytes| *n_bytes <= length).ok_or_else(|| {
+        broken(format!(
+            "shape {shape:?} takes more bytes than the file's {length}"
+        ))
+    })
 }
 
 /// Values from the first to behind the last.

@@ -100,28 +100,33 @@ fn files_without_weights() {
 fn damage_never_panics() {
     let folder_of_ours = tempfile::tempdir().unwrap();
     let path = folder_of_ours.path().join("x.pt");
-    for file in [
-        "flat.zip.pt",
-        "flat.legacy.pt",
-        "lightning.legacy.pt",
-        "flat.protocol4.pt",
-    ] {
+    for file in DAMAGED {
         let whole = std::fs::read(folder().join(file)).unwrap();
         for at in (0..whole.len()).step_by(3) {
             let mut bytes = whole.clone();
             bytes[at] ^= [0x01, 0x80, 0x20, 0xff][at % 4];
             std::fs::write(&path, &bytes).unwrap();
-            if let Ok(archive) = Archive::open(&path) {
-                for entry in archive.entries.values() {
-                    let _ = archive
-                        .read_all(entry)
-                        .map(|bytes| decode::numbers(&bytes, entry.stored));
-                }
-            }
+            read_what_can_be(&path);
         }
         for at in (0..whole.len()).step_by(11) {
             std::fs::write(&path, &whole[..at]).unwrap();
             assert!(Archive::open(&path).is_err(), "{file} cut at {at}");
+        }
+    }
+}
+
+const DAMAGED: [&str; 4] = [
+    "flat.zip.pt",
+    "flat.legacy.pt",
+    "lightning.legacy.pt",
+    "flat.protocol4.pt",
+];
+
+fn read_what_can_be(path: &Path) {
+    if let Ok(archive) = Archive::open(path) {
+        for entry in archive.entries.values() {
+            let bytes = archive.read_all(entry);
+            let _ = bytes.map(|bytes| decode::numbers(&bytes, entry.stored));
         }
     }
 }

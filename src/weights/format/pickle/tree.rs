@@ -43,21 +43,7 @@ pub(super) fn find(built: &Built) -> Result<Found> {
         let path = path.join(".");
         found.notes.push(format!("the weights are under `{path}`"));
     }
-    let mut walk = Walk {
-        values,
-        seen: BTreeSet::new(),
-        left: BTreeSet::new(),
-        tensors: BTreeMap::new(),
-    };
-    match values.get(root) {
-        Value::Tensor(tensor) => {
-            walk.tensors.insert(BARE.to_owned(), Rc::clone(tensor));
-        }
-        Value::Object { class, .. } if walk.parameters(root).is_none() => {
-            return Err(whole(values, root, class));
-        }
-        _ => walk.descend(root, "", 0)?,
-    }
+    let walk = Walk::over(values, root)?;
     if walk.tensors.is_empty() {
         return Err(nothing(&walk.left));
     }
@@ -119,8 +105,34 @@ struct Walk<'a> {
     tensors: BTreeMap<String, Rc<Tensor>>,
 }
 
-impl Walk<'_> {
-    /// Takes in all tensors below a container. Members of a list are named `[0]`, `[1]`…
+impl<'a> Walk<'a> {
+    /// Has been to the root and to everything below it.
+    fn over(values: &'a Values, root: Id) -> Result<Walk<'a>> {
+        let mut walk = Walk {
+            values,
+            seen: BTreeSet::new(),
+            left: BTreeSet::new(),
+            tensors: BTreeMap::new(),
+        };
+        walk.begin(root)?;
+        Ok(walk)
+    }
+
+    /// Takes in the root and what is below it.
+    fn begin(&mut self, root: Id) -> Result<()> {
+        match self.values.get(root) {
+            Value::Tensor(tensor) => {
+                self.tensors.insert(BARE.to_owned(), Rc::clone(tensor));
+                Ok(())
+            }
+            Value::Object { class, .. } if self.parameters(root).is_none() => {
+                Err(whole(self.values, root, class))
+            }
+            _ => self.descend(root, "", 0),
+        }
+    }
+
+    /// Takes in all tensors below a container.
     fn descend(&mut self, id: Id, prefix: &str, depth: usize) -> Result<()> {
         if depth > MAX_DEPTH {
             return Err(deep());
@@ -129,24 +141,32 @@ impl Walk<'_> {
             return Ok(());
         }
         let id = self.parameters(id).unwrap_or(id);
-        let values = self.values;
-        match values.get(id) {
-            Value::Dict(items) => {
-                for (key, value) in items.iter().filter(|(_, value)| values.leads_on(*value)) {
-                    let name = self.key(*key, *value)?;
-                    self.visit(*value, &join(prefix, &name), depth)?;
-                }
-            }
-            Value::List(members) | Value::Tuple(members) => {
-                let members = members.iter().enumerate();
-                for (index, member) in members.filter(|(_, member)| values.leads_on(**member)) {
-                    self.visit(*member, &join(prefix, &format!("[{index}]")), depth)?;
-                }
-            }
+        match self.values.get(id) {
+            Value::Dict(items) => self.items(items, prefix, depth)?,
+            Value::List(members) | Value::Tuple(members) => self.members(members, prefix, depth)?,
             Value::Object { class, .. } => {
                 self.left.insert(Rc::clone(class));
             }
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// Takes in what a dictionary holds.
+    fn items(&mut self, items: &[(Id, Id)], prefix: &str, depth: usize) -> Result<()> {
+        let values = self.values;
+        for (key, value) in items.iter().filter(|(_, value)| values.leads_on(*value)) {
+            let name = self.key(*key, *value)?;
+            self.visit(*value, &join(prefix, &name), depth)?;
+        }
+        Ok(())
+    }
+
+    /// Takes in what a list or tuple holds. Members are named `[0]`, `[1]`…
+    fn members(&mut self, members: &[Id], prefix: &str, depth: usize) -> Result<()> {
+        let (values, members) = (self.values, members.iter().enumerate());
+        for (index, member) in members.filter(|(_, member)| values.leads_on(**member)) {
+            self.visit(*member, &join(prefix, &format!("[{index}]")), depth)?;
         }
         Ok(())
     }

@@ -105,6 +105,11 @@ impl Values {
         id
     }
 
+    /// Takes in something that is not built.
+    pub(super) fn add_object(&mut self, class: Rc<str>) -> Id {
+        self.add(Value::Object { class, state: None })
+    }
+
     pub(super) fn get(&self, id: Id) -> &Value {
         self.0.get(id.0 as usize).unwrap_or(&Value::Nothing)
     }
@@ -119,6 +124,11 @@ impl Values {
             Value::Text(text) => Some(text),
             _ => None,
         }
+    }
+
+    /// True for this text.
+    pub(super) fn is_text(&self, id: Id, expected: &str) -> bool {
+        self.text(id).is_some_and(|text| &**text == expected)
     }
 
     /// An integer that is not negative.
@@ -152,8 +162,7 @@ impl Values {
         let Value::Dict(items) = self.get(dict) else {
             return None;
         };
-        let is_key = |id: Id| self.text(id).is_some_and(|text| &**text == key);
-        let found = items.iter().rev().find(|(id, _)| is_key(*id));
+        let found = items.iter().rev().find(|(id, _)| self.is_text(*id, key));
         found.map(|(_, value)| *value)
     }
 }

@@ -33,6 +33,21 @@ struct Entry {
     header: u64,
 }
 
+impl Entry {
+    fn refuse_packed(&self, name: &str) -> Result<()> {
+        if !self.encrypted && self.method == 0 && self.packed == self.size {
+            return Ok(());
+        }
+        let how = if self.encrypted {
+            "encrypted"
+        } else {
+            "compressed"
+        };
+        let message = format!("the entry `{name}` is {how}; torch.save writes plain entries");
+        Err(refused(message).hint("unpack it and zip it without compression"))
+    }
+}
+
 pub(super) fn read(file: &mut File, length: u64) -> Result<Contents> {
     let mut archive = Zip::open(file, length)?;
     let top = archive.top()?;
@@ -67,7 +82,7 @@ struct Zip<'a> {
 
 impl<'a> Zip<'a> {
     fn open(file: &'a mut File, length: u64) -> Result<Zip<'a>> {
-        let (count, size, start) = directory(file, length)?;
+        let Directory { count, size, start } = directory(file, length)?;
         let inside = start.checked_add(size).is_some_and(|end| end <= length);
         if !inside || size > MAX_DIRECTORY || count > size / 46 {
             return Err(damaged("its directory lies outside the file"));
@@ -133,20 +148,22 @@ impl<'a> Zip<'a> {
         let Some(entry) = self.entries.get(name).copied() else {
             return Err(damaged(&format!("the entry `{name}` is missing")));
         };
-        if entry.encrypted || entry.method != 0 || entry.packed != entry.size {
-            let how = if entry.encrypted {
-                "encrypted"
-            } else {
-                "compressed"
-            };
-            let message = format!("the entry `{name}` is {how}; torch.save writes plain entries");
-            return Err(refused(message).hint("unpack it and zip it without compression"));
-        }
-        let wrong = || damaged(&format!("the entry `{name}` lies outside the file"));
+        entry.refuse_packed(name)?;
+        let start = entry.header + self.header_length(&entry, name)?;
+        let end = start.checked_add(entry.size);
+        let Some(end) = end.filter(|end| *end <= self.length) else {
+            return Err(outside(name));
+        };
+        self.taken.push((entry.header, end, name.to_owned()));
+        Ok((start, entry.size))
+    }
+
+    /// Bytes of the header that stands before an entry's data. It must be about this entry.
+    fn header_length(&mut self, entry: &Entry, name: &str) -> Result<u64> {
         let fixed = 30 + name.len() as u64;
-        let header_end = entry.header.checked_add(fixed);
-        if header_end.is_none_or(|end| end > self.length) {
-            return Err(wrong());
+        let end = entry.header.checked_add(fixed);
+        if end.is_none_or(|end| end > self.length) {
+            return Err(outside(name));
         }
         let header = read_at(self.file, entry.header, fixed)?;
         let (name_length, extra) = (u16_at(&header, 26), u16_at(&header, 28));
@@ -159,13 +176,7 @@ impl<'a> Zip<'a> {
             let message = format!("the entry `{name}` has another name in its own header");
             return Err(damaged(&message));
         }
-        let start = entry.header + 30 + u64::from(name_length) + u64::from(extra);
-        let end = start.checked_add(entry.size);
-        let Some(end) = end.filter(|end| *end <= self.length) else {
-            return Err(wrong());
-        };
-        self.taken.push((entry.header, end, name.to_owned()));
-        Ok((start, entry.size))
+        Ok(fixed + u64::from(extra))
     }
 
     /// Entries that share bytes were made to look larger than the file is, or to hide something.
@@ -182,48 +193,78 @@ impl<'a> Zip<'a> {
     }
 }
 
-/// Count, size and start of the directory, from the end record or its 64-bit twin.
-fn directory(file: &mut File, length: u64) -> Result<(u64, u64, u64)> {
+/// The directory's place, from the end record or its 64-bit twin.
+fn directory(file: &mut File, length: u64) -> Result<Directory> {
     let tail = length.min(END as u64 + MAX_COMMENT);
     let bytes = read_at(file, length - tail, tail)?;
-    let is_end = |at: &usize| {
-        let comment = u16_at(&bytes, at + 20).map(usize::from);
-        bytes[*at..].starts_with(b"PK\x05\x06") && comment == Some(bytes.len() - at - END)
-    };
-    let last = bytes.len().checked_sub(END);
-    let end = last.and_then(|last| (0..=last).rev().find(is_end));
-    let Some(end) = end else {
+    let Some(end) = end_record(&bytes) else {
         return Err(damaged("it has no directory").hint("incomplete download?"));
     };
-    let fields = (
-        u16_at(&bytes, end + 10).map(u64::from),
-        u32_at(&bytes, end + 12),
-        u32_at(&bytes, end + 16),
-    );
-    let (Some(count), Some(size), Some(start)) = fields else {
+    let Some(directory) = Directory::narrow(&bytes[end..]) else {
         return Err(damaged("its end is broken"));
     };
-    if count != 0xffff && size != ELSEWHERE && start != ELSEWHERE {
-        return Ok((count, size, start));
+    if directory.is_whole() {
+        return Ok(directory);
     }
-    let locator = end.checked_sub(20).and_then(|at| bytes.get(at..end));
-    let wide = locator
-        .filter(|locator| locator.starts_with(b"PK\x06\x07"))
-        .and_then(|locator| u64_at(locator, 8));
+    let wide = wide_record(&bytes[..end]);
     let Some(wide) = wide.filter(|at| at.checked_add(56).is_some_and(|end| end <= length)) else {
-        return Ok((count, size, start));
+        return Ok(directory);
     };
     let record = read_at(file, wide, 56)?;
-    match (
-        u64_at(&record, 32),
-        u64_at(&record, 40),
-        u64_at(&record, 48),
-    ) {
-        (Some(count), Some(size), Some(start)) if record.starts_with(b"PK\x06\x06") => {
-            Ok((count, size, start))
-        }
-        _ => Err(damaged("its 64-bit end is broken")),
+    Directory::wide(&record).ok_or_else(|| damaged("its 64-bit end is broken"))
+}
+
+/// Where the directory is, and how many entries it has.
+#[derive(Clone, Copy, Debug)]
+struct Directory {
+    count: u64,
+    size: u64,
+    start: u64,
+}
+
+impl Directory {
+    fn narrow(record: &[u8]) -> Option<Directory> {
+        Some(Directory {
+            count: u16_at(record, 10)?.into(),
+            size: u32_at(record, 12)?,
+            start: u32_at(record, 16)?,
+        })
     }
+
+    /// False if a field is in the 64-bit record.
+    fn is_whole(self) -> bool {
+        self.count != 0xffff && self.size != ELSEWHERE && self.start != ELSEWHERE
+    }
+
+    fn wide(record: &[u8]) -> Option<Directory> {
+        if !record.starts_with(b"PK\x06\x06") {
+            return None;
+        }
+        Some(Directory {
+            count: u64_at(record, 32)?,
+            size: u64_at(record, 40)?,
+            start: u64_at(record, 48)?,
+        })
+    }
+}
+
+/// Where the end record is in the last bytes of a file: the last that its comment fits to.
+fn end_record(bytes: &[u8]) -> Option<usize> {
+    let is_end = |at: &usize| {
+        let comment = u16_at(bytes, at + 20).map(usize::from);
+        bytes[*at..].starts_with(b"PK\x05\x06") && comment == Some(bytes.len() - at - END)
+    };
+    let last = bytes.len().checked_sub(END)?;
+    (0..=last).rev().find(is_end)
+}
+
+/// Where the 64-bit end record is in the file, as the locator says that may stand last in `before`.
+fn wide_record(before: &[u8]) -> Option<u64> {
+    let locator = before.get(before.len().checked_sub(20)?..)?;
+    if !locator.starts_with(b"PK\x06\x07") {
+        return None;
+    }
+    u64_at(locator, 8)
 }
 
 /// One entry of the directory: name, facts, and what follows.
@@ -234,14 +275,7 @@ fn entry(bytes: &[u8]) -> Option<(String, Entry, &[u8])> {
     let [name, extra, comment] = [28, 30, 32].map(|at| u16_at(bytes, at).map(usize::from));
     let (name, extra, comment) = (46 + name?, extra?, comment?);
     let mut wide = wide(bytes.get(name..name + extra)?);
-    let mut field = |at: usize| match u32_at(bytes, at)? {
-        ELSEWHERE => {
-            let (value, rest) = wide.split_first_chunk::<8>()?;
-            wide = rest;
-            Some(u64::from_le_bytes(*value))
-        }
-        value => Some(value),
-    };
+    let mut field = |at| wide_or_narrow(u32_at(bytes, at)?, &mut wide);
     // The order in which the 64-bit fields stand.
     let (size, packed, header) = (field(24)?, field(20)?, field(42)?);
     let entry = Entry {
@@ -253,6 +287,16 @@ fn entry(bytes: &[u8]) -> Option<(String, Entry, &[u8])> {
     };
     let text = String::from_utf8_lossy(bytes.get(46..name)?).into_owned();
     Some((text, entry, bytes.get(name + extra + comment..)?))
+}
+
+/// A field's value: the next of the `wide` ones if it stands there.
+fn wide_or_narrow(narrow: u64, wide: &mut &[u8]) -> Option<u64> {
+    if narrow != ELSEWHERE {
+        return Some(narrow);
+    }
+    let (value, rest) = wide.split_first_chunk::<8>()?;
+    *wide = rest;
+    Some(u64::from_le_bytes(*value))
 }
 
 /// The 64-bit fields among an entry's extra ones.
@@ -288,6 +332,10 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u64> {
 fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     let eight = bytes.get(at..)?.first_chunk::<8>()?;
     Some(u64::from_le_bytes(*eight))
+}
+
+fn outside(name: &str) -> Error {
+    damaged(&format!("the entry `{name}` lies outside the file"))
 }
 
 fn damaged(what: &str) -> Error {

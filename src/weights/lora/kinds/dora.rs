@@ -17,8 +17,7 @@ struct Dora {
     magnitude: Factor,
 }
 
-/// Puts the lengths around the one change that is there. `[out, 1]` and `[out]` are of rows,
-/// `[1, in]` of columns.
+/// Puts the lengths around the one change that is there.
 pub(super) fn wrap(
     magnitude: &Entry,
     changes: &mut Vec<Box<dyn Change>>,
@@ -29,27 +28,30 @@ pub(super) fn wrap(
     let [rows, columns] = *weight else {
         return wrong("DoRA is for matrices".to_owned());
     };
-    let shape = match magnitude.shape[..] {
-        [length] if length == rows => [rows, 1],
-        [length, 1] | [length, 1, 1, 1] if length == rows => [rows, 1],
-        [1, length] | [1, length, 1, 1] if length == columns => [1, columns],
-        _ => {
-            let found = &magnitude.shape;
-            return wrong(format!(
-                "shape {found:?}, but the encoder's matrix is {weight:?}: [out, 1] or [1, in]"
-            ));
-        }
-    };
-    if changes.len() != 1 {
+    let Some(shape) = shape_for(magnitude, rows, columns) else {
+        let found = &magnitude.shape;
         return wrong(format!(
-            "DoRA around {} changes; it is for one",
-            changes.len()
+            "shape {found:?}, but the encoder's matrix is {weight:?}: [out, 1] or [1, in]"
         ));
+    };
+    let n_changes = changes.len();
+    if n_changes != 1 {
+        return wrong(format!("DoRA around {n_changes} changes; it is for one"));
     }
     let magnitude = Factor::of(magnitude, shape.to_vec())?;
     let inner = changes.remove(0);
     changes.push(Box::new(Dora { inner, magnitude }));
     Ok(())
+}
+
+/// Lengths of `[out, 1]` and `[out]` are of rows, those of `[1, in]` of columns.
+fn shape_for(magnitude: &Entry, rows: usize, columns: usize) -> Option<[usize; 2]> {
+    match magnitude.shape[..] {
+        [length] if length == rows => Some([rows, 1]),
+        [length, 1] | [length, 1, 1, 1] if length == rows => Some([rows, 1]),
+        [1, length] | [1, length, 1, 1] if length == columns => Some([1, columns]),
+        _ => None,
+    }
 }
 
 impl Change for Dora {

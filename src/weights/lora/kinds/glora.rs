@@ -24,25 +24,27 @@ pub(super) fn find(parts: &mut Parts<'_>) -> Result<Option<Box<dyn Change>>> {
         (None, None) => return Ok(None),
         (Some((one, _)), None) | (None, Some((one, _))) => return Err(without_partner(one.name())),
     };
-    let [out, columns] = *parts.weight else {
-        return Err(misfit(&b1, parts.weight));
-    };
-    let fits = |a: [&Factor; 2], b: [&Factor; 2]| {
-        let rank = b[0].columns();
-        b[0].shape() == [out, rank]
-            && b[1].shape() == [rank, columns]
-            && a[0].shape() == [columns, rank]
-            && a[1].shape() == [rank, columns]
-    };
-    let (a, b) = if fits([&a2, &a1], [&b2, &b1]) {
+    let (a, b) = if fits([&a2, &a1], [&b2, &b1], parts.weight) {
         ([a2, a1], [b2, b1])
-    } else if fits([&a1, &a2], [&b1, &b2]) {
+    } else if fits([&a1, &a2], [&b1, &b2], parts.weight) {
         ([a1, a2], [b1, b2])
     } else {
         return Err(misfit(&b1, parts.weight));
     };
     let scale = parts.scale.of_rank(b[0].columns());
     Ok(Some(Box::new(Glora { a, b, scale })))
+}
+
+/// True if `b[0] · b[1]` and `(W · a[0]) · a[1]` can be had, and are like a weight W.
+fn fits(a: [&Factor; 2], b: [&Factor; 2], weight: &[usize]) -> bool {
+    let [out, columns] = *weight else {
+        return false;
+    };
+    let rank = b[0].columns();
+    b[0].shape() == [out, rank]
+        && b[1].shape() == [rank, columns]
+        && a[0].shape() == [columns, rank]
+        && a[1].shape() == [rank, columns]
 }
 
 fn misfit(factor: &Factor, weight: &[usize]) -> Error {

@@ -5,6 +5,7 @@ use candle_core::Tensor;
 
 use super::{Change, Factor, Parts, Reader};
 use crate::error::{Error, ErrorKind, Result};
+use crate::weights::format::archive::Entry;
 use crate::weights::lora::roles::Role;
 
 /// `[1, in]` or `[out, 1]`.
@@ -25,11 +26,14 @@ pub(super) fn find(parts: &mut Parts<'_>) -> Result<Option<Box<dyn Change>>> {
         return Err(wrong("one flag was expected"));
     }
     let on_input = parts.archive.read_all(flag)?.iter().any(|byte| *byte != 0);
-    let (shape, length) = if on_input {
-        ([1, columns], columns)
-    } else {
-        ([rows, 1], rows)
-    };
+    let shape = if on_input { [1, columns] } else { [rows, 1] };
+    let scales = vector(entry, shape)?;
+    Ok(Some(Box::new(Ia3 { scales })))
+}
+
+/// A row or column, however the file spells its shape.
+fn vector(entry: &Entry, shape: [usize; 2]) -> Result<Factor> {
+    let length = shape.iter().product();
     let n_values = entry
         .shape
         .iter()
@@ -41,8 +45,7 @@ pub(super) fn find(parts: &mut Parts<'_>) -> Result<Option<Box<dyn Change>>> {
         );
         return Err(Error::new(ErrorKind::Lora, message).at_tensor(&entry.file_name));
     }
-    let scales = Factor::of(entry, shape.to_vec())?;
-    Ok(Some(Box::new(Ia3 { scales })))
+    Factor::of(entry, shape.to_vec())
 }
 
 impl Change for Ia3 {

@@ -9,7 +9,7 @@ use candle_core::{Device, Tensor};
 
 use super::{Change, Factor, Parts, Reader, unsupported};
 use crate::error::{Error, ErrorKind, Result};
-use crate::weights::format::archive::Archive;
+use crate::weights::format::archive::{Archive, Entry};
 use crate::weights::lora::roles::Role;
 
 #[derive(Debug)]
@@ -36,17 +36,20 @@ pub(super) fn find(parts: &mut Parts<'_>) -> Result<Option<Box<dyn Change>>> {
         }
     }
     let rescale = parts.roles.remove(&Role::Rescale);
-    let rescale = rescale.map(|entry| {
-        let shape = [rows, 1];
-        Factor::exactly(entry, &shape).or_else(|_| Factor::exactly(entry, &shape[..1]))?;
-        Factor::of(entry, shape.to_vec())
-    });
+    let rescale = rescale.map(|entry| lengths(entry, rows));
     let constraint = parts.scale.alpha().unwrap_or(0.0) * rows as f64;
     Ok(Some(Box::new(DiagOft {
         blocks: Factor::of(entry, entry.shape.clone())?,
         rescale: rescale.transpose()?,
         constraint,
     })))
+}
+
+/// A length for each row: `[out, 1]` or `[out]`.
+fn lengths(entry: &Entry, rows: usize) -> Result<Factor> {
+    let shape = [rows, 1];
+    Factor::exactly(entry, &shape).or_else(|_| Factor::exactly(entry, &shape[..1]))?;
+    Factor::of(entry, shape.to_vec())
 }
 
 impl Change for DiagOft {
@@ -101,11 +104,7 @@ fn turn(skew: &[f64], size: usize) -> Vec<f32> {
     let mut left: Vec<f64> = skew.iter().enumerate().map(|(at, q)| eye(at) + q).collect();
     let mut right: Vec<f64> = skew.iter().enumerate().map(|(at, q)| eye(at) - q).collect();
     for column in 0..size {
-        let largest = |one: &usize, two: &usize| {
-            let size_of = |row: usize| left[row * size + column].abs();
-            size_of(*one).total_cmp(&size_of(*two))
-        };
-        let pivot = (column..size).max_by(largest).unwrap_or(column);
+        let pivot = pivot(&left, size, column);
         for at in 0..size {
             left.swap(column * size + at, pivot * size + at);
             right.swap(column * size + at, pivot * size + at);
@@ -123,6 +122,15 @@ fn turn(skew: &[f64], size: usize) -> Vec<f32> {
         (value / left[row * size + row]) as f32
     });
     scaled.collect()
+}
+
+/// The row, of those from the diagonal on, that has the largest value of a column.
+fn pivot(matrix: &[f64], size: usize, column: usize) -> usize {
+    let largest = |one: &usize, two: &usize| {
+        let size_of = |row: usize| matrix[row * size + column].abs();
+        size_of(*one).total_cmp(&size_of(*two))
+    };
+    (column..size).max_by(largest).unwrap_or(column)
 }
 
 /// `row -= factor · other`

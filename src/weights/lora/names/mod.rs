@@ -133,16 +133,10 @@ impl Paths {
         }
         let flat = dotted.iter();
         let flat = flat.map(|(path, target)| (path.replace('.', "_"), target.clone()));
-        let flat = flat.collect();
-        let first = |name: &str| name.strip_prefix(LAYERS)?.split('.').next()?.parse().ok();
-        let n_layers = tensors
-            .filter_map(first)
-            .max()
-            .map_or(0, |last: usize| last + 1);
         Paths {
+            flat: flat.collect(),
+            n_layers: n_layers(tensors),
             dotted,
-            flat,
-            n_layers,
         }
     }
 
@@ -172,6 +166,13 @@ impl Paths {
             _ => "no module of this name".to_owned(),
         }
     }
+}
+
+/// One more than the last layer's number.
+fn n_layers<'a>(tensors: impl Iterator<Item = &'a str>) -> usize {
+    let layer = |name: &str| name.strip_prefix(LAYERS)?.split('.').next()?.parse().ok();
+    let last: Option<usize> = tensors.filter_map(layer).max();
+    last.map_or(0, |last| last + 1)
 }
 
 /// transformers' path of the module that a canonical weight belongs to.
@@ -204,50 +205,37 @@ mod tests {
 
     #[test]
     fn all_schemes_reach_the_same_tensor() {
-        let check = |module: &str, slot: Slot| {
+        let check = |slot: Slot, module: &str| {
             let want = Some((slot, "layers.0.q.weight".to_owned()));
             assert_eq!(found(module), want, "{module}");
         };
-        check(
-            "lora_te_text_model_encoder_layers_0_self_attn_q_proj",
-            Slot::Only,
-        );
-        check(
-            "lora_te1_text_model_encoder_layers_0_self_attn_q_proj",
-            Slot::First,
-        );
-        check(
-            "lora_te2_text_model_encoder_layers_0_self_attn_q_proj",
-            Slot::Second,
-        );
-        check("lora_te_encoder_layers_0_self_attn_q_proj", Slot::Only);
-        check(
-            "text_encoder.text_model.encoder.layers.0.self_attn.q_proj",
-            Slot::First,
-        );
-        check(
-            "text_encoder.encoder.layers.0.self_attn.q_proj",
-            Slot::First,
-        );
-        check(
-            "text_encoder_2.text_model.encoder.layers.0.self_attn.to_q",
-            Slot::Second,
-        );
-        check(
-            "base_model.model.encoder.layers.0.self_attn.q_proj",
-            Slot::Unsaid,
-        );
-        check(
-            "base_model.model.text_model.encoder.layers.0.self_attn.q_proj",
-            Slot::Unsaid,
-        );
-        let named = Slot::Named(EncoderId::OpenClipG);
-        check(
-            "text_encoders.clip_g.transformer.text_model.encoder.layers.0.self_attn.q_proj",
-            named,
-        );
-        check("clip_g.text_model.encoder.layers.0.self_attn.q_proj", named);
+        for (start, slot) in FLAT {
+            check(slot, &format!("{start}encoder_layers_0_self_attn_q_proj"));
+        }
+        for (start, slot) in DOTTED {
+            check(slot, &format!("{start}encoder.layers.0.self_attn.q_proj"));
+        }
+        let to_q = "text_encoder_2.text_model.encoder.layers.0.self_attn.to_q";
+        check(Slot::Second, to_q);
     }
+
+    const FLAT: [(&str, Slot); 4] = [
+        ("lora_te_text_model_", Slot::Only),
+        ("lora_te1_text_model_", Slot::First),
+        ("lora_te2_text_model_", Slot::Second),
+        ("lora_te_", Slot::Only),
+    ];
+
+    const DOTTED: [(&str, Slot); 6] = [
+        ("text_encoder.text_model.", Slot::First),
+        ("text_encoder.", Slot::First),
+        ("base_model.model.", Slot::Unsaid),
+        ("base_model.model.text_model.", Slot::Unsaid),
+        ("text_encoders.clip_g.transformer.text_model.", NAMED),
+        ("clip_g.text_model.", NAMED),
+    ];
+
+    const NAMED: Slot = Slot::Named(EncoderId::OpenClipG);
 
     #[test]
     fn near_misses_name_nothing() {
