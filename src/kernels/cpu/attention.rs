@@ -82,9 +82,27 @@ unsafe fn product<S: Simd, const N: usize, const A: usize>(
 /// Scores → shares, for the queries of one vector. A query sees the keys up to its own place.
 #[inline(always)]
 unsafe fn softmax<S: Simd>(head: Head, first: usize) {
-    let queries = S::load(PLACES.as_ptr().add(first));
     let scores = head.scores.add(first);
     let seen = (first + S::LANES).min(ROWS);
+    let most = largest::<S>(head, first, seen);
+    let sum = exponentials::<S>(scores, first, (seen, most));
+    let part = S::div(S::splat(1.0), sum);
+    for key in 0..ROWS {
+        let shares = scores.add(key * COLUMNS);
+        let share = if key < seen {
+            S::mul(S::load(shares), part)
+        } else {
+            S::splat(0.0)
+        };
+        S::store(shares, share);
+    }
+}
+
+/// The largest score that each query sees. What is added for hidden keys is kept with the scores.
+#[inline(always)]
+unsafe fn largest<S: Simd>(head: Head, first: usize, seen: usize) -> S::V {
+    let queries = S::load(PLACES.as_ptr().add(first));
+    let scores = head.scores.add(first);
     let nothing = S::splat(f32::NEG_INFINITY);
     let mut most = nothing;
     for (key, place) in PLACES[..seen].iter().enumerate() {
@@ -96,6 +114,17 @@ unsafe fn softmax<S: Simd>(head: Head, first: usize) {
         let place = S::splat(*place);
         most = S::max(most, S::where_less(queries, place, nothing, score));
     }
+    most
+}
+
+/// Scores → their exponentials where a query sees the key, else zeros; the sums of them.
+#[inline(always)]
+unsafe fn exponentials<S: Simd>(
+    scores: *mut f32,
+    first: usize,
+    (seen, most): (usize, S::V),
+) -> S::V {
+    let queries = S::load(PLACES.as_ptr().add(first));
     let mut sum = S::splat(0.0);
     for (key, place) in PLACES[..seen].iter().enumerate() {
         let score = S::sub(S::load(scores.add(key * COLUMNS)), most);
@@ -104,16 +133,7 @@ unsafe fn softmax<S: Simd>(head: Head, first: usize) {
         sum = S::add(sum, share);
         S::store(scores.add(key * COLUMNS), share);
     }
-    let part = S::div(S::splat(1.0), sum);
-    for key in 0..ROWS {
-        let shares = scores.add(key * COLUMNS);
-        let share = if key < seen {
-            S::mul(S::load(shares), part)
-        } else {
-            S::splat(0.0)
-        };
-        S::store(shares, share);
-    }
+    sum
 }
 
 /// 0, 1, 2, …

@@ -29,26 +29,22 @@ pub(super) fn run(
         return Ok(None);
     };
     let layers = held.iter().map(layer).collect::<Option<Vec<_>>>();
-    let (Some(layers), Some(input)) = (layers, Held::new(&x)) else {
+    let (input, hidden) = (Held::new(&x), hidden.as_ref().map(Held::new));
+    let input = input.as_ref().and_then(Held::floats);
+    let keys = hidden.as_ref().map(|held| held.as_ref()?.floats());
+    let (Some(layers), Some(input)) = (layers, input) else {
         return Ok(None);
     };
-    let Some(input) = input.floats() else {
-        return Ok(None);
-    };
-    let held = hidden.as_ref().map(Held::new);
-    let keys = held.as_ref().map(|held| held.as_ref()?.floats());
-    if rows != ROWS
-        || width != tower.heads * HEAD
-        || keys.is_some_and(|keys| keys.is_none_or(|keys| keys.len() != windows * ROWS))
-        || !fit(&layers, width, keep)
-    {
+    let keys_fit = keys.is_none_or(|keys| keys.is_some_and(|keys| keys.len() == windows * ROWS));
+    let shapes = rows == ROWS && width == tower.heads * HEAD && keys_fit;
+    if !shapes || !fit(&layers, width, keep) {
         return Ok(None);
     }
-    if layers.is_empty() {
+    let Some(first) = layers.first() else {
         return Ok(Some(Vec::new()));
-    }
+    };
     let what = (layers.as_slice(), tower.activation);
-    let need = Need::new(unit, windows.min(GROUP), width, layers[0].up.matrix.rows);
+    let need = Need::new(unit, windows.min(GROUP), width, first.up.matrix.rows);
     let mut kept = vec![vec![0.0; windows * ROWS * width]; keep.len()];
     shelf.with(need, |room| {
         let mut stack = Stack::new(unit, what, width, keys.flatten(), need.divide(room));
@@ -56,11 +52,13 @@ pub(super) fn run(
             stack.group(first..windows.min(first + GROUP), input, keep, &mut kept);
         }
     });
-    let shape = (windows, ROWS, width);
-    let tensors = kept
-        .into_iter()
-        .map(|values| Tensor::from_vec(values, shape, &Device::Cpu));
-    Ok(Some(tensors.collect::<candle_core::Result<_>>()?))
+    states(kept, (windows, ROWS, width)).map(Some)
+}
+
+fn states(kept: Vec<Vec<f32>>, shape: (usize, usize, usize)) -> Result<Vec<Tensor>> {
+    let each = kept.into_iter();
+    let each = each.map(|values| Tensor::from_vec(values, shape, &Device::Cpu));
+    Ok(each.collect::<candle_core::Result<_>>()?)
 }
 
 /// True if the layers are alike, of this width, and all that are to be kept are among them.

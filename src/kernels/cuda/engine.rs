@@ -73,6 +73,25 @@ pub(super) struct State {
     copied: CudaEvent,
 }
 
+impl State {
+    fn new(shared: &Shared) -> Result<State> {
+        let event = || shared.context.new_event(None).tried("make an event");
+        Ok(State {
+            graphs: Recent::new(MOST_GRAPHS),
+            memory: None,
+            seen: Recent::new(MOST_SEEN),
+            products: HashMap::new(),
+            unmeasured: HashSet::new(),
+            manners: HashMap::new(),
+            failures: 0,
+            failure: None,
+            uploaded: event()?,
+            done: event()?,
+            copied: event()?,
+        })
+    }
+}
+
 /// A vector for a row, already on the card.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Spliced {
@@ -93,20 +112,7 @@ impl Engine {
         // Not the whole context: that may not wait while another thread captures.
         candle.synchronize().tried("finish its work")?;
         let stream = shared.context.new_stream().tried("make a stream")?;
-        let event = || shared.context.new_event(None).tried("make an event");
-        let state = Mutex::new(State {
-            graphs: Recent::new(MOST_GRAPHS),
-            memory: None,
-            seen: Recent::new(MOST_SEEN),
-            products: HashMap::new(),
-            unmeasured: HashSet::new(),
-            manners: HashMap::new(),
-            failures: 0,
-            failure: None,
-            uploaded: event()?,
-            done: event()?,
-            copied: event()?,
-        });
+        let state = Mutex::new(State::new(&shared)?);
         Ok(Engine {
             state,
             weights,
@@ -184,22 +190,32 @@ impl Engine {
         if first && self.tune != Tune::AtFirst {
             return Ok(());
         }
-        if !unknown.is_empty() {
-            self.tune(state, size, &unknown)?;
-        }
+        self.settle(state, key, &unknown, fill)
+    }
+
+    /// What makes a forward fast from now on, once it was run plainly; and the forward once more, since what was
+    /// tried has left other values behind.
+    fn settle(
+        &self,
+        state: &mut State,
+        key: (usize, Spec),
+        unknown: &[Unknown],
+        fill: &dyn Fn(&mut State) -> Result<()>,
+    ) -> Result<()> {
         let captures = self.capture && state.failures < MOST_FAILURES;
         if unknown.is_empty() && !captures {
             return Ok(());
         }
-        let graph = captures.then(|| self.try_capture(state, size, spec));
-        // What was tried has left other values behind.
+        let (size, spec) = key;
+        self.tune(state, size, unknown)?;
+        let graph = captures.then(|| self.try_capture(state, size, &spec));
         fill(state)?;
         match graph.flatten() {
             Some(graph) => {
                 graph.launch()?;
                 self.keep_graph(state, key, graph)
             }
-            None => self.enqueue(state, size, spec, Manner::default()),
+            None => self.enqueue(state, size, &spec, Manner::default()),
         }
     }
 
@@ -288,38 +304,34 @@ impl Engine {
         size: usize,
         spliced: &[Spliced],
     ) -> Result<()> {
-        state.uploaded.synchronize().tried("finish an upload")?;
-        let memory = state
-            .memory
-            .as_mut()
-            .ok_or_else(|| device_error("no buffers"))?;
-        let words = memory
-            .host
-            .as_mut_slice()
-            .tried("write memory of the host")?;
-        let words = &mut words[..input_words(size)];
-        write_input(
-            words,
-            batch,
-            windows,
-            size,
-            spliced.iter().map(|one| one.row),
-        );
-        let to = memory.base + memory.arena.input as Address;
-        // SAFETY: the buffer of inputs has room for them; the words stay until `uploaded`.
-        let copied = unsafe { result::memcpy_htod_async(to, words, self.stream.cu_stream()) };
-        copied.tried("upload ids")?;
-        state
-            .uploaded
-            .record(&self.stream)
-            .tried("record an event")?;
-        let memory = self::memory(state)?;
+        let rows = spliced.iter().map(|one| one.row);
+        self.upload(state, size, |words| {
+            write_input(words, batch, windows, size, rows);
+        })?;
+        let memory = memory(state)?;
         let bytes = self.weights.sizes.width * size_of::<f32>();
         for one in spliced {
             let to = memory.at(Place::X) + (one.row * bytes) as Address;
             copy(&self.stream, one.from, to, bytes)?;
         }
         Ok(())
+    }
+
+    /// What `write` puts into the host's words for so many windows.
+    fn upload(&self, state: &mut State, size: usize, write: impl FnOnce(&mut [u32])) -> Result<()> {
+        state.uploaded.synchronize().tried("finish an upload")?;
+        let memory = state.memory.as_mut();
+        let memory = memory.ok_or_else(|| device_error("no buffers"))?;
+        let words = memory.host.as_mut_slice();
+        let words = words.tried("write memory of the host")?;
+        let words = &mut words[..input_words(size)];
+        write(words);
+        let to = memory.base + memory.arena.input as Address;
+        // SAFETY: the buffer of inputs has room for them; the words stay until `uploaded`.
+        let copied = unsafe { result::memcpy_htod_async(to, words, self.stream.cu_stream()) };
+        copied.tried("upload ids")?;
+        let recorded = state.uploaded.record(&self.stream);
+        recorded.tried("record an event")
     }
 }
 

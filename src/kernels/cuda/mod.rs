@@ -22,6 +22,7 @@ mod weights;
 pub(crate) use memory::{memory, release_unused};
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::cuda_backend::CudaDevice;
@@ -32,7 +33,7 @@ use self::buffers::Wanted;
 use self::engine::{Engine, Spliced};
 use self::shared::Shared;
 use self::weights::Weights;
-use super::plan::{Kind, Place, PooledFrom, Spec, WINDOW, is_sound, pieces};
+use super::plan::{Kind, Place, PooledFrom, Sizes, Spec, WINDOW, is_sound, pieces};
 use super::{Batch, Options, Prepared, ReadOut, Reference, WholeEncoder};
 use crate::error::Result;
 
@@ -160,20 +161,39 @@ impl CudaKernels {
 fn encode_piece(
     engine: &Engine,
     stream: &CudaStream,
-    (batch, windows): (&Batch<'_>, &std::ops::Range<usize>),
+    (batch, windows): (&Batch<'_>, &Range<usize>),
     vectors: &[(usize, Tensor)],
     out: &ReadOut,
 ) -> Result<()> {
+    let spliced = spliced(stream, windows, vectors);
+    let wanted = wanted(engine, stream, windows, out);
+    let spec = spec(batch);
+    engine.encode(stream, (batch, windows.clone()), &spec, &spliced, &wanted)
+}
+
+/// The vectors of some windows, by row of these.
+fn spliced(
+    stream: &CudaStream,
+    windows: &Range<usize>,
+    vectors: &[(usize, Tensor)],
+) -> Vec<Spliced> {
     let rows = WINDOW * windows.start..WINDOW * windows.end;
     let inside = vectors.iter().filter(|(row, _)| rows.contains(row));
-    let spliced = inside.filter_map(|(row, vector)| {
+    let placed = inside.filter_map(|(row, vector)| {
         let (from, _) = tensors::address(vector, stream)?;
-        Some(Spliced {
-            row: row - rows.start,
-            from,
-        })
+        let row = row - rows.start;
+        Some(Spliced { row, from })
     });
-    let spliced: Vec<Spliced> = spliced.collect();
+    placed.collect()
+}
+
+/// What is read of some windows, and where in `out` it belongs.
+fn wanted(
+    engine: &Engine,
+    stream: &CudaStream,
+    windows: &Range<usize>,
+    out: &ReadOut,
+) -> Vec<Wanted> {
     let sizes = &engine.weights.sizes;
     let places = [
         (Place::Hidden, Some(&out.hidden)),
@@ -182,13 +202,11 @@ fn encode_piece(
     ];
     let wanted = places.into_iter().filter_map(|(from, tensor)| {
         let (start, kind) = tensors::address(tensor?, stream)?;
-        let before = super::plan::Sizes::rows(from, windows.start) * sizes.row(from);
+        let before = Sizes::rows(from, windows.start) * sizes.row(from);
         let to = start + (before * kind.bytes()) as functions::Address;
         Some(Wanted { from, to })
     });
-    let wanted: Vec<Wanted> = wanted.collect();
-    let spec = spec(batch);
-    engine.encode(stream, (batch, windows.clone()), &spec, &spliced, &wanted)
+    wanted.collect()
 }
 
 fn spec(batch: &Batch<'_>) -> Spec {

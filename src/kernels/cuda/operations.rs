@@ -36,17 +36,13 @@ impl CudaKernels {
         let Some(kind) = Kind::of(weight.dtype()).filter(|_| columns == inputs && rows > 0) else {
             return Ok(None);
         };
-        let device = Device::Cuda(self.device.clone());
         let x = x.to_dtype(weight.dtype())?.contiguous()?;
-        let out = unwritten(&[rows, outputs], DType::F32, &device)?;
-        let workspace = unwritten(&[WORKSPACE / 4], DType::F32, &device)?;
+        let out = self.unwritten_f32(&[rows, outputs])?;
+        let workspace = self.unwritten_f32(&[WORKSPACE / 4])?;
         let placed = |tensor, kind| self.placed(tensor, kind, ALIGNMENT);
-        let (Some(weight), Some(x_at)) = (placed(weight, kind), placed(&x, kind)) else {
-            return Ok(None);
-        };
-        let (Some(out_at), Some(workspace_at)) =
-            (placed(&out, Kind::F32), placed(&workspace, Kind::F32))
-        else {
+        let (from, by) = (placed(&x, kind), placed(weight, kind));
+        let (to, room) = (placed(&out, Kind::F32), placed(&workspace, Kind::F32));
+        let (Some(x), Some(weight), Some(to), Some(workspace)) = (from, by, to, room) else {
             return Ok(None);
         };
         let shape = ProductShape {
@@ -58,12 +54,16 @@ impl CudaKernels {
         };
         let at = Operands {
             weight,
-            x: x_at,
-            out: out_at,
-            workspace: workspace_at,
+            x,
+            out: to,
+            workspace,
         };
         self.make_product(&shape, at)?;
         Ok(Some(out))
+    }
+
+    fn unwritten_f32(&self, shape: &[usize]) -> Result<Tensor> {
+        unwritten(shape, DType::F32, &Device::Cuda(self.device.clone()))
     }
 
     /// In one piece: nothing here adds up planes.

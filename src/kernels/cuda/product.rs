@@ -143,18 +143,7 @@ impl Product {
         let compute = sys::cublasComputeType_t::CUBLAS_COMPUTE_32F;
         let operation = result::create_matmul_desc(compute, sys::cudaDataType_t::CUDA_R_32F);
         product.operation = operation.tried("describe a product")?;
-        let transposed: i32 = 1; // CUBLAS_OP_T
-        let attribute = sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_TRANSA;
-        // SAFETY: the description was just made, the attribute is a 32-bit number.
-        let set = unsafe {
-            result::set_matmul_desc_attribute(
-                product.operation,
-                attribute,
-                (&raw const transposed).cast(),
-                size_of::<i32>(),
-            )
-        };
-        set.tried("describe a product")?;
+        turn_weight(product.operation)?;
         product.weight = layout(shape.kind, shape.inputs, shape.outputs)?;
         product.x = layout(shape.kind, shape.inputs, shape.rows)?;
         product.out = layout(shape.result, shape.outputs, shape.rows)?;
@@ -281,34 +270,33 @@ impl Preference {
         use sys::cublasLtReductionScheme_t as Scheme;
         let preference = Preference(result::create_matmul_pref().tried("describe a product")?);
         let workspace = WORKSPACE as u64;
-        let attribute = Attribute::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
-        // SAFETY: the preference was just made, the attribute is a 64-bit number.
-        let set = unsafe {
-            result::set_matmul_pref_attribute(
-                preference.0,
-                attribute,
-                (&raw const workspace).cast(),
-                size_of::<u64>(),
-            )
-        };
-        set.tried("describe a product")?;
+        preference.set(
+            Attribute::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+            &workspace,
+        )?;
         // Parts of a sum may be rounded only to what they are summed in.
         let schemes: u32 = match shape.result {
             Kind::F32 => Scheme::CUBLASLT_REDUCTION_SCHEME_MASK as u32,
             Kind::F16 | Kind::Bf16 => Scheme::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32,
         };
-        let attribute = Attribute::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK;
-        // SAFETY: as above, a 32-bit number.
-        let set = unsafe {
-            result::set_matmul_pref_attribute(
-                preference.0,
-                attribute,
-                (&raw const schemes).cast(),
-                size_of::<u32>(),
-            )
-        };
-        set.tried("describe a product")?;
+        preference.set(
+            Attribute::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+            &schemes,
+        )?;
         Ok(preference)
+    }
+
+    /// A number as wide as the attribute is.
+    fn set<T>(
+        &self,
+        attribute: sys::cublasLtMatmulPreferenceAttributes_t,
+        value: &T,
+    ) -> Result<()> {
+        let value = (&raw const *value).cast();
+        // SAFETY: the preference is alive; the library reads so many bytes.
+        let set =
+            unsafe { result::set_matmul_pref_attribute(self.0, attribute, value, size_of::<T>()) };
+        set.tried("describe a product")
     }
 }
 
@@ -317,6 +305,17 @@ impl Drop for Preference {
         // SAFETY: made by `create_matmul_pref`, destroyed once. A failure could be told to nobody.
         let _ = unsafe { result::destroy_matmul_pref(self.0) };
     }
+}
+
+/// The left factor is read the other way round.
+fn turn_weight(operation: sys::cublasLtMatmulDesc_t) -> Result<()> {
+    let transposed: i32 = 1; // CUBLAS_OP_T
+    let attribute = sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_TRANSA;
+    let value = (&raw const transposed).cast();
+    // SAFETY: the description is alive, the attribute is a 32-bit number.
+    let set =
+        unsafe { result::set_matmul_desc_attribute(operation, attribute, value, size_of::<i32>()) };
+    set.tried("describe a product")
 }
 
 fn layout(kind: Kind, rows: usize, columns: usize) -> Result<sys::cublasLtMatrixLayout_t> {

@@ -44,20 +44,7 @@ impl Weights {
     /// `None` if a tensor has another shape, type or place than the kernels need.
     pub(super) fn of(encoder: &WholeEncoder<'_>, stream: &CudaStream) -> Option<Weights> {
         let (vocabulary, width) = encoder.token_embedding.dims2().ok()?;
-        let sizes = Sizes {
-            width,
-            mlp_width: encoder.tower.blocks.first()?.up.weight.dim(0).ok()?,
-            projection: encoder
-                .projection
-                .map_or(Some(0), |matrix| matrix.dim(0).ok())?,
-            kind: Kind::of(encoder.token_embedding.dtype())?,
-        };
-        let eights = [sizes.mlp_width, sizes.projection]
-            .iter()
-            .all(|size| size.is_multiple_of(8));
-        if width == 0 || width != encoder.tower.heads.checked_mul(64)? || !eights {
-            return None;
-        }
+        let sizes = sizes(encoder, width)?;
         let mut taken = Taken {
             stream,
             sizes,
@@ -103,6 +90,21 @@ impl Weights {
         };
         [found.weight, found.bias]
     }
+}
+
+/// `None` for sizes that the kernels are not made for.
+fn sizes(encoder: &WholeEncoder<'_>, width: usize) -> Option<Sizes> {
+    let projected = encoder.projection.map(|matrix| matrix.dim(0).ok());
+    let sizes = Sizes {
+        width,
+        mlp_width: encoder.tower.blocks.first()?.up.weight.dim(0).ok()?,
+        projection: projected.unwrap_or(Some(0))?,
+        kind: Kind::of(encoder.token_embedding.dtype())?,
+    };
+    let eights = [sizes.mlp_width, sizes.projection];
+    let eights = eights.iter().all(|size| size.is_multiple_of(8));
+    let heads = encoder.tower.heads.checked_mul(64)?;
+    (width > 0 && width == heads && eights).then_some(sizes)
 }
 
 struct Taken<'a> {

@@ -157,22 +157,9 @@ pub(crate) fn steps(spec: &Spec) -> Vec<Step> {
     for layer in 0..deepest {
         attention(layer, &mut all);
         let state = layer + 1;
-        all.push(Step::Product(
-            Matrix::Up(layer),
-            Place::Normed,
-            Place::Inner,
-        ));
-        all.push(Step::Activate(layer));
-        all.push(Step::Product(
-            Matrix::Down(layer),
-            Place::Inner,
-            Place::Product,
-        ));
-        all.push(Step::Residual {
-            bias: Matrix::Down(layer),
-            norm: (state < deepest).then_some(NormAt::First(state)),
-            keep: state == spec.layer && !spec.final_norm,
-        });
+        let next = (state < deepest).then_some(NormAt::First(state));
+        let keep = state == spec.layer && !spec.final_norm;
+        mlp(layer, (next, keep), &mut all);
         if state == spec.layer && spec.final_norm {
             all.push(Step::FinalNorm);
         }
@@ -196,6 +183,18 @@ fn attention(layer: usize, all: &mut Vec<Step>) {
         bias: Matrix::Out(layer),
         norm: Some(NormAt::Second(layer)),
         keep: false,
+    });
+}
+
+fn mlp(layer: usize, (norm, keep): (Option<NormAt>, bool), all: &mut Vec<Step>) {
+    let (up, down) = (Matrix::Up(layer), Matrix::Down(layer));
+    all.push(Step::Product(up, Place::Normed, Place::Inner));
+    all.push(Step::Activate(layer));
+    all.push(Step::Product(down, Place::Inner, Place::Product));
+    all.push(Step::Residual {
+        bias: down,
+        norm,
+        keep,
     });
 }
 

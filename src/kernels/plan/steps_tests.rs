@@ -110,57 +110,58 @@ fn states() -> Vec<Tensor> {
     states
 }
 
+type At = HashMap<Place, Tensor>;
+
 /// The buffers after all steps.
-fn carried_out(spec: &Spec) -> HashMap<Place, Tensor> {
-    let kernels = plain();
-    let mut at: HashMap<Place, Tensor> = HashMap::new();
+fn carried_out(spec: &Spec) -> At {
+    let mut at = At::new();
     for step in steps(spec) {
-        match step {
-            Step::Embed(which) => {
-                at.insert(Place::X, embedded());
-                at.insert(Place::Normed, norm(&at[&Place::X], which));
-            }
-            Step::Product(which, from, to) => {
-                let product = kernels.linear(&at[&from], &matrix(which), None).unwrap();
-                at.insert(to, product);
-            }
-            Step::Attention(layer) => {
-                let stacked =
-                    at[&Place::Stacked].broadcast_add(&bias(Matrix::QueryKeyValue(layer)));
-                at.insert(Place::Mixed, attended(&stacked.unwrap()));
-            }
-            Step::Activate(layer) => {
-                let inner = at[&Place::Inner]
-                    .broadcast_add(&bias(Matrix::Up(layer)))
-                    .unwrap();
-                at.insert(Place::Inner, kernels.activate(&inner, ACTIVATION).unwrap());
-            }
-            Step::Residual {
-                bias: of,
-                norm: then,
-                keep,
-            } => {
-                let added = at[&Place::Product].broadcast_add(&bias(of)).unwrap();
-                let x = (&at[&Place::X] + added).unwrap();
-                if let Some(then) = then {
-                    at.insert(Place::Normed, norm(&x, then));
-                }
-                if keep {
-                    at.insert(Place::Hidden, x.clone());
-                }
-                at.insert(Place::X, x);
-            }
-            Step::FinalNorm => {
-                at.insert(Place::Hidden, norm(&at[&Place::X], NormAt::Final));
-            }
-            Step::Pool => {
-                let rows = norm(&end_rows(&at[&Place::X]), NormAt::Final);
-                at.insert(Place::Pooled, rows.clone());
-                at.insert(Place::PooledNarrow, rows);
-            }
-        }
+        carry_out(step, &mut at);
     }
     at
+}
+
+fn carry_out(step: Step, at: &mut At) {
+    let kernels = plain();
+    let biased = |place, matrix| at[&place].broadcast_add(&bias(matrix)).unwrap();
+    match step {
+        Step::Embed(which) => {
+            at.insert(Place::Normed, norm(&embedded(), which));
+            at.insert(Place::X, embedded());
+        }
+        Step::Product(which, from, to) => {
+            let product = kernels.linear(&at[&from], &matrix(which), None);
+            at.insert(to, product.unwrap());
+        }
+        Step::Attention(layer) => {
+            let stacked = biased(Place::Stacked, Matrix::QueryKeyValue(layer));
+            at.insert(Place::Mixed, attended(&stacked));
+        }
+        Step::Activate(layer) => {
+            let inner = kernels.activate(&biased(Place::Inner, Matrix::Up(layer)), ACTIVATION);
+            at.insert(Place::Inner, inner.unwrap());
+        }
+        Step::Residual { bias, norm, keep } => {
+            let x = (&at[&Place::X] + biased(Place::Product, bias)).unwrap();
+            residual(x, norm, keep, at);
+        }
+        Step::FinalNorm => drop(at.insert(Place::Hidden, norm(&at[&Place::X], NormAt::Final))),
+        Step::Pool => {
+            let rows = norm(&end_rows(&at[&Place::X]), NormAt::Final);
+            at.insert(Place::Pooled, rows.clone());
+            at.insert(Place::PooledNarrow, rows);
+        }
+    }
+}
+
+fn residual(x: Tensor, then: Option<NormAt>, keep: bool, at: &mut At) {
+    if let Some(then) = then {
+        at.insert(Place::Normed, norm(&x, then));
+    }
+    if keep {
+        at.insert(Place::Hidden, x.clone());
+    }
+    at.insert(Place::X, x);
 }
 
 fn assert_equal(what: &str, a: &Tensor, b: &Tensor) {
@@ -182,27 +183,27 @@ fn the_steps_are_the_tower() {
                 hidden_keys: false,
             };
             let at = carried_out(&spec);
-            let state = &states[layer];
             let hidden = if final_norm {
-                norm(state, NormAt::Final)
+                norm(&states[layer], NormAt::Final)
             } else {
-                state.clone()
+                states[layer].clone()
             };
             assert_equal(&format!("{spec:?}"), &at[&Place::Hidden], &hidden);
-            let Some(pooled) = pooled else {
-                assert!(!at.contains_key(&Place::Pooled));
-                continue;
-            };
-            let rows = norm(&end_rows(&states[pooled.layer]), NormAt::Final);
-            assert_equal("pooled", &at[&Place::Pooled], &rows);
-            let product = plain()
-                .linear(&rows, &matrix(Matrix::Projection), None)
-                .unwrap();
-            match at.get(&Place::Projected) {
-                Some(projected) => assert_equal("projected", projected, &product),
-                None => assert!(!pooled.projected),
+            match pooled {
+                None => assert!(!at.contains_key(&Place::Pooled)),
+                Some(pooled) => assert_pooled(&at, &states, pooled),
             }
         }
+    }
+}
+
+fn assert_pooled(at: &At, states: &[Tensor], pooled: PooledFrom) {
+    let rows = norm(&end_rows(&states[pooled.layer]), NormAt::Final);
+    assert_equal("pooled", &at[&Place::Pooled], &rows);
+    let product = plain().linear(&rows, &matrix(Matrix::Projection), None);
+    match at.get(&Place::Projected) {
+        Some(projected) => assert_equal("projected", projected, &product.unwrap()),
+        None => assert!(!pooled.projected),
     }
 }
 
@@ -238,24 +239,32 @@ fn every_buffer_is_written_before_it_is_read() {
     };
     let mut written: Vec<Place> = Vec::new();
     for step in steps(&spec) {
-        let (reads, writes): (&[Place], &[Place]) = match &step {
-            Step::Embed(_) => (&[], &[Place::X, Place::Normed]),
-            Step::Product(_, from, to) => (&[*from], &[*to]),
-            Step::Attention(_) => (&[Place::Stacked], &[Place::Mixed]),
-            Step::Activate(_) => (&[Place::Inner], &[Place::Inner]),
-            Step::Residual { .. } => (&[Place::X, Place::Product], &[Place::X, Place::Normed]),
-            Step::FinalNorm => (&[Place::X], &[Place::Hidden]),
-            Step::Pool => (&[Place::X], &[Place::Pooled, Place::PooledNarrow]),
-        };
+        let (reads, writes) = touched(&step);
         assert!(
             reads.iter().all(|place| written.contains(place)),
             "{step:?}"
         );
-        written.extend_from_slice(writes);
+        written.extend(writes);
     }
     for place in Place::ALL {
         assert!(written.contains(&place), "{place:?}");
     }
     assert!(Place::ALL.iter().filter(|place| place.is_pooled()).count() == 3);
     assert!(Place::X.is_f32() && !Place::Normed.is_f32());
+}
+
+/// What a step reads, and what it writes.
+fn touched(step: &Step) -> (Vec<Place>, Vec<Place>) {
+    match step {
+        Step::Embed(_) => (vec![], vec![Place::X, Place::Normed]),
+        Step::Product(_, from, to) => (vec![*from], vec![*to]),
+        Step::Attention(_) => (vec![Place::Stacked], vec![Place::Mixed]),
+        Step::Activate(_) => (vec![Place::Inner], vec![Place::Inner]),
+        Step::Residual { .. } => {
+            let reads = vec![Place::X, Place::Product];
+            (reads, vec![Place::X, Place::Normed])
+        }
+        Step::FinalNorm => (vec![Place::X], vec![Place::Hidden]),
+        Step::Pool => (vec![Place::X], vec![Place::Pooled, Place::PooledNarrow]),
+    }
 }

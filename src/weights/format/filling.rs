@@ -22,6 +22,10 @@ const STEP: usize = 1 << 17;
 /// to the system each time.
 const CONVERTED_STEP: usize = 1 << 14;
 
+/// Values from which a GPU widens them, so that fewer bytes are copied there. Fewer are not worth having that
+/// kernel of candle's loaded.
+const WIDENED_THERE: usize = 1 << 18;
+
 /// Some bytes of a stored tensor, and how many values they should be.
 #[derive(Clone, Debug)]
 pub(crate) struct Piece<'a> {
@@ -49,7 +53,7 @@ enum Values {
 }
 
 impl<'a> Filling<'a> {
-    /// Room for pieces in the type wanted; a GPU widens them itself. `None` for types that are not
+    /// Room for pieces in the type wanted; a GPU widens large ones itself. `None` for types that are not
     /// read here, and for pieces of several types.
     pub(crate) fn new(pieces: Vec<Piece<'a>>, want: DType, device: &Device) -> Option<Filling<'a>> {
         let stored = plain(pieces.first()?.entry)?;
@@ -59,7 +63,7 @@ impl<'a> Filling<'a> {
         let add = |sum: usize, piece: &Piece<'_>| sum.checked_add(piece.n_values);
         let n_values = pieces.iter().try_fold(0, add)?;
         let widens = stored.dtype().size_in_bytes() < want.size_in_bytes();
-        let kept = if widens && !device.is_cpu() {
+        let kept = if widens && !device.is_cpu() && n_values >= WIDENED_THERE {
             stored.dtype()
         } else {
             want

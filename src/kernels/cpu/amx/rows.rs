@@ -1,5 +1,7 @@
 //! Rows of a matrix as the unit takes them: where they lie if they are bf16, else in parts.
 
+use half::bf16;
+
 use super::super::matrix::{Matrix, Values};
 use super::split;
 use super::unit::{DEEP, Pair, SIDE, VALUES};
@@ -36,30 +38,37 @@ impl<const PARTS: usize> Rows<PARTS> {
     ) -> Rows<PARTS> {
         if let Values::Bf16(all) = matrix.values {
             let rows = &all[first * matrix.depth..][..count * matrix.depth];
-            return Rows {
-                start: rows[from..].as_ptr().cast(),
-                row: matrix.depth,
-                below: SIDE * matrix.depth,
-                step: DEEP,
-                pair: ROWS * matrix.depth,
-            };
+            return Rows::in_place(&rows[from..], matrix.depth);
         }
-        let rows = Rows {
+        let rows = Rows::in_room(room, deep);
+        let start = first * matrix.depth + from;
+        for step in 0..deep / DEEP {
+            let place = room.add(step * rows.step);
+            rows.pack(matrix, (start + step * DEEP, count), place);
+        }
+        rows
+    }
+
+    /// As a matrix of this depth has them.
+    fn in_place(rows: &[bf16], depth: usize) -> Rows<PARTS> {
+        Rows {
+            start: rows.as_ptr().cast(),
+            row: depth,
+            below: SIDE * depth,
+            step: DEEP,
+            pair: ROWS * depth,
+        }
+    }
+
+    /// As [`pack`](Self::pack) puts them down.
+    fn in_room(room: *const u16, deep: usize) -> Rows<PARTS> {
+        Rows {
             start: room,
             row: DEEP,
             below: VALUES,
             step: PARTS * 2 * VALUES,
             pair: deep / DEEP * PARTS * 2 * VALUES,
-        };
-        let start = first * matrix.depth + from;
-        for step in 0..deep / DEEP {
-            rows.pack(
-                matrix,
-                (start + step * DEEP, count),
-                room.add(step * rows.step),
-            );
         }
-        rows
     }
 
     /// A step of depth of all rows in parts: `[count / 32, …, parts, 2, 16, 32]`, where the dots stand
