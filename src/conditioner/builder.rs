@@ -222,28 +222,15 @@ impl Builder {
         }
         let kernels = self.kernels()?;
         let cache = Cache::new(&self.cache)?;
-        let identities = cache.identities(&[], encoders.len()).into_iter();
-        let part = |((config, source), identity): (&(ClipConfig, &dyn TensorSource), _)| {
-            let (kept, device) = (self.kept(), &self.device);
-            let kernels = kernels.clone();
-            let clip = ClipText::load(*source, config, kept, kernels, device, &mut |_, _| ())?;
-            Ok(Part {
-                id: config.encoder,
-                identity,
-                clip,
-            })
-        };
-        let parts = encoders
-            .iter()
-            .zip(identities)
-            .map(part)
-            .collect::<Result<_>>()?;
-        Ok(self.wrapped(
-            family,
-            (cache, parts),
-            LoadReport::default(),
-            "sources".to_owned(),
-        ))
+        let identities = cache.identities(&[], encoders.len());
+        let mut parts = Vec::with_capacity(encoders.len());
+        for ((config, source), identity) in encoders.iter().zip(identities) {
+            let clip = self.load_as(config, *source, kernels.clone(), &mut |_, _| ())?;
+            let id = config.encoder;
+            parts.push(Part { id, identity, clip });
+        }
+        let report = LoadReport::default();
+        Ok(self.wrapped(family, (cache, parts), report, "sources".to_owned()))
     }
 
     fn kept(&self) -> Kept {
@@ -301,11 +288,9 @@ impl Builder {
                 source: &**source,
             };
             source.note_casts(self.dtype, &mut report);
-            parts.push(Part {
-                id: *id,
-                identity,
-                clip: self.load_one(&source, kernels.clone(), progress)?,
-            });
+            let clip = self.load_one(&source, kernels.clone(), progress)?;
+            let id = *id;
+            parts.push(Part { id, identity, clip });
         }
         Ok(self.wrapped(family, (cache, parts), report, fingerprint))
     }
@@ -318,14 +303,17 @@ impl Builder {
     ) -> Result<ClipText> {
         let config = ClipConfig::detect(watched.id, watched.source)?;
         let mut tell = |done, total| progress(watched.id, done, total);
-        ClipText::load(
-            watched.source,
-            &config,
-            self.kept(),
-            kernels,
-            &self.device,
-            &mut tell,
-        )
+        self.load_as(&config, watched.source, kernels, &mut tell)
+    }
+
+    fn load_as(
+        &self,
+        config: &ClipConfig,
+        source: &dyn TensorSource,
+        kernels: Arc<dyn Kernels>,
+        tell: &mut dyn FnMut(usize, usize),
+    ) -> Result<ClipText> {
+        ClipText::load(source, config, self.kept(), kernels, &self.device, tell)
     }
 }
 
