@@ -16,8 +16,8 @@ impl ClipText {
         readouts: &[Readout],
     ) -> Result<Tensor> {
         let mut kinds: Vec<(usize, bool)> = Vec::new();
-        for readout in readouts {
-            let kind = (readout.layer, readout.final_norm);
+        let kind_of = |readout: &Readout| (readout.layer, readout.final_norm);
+        for kind in readouts.iter().map(kind_of) {
             if !kinds.contains(&kind) {
                 kinds.push(kind);
             }
@@ -28,11 +28,9 @@ impl ClipText {
             return Ok(only.clone());
         }
         let rows = readouts.iter().enumerate().map(|(window, readout)| {
-            let kind = (readout.layer, readout.final_norm);
-            let place = kinds
-                .iter()
-                .position(|other| *other == kind)
-                .expect("listed above");
+            let kind = kind_of(readout);
+            let place = kinds.iter().position(|other| *other == kind);
+            let place = place.expect("listed above");
             Ok(all[place].narrow(0, window, 1)?)
         });
         Ok(Tensor::cat(&rows.collect::<Result<Vec<_>>>()?, 0)?)
