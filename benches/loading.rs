@@ -85,26 +85,22 @@ fn row(path: &Path, text: &Range<u64>, (dtype, device): (DType, &str)) -> Result
             column.push(value);
         }
     }
-    let [dd, whole, load, first, peak] = columns.map(|mut column| {
+    let columns = columns.map(|mut column| {
         column.sort_by(f64::total_cmp);
-        (column[RUNS / 2], column[0])
+        [column[RUNS / 2], column[0]]
     });
-    println!(
-        "| {} | {:.3} ({:.3}) | {:.3} ({:.3}) | {:.3} ({:.3}) | {:.2} ({:.2}) | {:.2} ({:.2}) | {:.0} |",
-        dtype.as_str(),
-        dd.0,
-        dd.1,
-        whole.0,
-        whole.1,
-        load.0,
-        load.1,
-        load.0 / dd.0,
-        load.1 / dd.1,
-        first.0,
-        first.1,
-        peak.0
-    );
+    let [dd, whole, load, first, peak] = columns;
+    let ratio = [load[0] / dd[0], load[1] / dd[1]];
+    let seconds = [shown(dd, 3), shown(whole, 3), shown(load, 3)].join(" | ");
+    let (ratio, first, peak) = (shown(ratio, 2), shown(first, 2), peak[0]);
+    let dtype = dtype.as_str();
+    println!("| {dtype} | {seconds} | {ratio} | {first} | {peak:.0} |");
     Ok(())
+}
+
+/// The median, and the least in brackets.
+fn shown([median, least]: [f64; 2], digits: usize) -> String {
+    format!("{median:.digits$} ({least:.digits$})")
 }
 
 /// Seconds that `dd` takes for the bytes of the encoders, so many at once.

@@ -80,20 +80,19 @@ fn modules(prefix: &str, encoder: EncoderId) -> Vec<Entry> {
                 continue;
             };
             let name = format!("{prefix}_text_model_encoder_layers_{layer}_{name}");
-            all.push(matrix(
-                &format!("{name}.lora_down.weight"),
-                [RANK, shape[1]],
-            ));
-            all.push(matrix(&format!("{name}.lora_up.weight"), [shape[0], RANK]));
-            all.push(Entry::filled(
-                &format!("{name}.alpha"),
-                Stored::F16,
-                &[],
-                16.0,
-            ));
+            all.extend(module(&name, [shape[0], shape[1]]));
         }
     }
     all
+}
+
+/// Both matrices of a module of this shape, and its alpha.
+fn module(name: &str, [outputs, inputs]: [usize; 2]) -> [Entry; 3] {
+    [
+        matrix(&format!("{name}.lora_down.weight"), [RANK, inputs]),
+        matrix(&format!("{name}.lora_up.weight"), [outputs, RANK]),
+        Entry::filled(&format!("{name}.alpha"), Stored::F16, &[], 16.0),
+    ]
 }
 
 fn matrix(name: &str, shape: [usize; 2]) -> Entry {

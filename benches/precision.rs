@@ -73,17 +73,7 @@ fn rows(encoder: EncoderId, device: &Device) -> Result<(), Error> {
 
 /// All prompts in one batch through one encoder.
 fn run(encoder: EncoderId, dtype: DType, device: &Device) -> Result<States, Error> {
-    let source = Synthetic::new(encoder, SyntheticSize::Full, SEED);
-    let config = ClipConfig::detect(encoder, &source)?;
-    let kernels = kernels::choose(device)?;
-    let clip = ClipText::load(
-        &source,
-        &config,
-        dtype.into(),
-        kernels,
-        device,
-        &mut |_, _| (),
-    )?;
+    let clip = load(encoder, dtype, device)?;
     let (family, pooled) = match encoder {
         EncoderId::ClipL => (Family::Sd1, Pooled::Normed),
         EncoderId::OpenClipH => (Family::Sd2, Pooled::Projected),
@@ -91,16 +81,26 @@ fn run(encoder: EncoderId, dtype: DType, device: &Device) -> Result<States, Erro
     };
     let windows: Vec<Chunk> = PROMPTS.iter().map(|text| window(family, text)).collect();
     let windows: Vec<Window<'_>> = windows.iter().map(Window::from).collect();
+    let layers = clip.config().layers;
     let readout = Readout {
-        layer: config.layers - 1,
+        layer: layers - 1,
         final_norm: false,
         pooled,
-        pooled_layer: config.layers,
+        pooled_layer: layers,
     };
     let encoded = clip.encode(&windows, &vec![readout; windows.len()])?;
     let pooled = encoded.pooled(pooled).ok_or("no pooled vectors")?;
     let on_cpu = |tensor: &Tensor| tensor.to_device(&Device::Cpu)?.to_dtype(DType::F64);
     Ok([on_cpu(&encoded.hidden)?, on_cpu(pooled)?])
+}
+
+fn load(encoder: EncoderId, dtype: DType, device: &Device) -> Result<ClipText, Error> {
+    let source = Synthetic::new(encoder, SyntheticSize::Full, SEED);
+    let config = ClipConfig::detect(encoder, &source)?;
+    let kernels = kernels::choose(device)?;
+    let kept = dtype.into();
+    let clip = ClipText::load(&source, &config, kept, kernels, device, &mut |_, _| ())?;
+    Ok(clip)
 }
 
 /// The only window of a prompt in diffusers' manner.

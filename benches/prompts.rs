@@ -117,7 +117,14 @@ fn beside_python(program: &str, words: &[String]) -> Result<(), Error> {
         }
     });
     let (theirs, their_ids) = run_python(program, &texts)?;
-    let (first, again) = theirs;
+    show_times(ours, theirs);
+    let both = ids.iter().zip(&their_ids);
+    let equal = both.filter(|(ours, theirs)| ours == theirs).count();
+    println!("\n{equal} of {} prompts have the same ids.", ids.len());
+    Ok(())
+}
+
+fn show_times(ours: f64, (first, again): (f64, f64)) {
     println!("\n| {PYTHON_PROMPTS} plain prompts of {WORDS} words | ms | ratio |\n|---|---|---|");
     println!("| ours | {ours:.2} | 1 |");
     println!(
@@ -128,16 +135,6 @@ fn beside_python(program: &str, words: &[String]) -> Result<(), Error> {
         "| the same, every word in its cache | {again:.1} | {:.0} |",
         again / ours
     );
-    let equal = ids
-        .iter()
-        .zip(&their_ids)
-        .filter(|(ours, theirs)| ours == theirs);
-    println!(
-        "\n{} of {} prompts have the same ids.",
-        equal.count(),
-        ids.len()
-    );
-    Ok(())
 }
 
 type Both = ((f64, f64), Vec<Vec<TokenId>>);

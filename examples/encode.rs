@@ -5,9 +5,9 @@
 #![expect(clippy::print_stdout, reason = "a program that shows what it does")]
 
 use sd_conditioner::weights::SyntheticSize;
-use sd_conditioner::{Conditioner, Family, Profile, Request, SizeHints};
+use sd_conditioner::{Conditioner, Conditioning, Family, Profile, Request, Result, SizeHints};
 
-fn main() -> sd_conditioner::Result<()> {
+fn main() -> Result<()> {
     let text = match std::env::args().nth(1) {
         Some(path) => Conditioner::open(path)?,
         None => Conditioner::builder().random_weights(Family::Sdxl, SyntheticSize::Tiny, 73)?,
@@ -19,11 +19,8 @@ fn main() -> sd_conditioner::Result<()> {
         .size(SizeHints::new(1216, 832));
     for (encoder, chunks) in text.chunks(positive.clone())? {
         for chunk in &chunks {
-            println!(
-                "{encoder}: {} tokens, {:?}…",
-                chunk.content(),
-                &chunk.ids()[..8]
-            );
+            let (count, ids) = (chunk.content(), &chunk.ids()[..8]);
+            println!("{encoder}: {count} tokens, {ids:?}…");
         }
     }
 
@@ -31,19 +28,18 @@ fn main() -> sd_conditioner::Result<()> {
         .profile(Profile::ComfyUi)
         .size(SizeHints::new(1216, 832));
     let guidance = text.encode_pair(positive, negative)?;
-    for (name, side) in [
-        ("positive", guidance.positive()),
-        ("negative", guidance.negative()),
-    ] {
-        println!("{name}: context {:?}", side.context().dims());
-        if let (Some(pooled), Some(vector)) = (side.pooled(), side.vector()?) {
-            println!(
-                "{name}: pooled {:?}, vector {:?}",
-                pooled.dims(),
-                vector.dims()
-            );
-        }
-    }
+    show("positive", guidance.positive())?;
+    show("negative", guidance.negative())?;
     println!("stacked: {:?}", guidance.stacked()?.context().dims());
+    Ok(())
+}
+
+/// The shapes that a U-Net is given.
+fn show(name: &str, side: &Conditioning) -> Result<()> {
+    println!("{name}: context {:?}", side.context().dims());
+    if let (Some(pooled), Some(vector)) = (side.pooled(), side.vector()?) {
+        let (pooled, vector) = (pooled.dims(), vector.dims());
+        println!("{name}: pooled {pooled:?}, vector {vector:?}");
+    }
     Ok(())
 }

@@ -8,9 +8,9 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use sd_conditioner::candle_core::safetensors;
+use sd_conditioner::candle_core::{Tensor, safetensors};
 use sd_conditioner::weights::SyntheticSize;
-use sd_conditioner::{Conditioner, Family, Request};
+use sd_conditioner::{Conditioner, Family, Request, Result};
 
 /// Prompts in one call: one forward for each encoder over their distinct windows.
 const BATCH: usize = 32;
@@ -29,25 +29,25 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
 
     let requests: Vec<Request<'_>> = prompts.lines().map(Request::new).collect();
+    let tensors = encode(&text, &requests)?;
+    safetensors::save(&tensors, &out)?;
+    let (prompts, tensors, out) = (requests.len(), tensors.len(), out.display());
+    println!("{prompts} prompts, {tensors} tensors -> {out}");
+    Ok(())
+}
+
+/// `<line>.hidden_states` and, where there are some, `<line>.pooled` for each prompt.
+fn encode(text: &Conditioner, requests: &[Request<'_>]) -> Result<HashMap<String, Tensor>> {
     let mut tensors = HashMap::new();
     for (batch, group) in requests.chunks(BATCH).enumerate() {
         for (offset, conditioning) in text.encode_batch(group)?.into_iter().enumerate() {
             let line = batch * BATCH + offset;
-            tensors.insert(
-                format!("{line}.hidden_states"),
-                conditioning.context().clone(),
-            );
+            let hidden_states = conditioning.context().clone();
+            tensors.insert(format!("{line}.hidden_states"), hidden_states);
             if let Some(pooled) = conditioning.pooled() {
                 tensors.insert(format!("{line}.pooled"), pooled.clone());
             }
         }
     }
-    safetensors::save(&tensors, &out)?;
-    println!(
-        "{} prompts, {} tensors -> {}",
-        requests.len(),
-        tensors.len(),
-        out.display()
-    );
-    Ok(())
+    Ok(tensors)
 }

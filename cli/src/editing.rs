@@ -26,43 +26,47 @@ pub(crate) struct EditedPart {
 /// Reads a side as [`Conditioner::encode_schedule`](sd_conditioner::Conditioner::encode_schedule)
 /// does; `None` where there is no text.
 pub(crate) fn read(job: &Job, family: Family, side: Side, pass: Pass) -> Option<Edited> {
-    let source = job.text(side)?;
-    let mut notes = Vec::new();
-    let text = match (job.choices().clean_prompt, side) {
-        (false, _) => source.to_owned(),
-        (true, Side::Negative) => comments::strip(source),
-        (true, Side::Positive) => {
-            let found = job.request(family, side).network_notes();
-            notes.extend(found.iter().map(|note| Told::of(job, side, note, source)));
-            networks::extract(&comments::strip(source)).0
-        }
-    };
+    let (text, notes) = cleaned(job, family, side)?;
     if job.choices().dialect != Dialect::A1111 {
-        let entries = vec![(pass.steps(), text)];
         let parts = vec![EditedPart {
             weight: 1.0,
-            entries,
+            entries: vec![(pass.steps(), text)],
         }];
         return Some(Edited { parts, notes });
     }
-    let parts = parts(side, &text).into_iter().map(|(part, weight)| {
+    let parts = Vec::new();
+    let mut edited = Edited { parts, notes };
+    for (part, weight) in parts_of(side, &text) {
         let schedule = Schedule::parse(&part, pass);
         let told = schedule.notes().iter();
-        notes.extend(told.map(|note| Told::of(job, side, note, &part)));
+        let told = told.map(|note| Told::of(job, side, note, &part));
+        edited.notes.extend(told);
         let entries = schedule.entries().iter();
-        EditedPart {
-            weight,
-            entries: entries
-                .map(|entry| (entry.until, entry.text.clone()))
-                .collect(),
+        let entries = entries.map(|entry| (entry.until, entry.text.clone()));
+        let entries = entries.collect();
+        edited.parts.push(EditedPart { weight, entries });
+    }
+    Some(edited)
+}
+
+/// The text without comments and what names networks, where the choices want it so, and what that had
+/// to guess.
+fn cleaned(job: &Job, family: Family, side: Side) -> Option<(String, Vec<Told>)> {
+    let source = job.text(side)?;
+    Some(match (job.choices().clean_prompt, side) {
+        (false, _) => (source.to_owned(), Vec::new()),
+        (true, Side::Negative) => (comments::strip(source), Vec::new()),
+        (true, Side::Positive) => {
+            let found = job.request(family, side).network_notes();
+            let told = found.iter().map(|note| Told::of(job, side, note, source));
+            let (text, _) = networks::extract(&comments::strip(source));
+            (text, told.collect())
         }
-    });
-    let parts = parts.collect();
-    Some(Edited { parts, notes })
+    })
 }
 
 /// The negative prompt is never split.
-fn parts(side: Side, text: &str) -> Vec<(String, f64)> {
+fn parts_of(side: Side, text: &str) -> Vec<(String, f64)> {
     match side {
         Side::Negative => vec![(text.to_owned(), 1.0)],
         Side::Positive => {

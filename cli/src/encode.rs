@@ -1,5 +1,6 @@
 //! `encode`: one prompt and its negative into one file, or many by way of `--requests`.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow};
@@ -15,21 +16,30 @@ use crate::{output, weights, worn};
 
 /// Encodes and writes.
 pub(crate) fn run(flags: &EncodeFlags, quiet: bool) -> Done {
-    let wishes = Wishes::from(flags);
     let progress = Progress::new(quiet);
-    let target = &flags.target;
-    if let (Some(source), Some(folder)) = (&target.requests, &target.out_dir) {
-        let supplies = flags.manner.supplies(Some(source))?;
-        let orders = Orders::new(&flags.bulk, folder, flags.compute.device);
-        let opened = bulk::open(source, &orders)?;
-        let session = Session::open(flags, &progress)?;
-        return bulk::run(opened, &orders, &session, (&wishes, supplies), &progress);
+    match (&flags.target.requests, &flags.target.out_dir) {
+        (Some(source), Some(folder)) => all_of(source, folder, flags, &progress),
+        _ => one(flags, &progress),
     }
-    let out = target.out.as_deref().context("--out is missing")?;
-    let job = wishes.job().map_err(|error| anyhow!(error))?;
+}
+
+/// The requests of a file, into a folder.
+fn all_of(source: &Path, folder: &Path, flags: &EncodeFlags, progress: &Progress) -> Done {
+    let wishes = Wishes::from(flags);
+    let supplies = flags.manner.supplies(Some(source))?;
+    let orders = Orders::new(&flags.bulk, folder, flags.compute.device);
+    let opened = bulk::open(source, &orders)?;
+    let session = Session::open(flags, progress)?;
+    bulk::run(opened, &orders, &session, (&wishes, supplies), progress)
+}
+
+/// What the flags themselves ask for, into a file.
+fn one(flags: &EncodeFlags, progress: &Progress) -> Done {
+    let out = flags.target.out.as_deref().context("--out is missing")?;
+    let job = Wishes::from(flags).job().map_err(|error| anyhow!(error))?;
     let job = flags.manner.supplies(None)?.supply(job)?;
     output::check_place(out)?;
-    let session = Session::open(flags, &progress)?;
+    let session = Session::open(flags, progress)?;
     let worn = wardrobe::worn(session.encoders.loaded(), &job)?;
     let made = session.encoders.encode(&job)?;
     let told = session.scribe.write(&job, &made, &worn, out)?;
@@ -37,12 +47,9 @@ pub(crate) fn run(flags: &EncodeFlags, quiet: bool) -> Done {
     for report in reports.clone() {
         progress.summary(worn::summary(report));
     }
+    let unused = job.unused(session.scribe.family()).into_iter();
     let of_loras = reports.flat_map(worn::warnings);
-    let warnings = job
-        .unused(session.scribe.family())
-        .into_iter()
-        .chain(of_loras);
-    for warning in warnings.chain(told) {
+    for warning in unused.chain(of_loras).chain(told) {
         ui::warn(warning);
     }
     session.warn_of_cache();

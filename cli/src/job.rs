@@ -244,11 +244,7 @@ impl Job {
             .aesthetic_score
             .or(wishes.negative_aesthetic_score)
             .is_some();
-        let (sized, targeted, scored) = match family {
-            Family::Sd1 | Family::Sd2 => (false, false, false),
-            Family::Sdxl => (true, true, false),
-            Family::Refiner => (true, false, true),
-        };
+        let [sized, targeted, scored] = numbers_told(family);
         let given = [
             ("a second text", second, two_texts(family)),
             ("a size", wishes.width.is_some(), sized),
@@ -285,6 +281,15 @@ impl Job {
 /// Two digits for each byte.
 pub(crate) fn hex(key: &Key) -> String {
     format!("{:032x}", u128::from_be_bytes(*key))
+}
+
+/// Whether the family is told sizes and a crop, a target size, an aesthetic score.
+const fn numbers_told(family: Family) -> [bool; 3] {
+    match family {
+        Family::Sd1 | Family::Sd2 => [false, false, false],
+        Family::Sdxl => [true, true, false],
+        Family::Refiner => [true, false, true],
+    }
 }
 
 const fn two_texts(family: Family) -> bool {

@@ -48,7 +48,7 @@ pub(crate) struct Line {
 }
 
 /// A key that is left out is not the same as one that is `null`.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 enum Given<T> {
     /// The command line decides.
     #[default]
@@ -117,11 +117,28 @@ impl Line {
 
     /// These wishes, and the command line's where the line says nothing.
     pub(crate) fn over(self, defaults: &Wishes) -> Result<Wishes, String> {
+        let manner = self.manner_over(&defaults.manner)?;
+        let sizes = self.sizes_over(defaults);
         // No negative at all is no second one either, and no steps are no hires steps.
         let negative_2 = self.negative_2.after(&self.negative);
         let hires_steps = self.hires_steps.after(&self.steps);
-        let own = &defaults.manner;
-        let manner = Manner {
+        Ok(Wishes {
+            positive: self.positive.over(defaults.positive.as_ref()),
+            positive_2: self.positive_2.over(defaults.positive_2.as_ref()),
+            negative: self.negative.over(defaults.negative.as_ref()),
+            negative_2: negative_2.over(defaults.negative_2.as_ref()),
+            manner,
+            steps: self.steps.over(defaults.steps.as_ref()),
+            hires_steps: hires_steps.over(defaults.hires_steps.as_ref()),
+            embeddings: self.embeddings.over(defaults.embeddings.as_ref()),
+            loras: self.loras.over(defaults.loras.as_ref()),
+            clip_skip: self.clip_skip.over(defaults.clip_skip.as_ref()),
+            ..sizes
+        })
+    }
+
+    fn manner_over(&self, own: &Manner) -> Result<Manner, String> {
+        Ok(Manner {
             profile: self
                 .profile
                 .choice("profile", names::profile, own.profile.as_ref())?,
@@ -142,18 +159,12 @@ impl Line {
                 names::equal_lengths,
                 own.equal_lengths.as_ref(),
             )?,
-        };
-        Ok(Wishes {
-            positive: self.positive.over(defaults.positive.as_ref()),
-            positive_2: self.positive_2.over(defaults.positive_2.as_ref()),
-            negative: self.negative.over(defaults.negative.as_ref()),
-            negative_2: negative_2.over(defaults.negative_2.as_ref()),
-            manner,
-            steps: self.steps.over(defaults.steps.as_ref()),
-            hires_steps: hires_steps.over(defaults.hires_steps.as_ref()),
-            embeddings: self.embeddings.over(defaults.embeddings.as_ref()),
-            loras: self.loras.over(defaults.loras.as_ref()),
-            clip_skip: self.clip_skip.over(defaults.clip_skip.as_ref()),
+        })
+    }
+
+    /// What SDXL is told of sizes and scores, and nothing else.
+    fn sizes_over(&self, defaults: &Wishes) -> Wishes {
+        Wishes {
             width: self.width.over(defaults.width.as_ref()),
             height: self.height.over(defaults.height.as_ref()),
             crop_left: self.crop_left.over(defaults.crop_left.as_ref()),
@@ -164,14 +175,15 @@ impl Line {
             negative_aesthetic_score: self
                 .negative_aesthetic_score
                 .over(defaults.negative_aesthetic_score.as_ref()),
-        })
+            ..Wishes::default()
+        }
     }
 }
 
 impl Given<String> {
     /// What it is the name of.
     fn choice<T: Clone>(
-        self,
+        &self,
         key: &str,
         named: impl Fn(&str) -> Result<T, String>,
         default: Option<&T>,
@@ -180,7 +192,7 @@ impl Given<String> {
             Given::Missing => Given::Missing,
             Given::Null => Given::Null,
             Given::Value(name) => {
-                Given::Value(named(&name).map_err(|error| format!("`{key}`: {error}"))?)
+                Given::Value(named(name).map_err(|error| format!("`{key}`: {error}"))?)
             }
         };
         Ok(given.over(default))
@@ -257,31 +269,33 @@ mod tests {
         assert!(error.contains("`profile`") && error.contains("a1111"));
     }
 
+    /// As they stand in JSON.
+    const NO_IDS: [&str; 16] = [
+        r#""""#,
+        r#"".""#,
+        r#""..""#,
+        r#""a/b""#,
+        r#""a\\b""#,
+        r#""../a""#,
+        r#""/a""#,
+        r#""C:a""#,
+        r#""a\n""#,
+        r#""\u0000""#,
+        r#"".hidden""#,
+        "null",
+        "1.5",
+        "-1",
+        "[]",
+        "true",
+    ];
+
     #[test]
     fn ids_are_names_of_files() {
         let id = |json: &str| Line::parse(&format!(r#"{{"id":{json}}}"#)).unwrap().id();
         for good in [r#""a""#, r#""cat 01_b-c.d""#, r#""猫""#, "17"] {
             assert!(id(good).is_ok(), "{good}");
         }
-        let bad = [
-            r#""""#,
-            r#"".""#,
-            r#""..""#,
-            r#""a/b""#,
-            r#""a\\b""#,
-            r#""../a""#,
-            r#""/a""#,
-            r#""C:a""#,
-            r#""a\n""#,
-            r#""\u0000""#,
-            r#"".hidden""#,
-            "null",
-            "1.5",
-            "-1",
-            "[]",
-            "true",
-        ];
-        for bad in bad {
+        for bad in NO_IDS {
             assert!(id(bad).is_err(), "{bad}");
         }
         assert!(id(&format!("\"{}\"", "x".repeat(201))).is_err());

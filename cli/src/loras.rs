@@ -38,28 +38,11 @@ pub(crate) fn typed(text: &str) -> Result<LoraFile, String> {
 }
 
 fn split(text: &str, exists: impl Fn(&str) -> bool) -> Result<LoraFile, String> {
-    let mut reading = (text, Vec::new());
-    while reading.1.len() < 2 && !exists(reading.0) {
-        let Some((file, last)) = reading.0.rsplit_once(':') else {
-            break;
-        };
-        match last.parse() {
-            Ok(number) => {
-                reading.0 = file;
-                reading.1.insert(0, number);
-            }
-            Err(_) if exists(file) => return Err(format!("`{last}` is not a strength")),
-            Err(_) => break,
-        }
-    }
-    let (file, strengths) = reading;
+    let (file, strengths) = taken_apart(text, exists)?;
     if file.is_empty() {
         return Err("the name of a file is missing".to_owned());
     }
-    if let Some(bad) = strengths
-        .iter()
-        .find(|strength: &&f64| !strength.is_finite())
-    {
+    if let Some(bad) = strengths.iter().find(|strength| !strength.is_finite()) {
         return Err(format!("a strength of {bad}"));
     }
     Ok(LoraFile {
@@ -68,6 +51,26 @@ fn split(text: &str, exists: impl Fn(&str) -> bool) -> Result<LoraFile, String> 
         strength_2: strengths.get(1).copied(),
         from_line: false,
     })
+}
+
+/// The name of the file, and the numbers behind it: at most two.
+fn taken_apart(text: &str, exists: impl Fn(&str) -> bool) -> Result<(&str, Vec<f64>), String> {
+    let mut file = text;
+    let mut strengths = Vec::new();
+    while strengths.len() < 2 && !exists(file) {
+        let Some((before, last)) = file.rsplit_once(':') else {
+            break;
+        };
+        match last.parse() {
+            Ok(number) => {
+                file = before;
+                strengths.insert(0, number);
+            }
+            Err(_) if exists(before) => return Err(format!("`{last}` is not a strength")),
+            Err(_) => break,
+        }
+    }
+    Ok((file, strengths))
 }
 
 /// Where `LoRAs` come from. Remembers the last files, since the lines of a file are often alike.
@@ -132,55 +135,59 @@ impl LoraFile {
 mod tests {
     use super::*;
 
+    /// Files that exist.
+    const THERE: [&str; 4] = [
+        "film.safetensors",
+        "a:0.5",
+        r"C:\film.safetensors",
+        "odd:1:2",
+    ];
+
+    /// What is typed, and what it means: file, strength, second strength.
+    const TYPED: [(&str, &str, f64, Option<f64>); 15] = [
+        ("film.safetensors", "film.safetensors", 1.0, None),
+        ("film.safetensors:0.8", "film.safetensors", 0.8, None),
+        (
+            "film.safetensors:-1:2e-1",
+            "film.safetensors",
+            -1.0,
+            Some(0.2),
+        ),
+        ("a:0.5", "a:0.5", 1.0, None),
+        ("a:0.5:0.8", "a:0.5", 0.8, None),
+        ("a:0.5:0.8:0.9", "a:0.5", 0.8, Some(0.9)),
+        ("odd:1:2", "odd:1:2", 1.0, None),
+        ("film:1:2:3", "film:1", 2.0, Some(3.0)),
+        (r"C:\film.safetensors", r"C:\film.safetensors", 1.0, None),
+        (
+            r"C:\film.safetensors:0.5",
+            r"C:\film.safetensors",
+            0.5,
+            None,
+        ),
+        (
+            r"C:\film.safetensors:0.5:0",
+            r"C:\film.safetensors",
+            0.5,
+            Some(0.0),
+        ),
+        // What is not there is told by name when it is opened.
+        ("none.safetensors:0.5", "none.safetensors", 0.5, None),
+        (r"D:\none.safetensors", r"D:\none.safetensors", 1.0, None),
+        (r"D:\none:0.5:1", r"D:\none", 0.5, Some(1.0)),
+        ("none:x", "none:x", 1.0, None),
+    ];
+
     #[test]
     fn strengths_are_taken_from_the_right() {
-        let there = [
-            "film.safetensors",
-            "a:0.5",
-            r"C:\film.safetensors",
-            "odd:1:2",
-        ];
-        let cases: [(&str, &str, f64, Option<f64>); 15] = [
-            ("film.safetensors", "film.safetensors", 1.0, None),
-            ("film.safetensors:0.8", "film.safetensors", 0.8, None),
-            (
-                "film.safetensors:-1:2e-1",
-                "film.safetensors",
-                -1.0,
-                Some(0.2),
-            ),
-            ("a:0.5", "a:0.5", 1.0, None),
-            ("a:0.5:0.8", "a:0.5", 0.8, None),
-            ("a:0.5:0.8:0.9", "a:0.5", 0.8, Some(0.9)),
-            ("odd:1:2", "odd:1:2", 1.0, None),
-            ("film:1:2:3", "film:1", 2.0, Some(3.0)),
-            (r"C:\film.safetensors", r"C:\film.safetensors", 1.0, None),
-            (
-                r"C:\film.safetensors:0.5",
-                r"C:\film.safetensors",
-                0.5,
-                None,
-            ),
-            (
-                r"C:\film.safetensors:0.5:0",
-                r"C:\film.safetensors",
-                0.5,
-                Some(0.0),
-            ),
-            // What is not there is told by name when it is opened.
-            ("none.safetensors:0.5", "none.safetensors", 0.5, None),
-            (r"D:\none.safetensors", r"D:\none.safetensors", 1.0, None),
-            (r"D:\none:0.5:1", r"D:\none", 0.5, Some(1.0)),
-            ("none:x", "none:x", 1.0, None),
-        ];
-        for (text, file, strength, strength_2) in cases {
+        for (text, file, strength, strength_2) in TYPED {
             let want = LoraFile {
                 file: file.into(),
                 strength,
                 strength_2,
                 from_line: false,
             };
-            let read = split(text, |file| there.contains(&file));
+            let read = split(text, |file| THERE.contains(&file));
             assert_eq!(read, Ok(want), "{text}");
         }
     }

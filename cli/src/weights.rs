@@ -26,18 +26,7 @@ pub(crate) fn load(
     compute: &ComputeFlags,
     progress: &Progress,
 ) -> anyhow::Result<Conditioner> {
-    let builder = Conditioner::builder()
-        .device(compute.device.open()?)
-        .dtype(compute.dtype.dtype())
-        .output_dtype(sd_conditioner::candle_core::DType::F32);
-    let builder = if compute.keep_quantized {
-        builder.keep_quantized()
-    } else {
-        builder
-    };
-    let builder = builder
-        .cache(kept(flags.cache_dir.as_deref()))
-        .kernel_options(measured(flags.cache_dir.as_deref()));
+    let builder = builder(flags, compute)?;
     let loaded = match (flags.random_weights, flags.family()) {
         (Some(seed), Some(family)) => random(builder, family, flags.tiny, seed, progress),
         (Some(_), None) => bail!("--random-weights needs a --family other than auto"),
@@ -49,6 +38,22 @@ pub(crate) fn load(
         ui::warn(note);
     }
     Ok(text)
+}
+
+/// Where and in what numbers is computed, and what is kept.
+fn builder(flags: &SourceFlags, compute: &ComputeFlags) -> anyhow::Result<Builder> {
+    let builder = Conditioner::builder()
+        .device(compute.device.open()?)
+        .dtype(compute.dtype.dtype())
+        .output_dtype(sd_conditioner::candle_core::DType::F32);
+    let builder = if compute.keep_quantized {
+        builder.keep_quantized()
+    } else {
+        builder
+    };
+    Ok(builder
+        .cache(kept(flags.cache_dir.as_deref()))
+        .kernel_options(measured(flags.cache_dir.as_deref())))
 }
 
 /// What a card's kernels have measured is kept in a folder of its own beside what windows gave.

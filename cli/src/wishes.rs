@@ -137,40 +137,39 @@ mod tests {
         wishes
     }
 
+    type Change = fn(&mut Wishes);
+
+    /// What is changed, and what is then said.
+    const BAD: [(Change, &str); 11] = [
+        (|all| all.positive = None, "`positive` is missing"),
+        (|all| all.width = Some(8), "needs `height`"),
+        (|all| all.height = Some(8), "needs `width`"),
+        (|all| all.target_width = Some(8), "needs `target_height`"),
+        (
+            |all| (all.width, all.height) = (Some(0), Some(8)),
+            "`width`: a side of 0 pixels",
+        ),
+        (|all| all.crop_left = Some(u32::MAX), "the most"),
+        (|all| all.aesthetic_score = Some(f32::NAN), "score of NaN"),
+        (
+            |all| all.negative_aesthetic_score = Some(f32::INFINITY),
+            "score of inf",
+        ),
+        (
+            |all| all.hires_steps = Some(5),
+            "`hires_steps` needs `steps`",
+        ),
+        (|all| all.steps = Some(0), "`steps`: 0 steps"),
+        (
+            |all| all.negative_2 = Some(String::new()),
+            "needs `negative`",
+        ),
+    ];
+
     #[test]
     fn what_belongs_together() {
-        let cases = [
-            (wishes(|all| all.positive = None), "`positive` is missing"),
-            (wishes(|all| all.width = Some(8)), "needs `height`"),
-            (wishes(|all| all.height = Some(8)), "needs `width`"),
-            (
-                wishes(|all| all.target_width = Some(8)),
-                "needs `target_height`",
-            ),
-            (
-                wishes(|all| (all.width, all.height) = (Some(0), Some(8))),
-                "`width`: a side of 0 pixels",
-            ),
-            (wishes(|all| all.crop_left = Some(u32::MAX)), "the most"),
-            (
-                wishes(|all| all.aesthetic_score = Some(f32::NAN)),
-                "score of NaN",
-            ),
-            (
-                wishes(|all| all.negative_aesthetic_score = Some(f32::INFINITY)),
-                "score of inf",
-            ),
-            (
-                wishes(|all| all.hires_steps = Some(5)),
-                "`hires_steps` needs `steps`",
-            ),
-            (wishes(|all| all.steps = Some(0)), "`steps`: 0 steps"),
-            (
-                wishes(|all| all.negative_2 = Some(String::new())),
-                "needs `negative`",
-            ),
-        ];
-        for (wishes, want) in cases {
+        for (change, want) in BAD {
+            let wishes = wishes(change);
             let error = wishes.clone().job().unwrap_err();
             assert!(error.contains(want), "{wishes:?}: {error}");
         }

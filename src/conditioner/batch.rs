@@ -11,7 +11,7 @@ use crate::tokens::{CONTEXT, Chunk, Splice, TokenId};
 
 use super::cache::{self, Asked, Cache, Of, States};
 use super::embeddings::Embeddings;
-use super::plan::Planned;
+use super::plan::{Planned, Text};
 use super::{Part, Request};
 
 /// What tells windows apart.
@@ -24,6 +24,27 @@ struct Key<'a> {
     end: usize,
     hidden_keys: Option<&'a [bool; CONTEXT]>,
     readout: Readout,
+}
+
+impl<'a> Key<'a> {
+    fn of(
+        chunk: &'a Chunk,
+        hidden_keys: Option<&'a [bool; CONTEXT]>,
+        readout: Readout,
+        embeddings: Option<&Embeddings>,
+    ) -> Key<'a> {
+        Key {
+            ids: chunk.ids(),
+            splices: chunk.splices(),
+            embeddings: match embeddings {
+                Some(set) if !chunk.splices().is_empty() => set.identity(),
+                _ => 0,
+            },
+            end: chunk.end(),
+            hidden_keys: hidden_keys.filter(|keys| keys.contains(&true)),
+            readout,
+        }
+    }
 }
 
 /// What each distinct window gave.
@@ -86,13 +107,7 @@ impl Cached<'_> {
             clip: &self.part.clip,
             device: self.device,
         };
-        let asked = windows.iter().zip(readouts).map(|(window, readout)| {
-            Ok(Asked {
-                digest: cache::digest(&of, window, *readout)?,
-                is_empty: window.is_empty(),
-            })
-        });
-        let asked = asked.collect::<Result<Vec<Asked>>>()?;
+        let asked = asked(&of, windows, readouts)?;
         let mut found = self.cache.find(&of, &asked);
         let new = (0..asked.len()).filter(|place| found[*place].is_none());
         let new: Vec<usize> = new.collect();
@@ -127,6 +142,17 @@ impl Cached<'_> {
     }
 }
 
+/// What the cache is asked for each window.
+fn asked(of: &Of<'_>, windows: &[Window<'_>], readouts: &[Readout]) -> Result<Vec<Asked>> {
+    let asked = windows.iter().zip(readouts).map(|(window, readout)| {
+        Ok(Asked {
+            digest: cache::digest(of, window, *readout)?,
+            is_empty: window.is_empty(),
+        })
+    });
+    asked.collect()
+}
+
 /// One window's part of what a forward gave.
 fn row_of(encoded: &Encoded, row: usize, pooled: Pooled) -> Result<States> {
     let pooled = encoded.pooled(pooled).map(|all| all.narrow(0, row, 1));
@@ -146,17 +172,7 @@ impl<'a> Collector<'a> {
         let readout = plan.readout.ok_or_else(|| missing("a readout"))?;
         let mut texts = Vec::with_capacity(plan.texts.len());
         for text in &plan.texts {
-            let own = text.chunks.iter();
-            let own = own.map(|chunk| self.window(chunk, None, readout, embeddings));
-            let own = own.collect::<Result<Vec<u32>>>()?;
-            let mut stages = Vec::with_capacity(text.stages.len());
-            for stage in &text.stages {
-                let windows = stage.windows.iter().zip(&stage.hidden_keys);
-                let rows = windows
-                    .map(|(chunk, keys)| self.window(chunk, Some(keys), readout, embeddings));
-                stages.push(rows.collect::<Result<Vec<u32>>>()?);
-            }
-            texts.push((own, stages));
+            texts.push(self.text(text, readout, embeddings)?);
         }
         let mut one = |chunk: &'a Chunk| self.window(chunk, None, readout, embeddings);
         Ok(Places {
@@ -164,6 +180,26 @@ impl<'a> Collector<'a> {
             raw: plan.raw.as_ref().map(&mut one).transpose()?,
             filler: filler.map(&mut one).transpose()?,
         })
+    }
+
+    /// The rows of a text's own windows, then of each stage's.
+    fn text(
+        &mut self,
+        text: &'a Text,
+        readout: Readout,
+        embeddings: Option<&Embeddings>,
+    ) -> Result<(Vec<u32>, Vec<Vec<u32>>)> {
+        let own = text.chunks.iter();
+        let own = own.map(|chunk| self.window(chunk, None, readout, embeddings));
+        let own = own.collect::<Result<Vec<u32>>>()?;
+        let mut stages = Vec::with_capacity(text.stages.len());
+        for stage in &text.stages {
+            let windows = stage.windows.iter().zip(&stage.hidden_keys);
+            let rows =
+                windows.map(|(chunk, keys)| self.window(chunk, Some(keys), readout, embeddings));
+            stages.push(rows.collect::<Result<Vec<u32>>>()?);
+        }
+        Ok((own, stages))
     }
 
     /// The row of a window in the batch; a new one if no equal window is there.
@@ -174,17 +210,7 @@ impl<'a> Collector<'a> {
         readout: Readout,
         embeddings: Option<&Embeddings>,
     ) -> Result<u32> {
-        let key = Key {
-            ids: chunk.ids(),
-            splices: chunk.splices(),
-            embeddings: match embeddings {
-                Some(set) if !chunk.splices().is_empty() => set.identity(),
-                _ => 0,
-            },
-            end: chunk.end(),
-            hidden_keys: hidden_keys.filter(|keys| keys.contains(&true)),
-            readout,
-        };
+        let key = Key::of(chunk, hidden_keys, readout, embeddings);
         let next = u32::try_from(self.windows.len()).map_err(|_| missing("room in one call"))?;
         let hidden_keys = key.hidden_keys;
         let row = *self.rows.entry(key).or_insert(next);

@@ -222,31 +222,17 @@ impl Builder {
         }
         let kernels = self.kernels()?;
         let cache = Cache::new(&self.cache)?;
-        let identities = cache.identities(&[], encoders.len()).into_iter();
-        let part = |((config, source), identity): (&(ClipConfig, &dyn TensorSource), _)| {
-            let (kept, device) = (self.kept(), &self.device);
-            let kernels = kernels.clone();
-            let clip = ClipText::load(*source, config, kept, kernels, device, &mut |_, _| ())?;
-            Ok(Part {
-                id: config.encoder,
-                identity,
-                clip,
-            })
+        let identities = cache.identities(&[], encoders.len());
+        let each = encoders.iter().zip(identities);
+        let load = |((config, source), identity): (&(ClipConfig, &dyn TensorSource), _)| {
+            let clip = self.load_as(config, *source, kernels.clone(), &mut |_, _| ())?;
+            let id = config.encoder;
+            Ok(Part { id, identity, clip })
         };
-        let load = || {
-            encoders
-                .iter()
-                .zip(identities)
-                .map(part)
-                .collect::<Result<_>>()
-        };
+        let load = || each.map(load).collect::<Result<_>>();
         let parts = kernels::while_expecting(&*kernels, self.dtype, load)?;
-        Ok(self.wrapped(
-            family,
-            (cache, parts),
-            LoadReport::default(),
-            "sources".to_owned(),
-        ))
+        let report = LoadReport::default();
+        Ok(self.wrapped(family, (cache, parts), report, "sources".to_owned()))
     }
 
     fn kept(&self) -> Kept {
@@ -304,11 +290,9 @@ impl Builder {
                 source: &**source,
             };
             source.note_casts(self.dtype, &mut report);
-            Ok(Part {
-                id: *id,
-                identity,
-                clip: self.load_one(&source, kernels.clone(), progress)?,
-            })
+            let clip = self.load_one(&source, kernels.clone(), progress)?;
+            let id = *id;
+            Ok(Part { id, identity, clip })
         };
         let load = || each.map(load).collect::<Result<_>>();
         let parts = kernels::while_expecting(&*kernels, self.dtype, load)?;
@@ -323,14 +307,17 @@ impl Builder {
     ) -> Result<ClipText> {
         let config = ClipConfig::detect(watched.id, watched.source)?;
         let mut tell = |done, total| progress(watched.id, done, total);
-        ClipText::load(
-            watched.source,
-            &config,
-            self.kept(),
-            kernels,
-            &self.device,
-            &mut tell,
-        )
+        self.load_as(&config, watched.source, kernels, &mut tell)
+    }
+
+    fn load_as(
+        &self,
+        config: &ClipConfig,
+        source: &dyn TensorSource,
+        kernels: Arc<dyn Kernels>,
+        tell: &mut dyn FnMut(usize, usize),
+    ) -> Result<ClipText> {
+        ClipText::load(source, config, self.kept(), kernels, &self.device, tell)
     }
 }
 

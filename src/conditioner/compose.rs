@@ -8,6 +8,7 @@ use crate::conditioning::EncoderStates;
 use crate::conditioning::emphasis::{self, Emphasis, Encoding, Staged, mix};
 use crate::error::{Error, ErrorKind, Result};
 use crate::profile::{EncoderLengths, PooledFrom};
+use crate::tokens::Chunk;
 use crate::weights::{EncoderId, Family};
 
 use super::batch::{Places, Rows};
@@ -136,8 +137,17 @@ impl Run<'_> {
     }
 }
 
+/// The windows that fill results, where they are needed.
+pub(super) fn fillers(requests: &[Request<'_>], plans: &[&Planned]) -> Vec<Option<Chunk>> {
+    let fillers = plans.iter().zip(requests).map(|(plan, request)| {
+        let rule = request.rules().encoder_lengths;
+        needs_filler(plan, rule).then(|| plan.filler())
+    });
+    fillers.collect()
+}
+
 /// True when a plan needs the window of the empty prompt.
-pub(super) fn needs_filler(plan: &Planned, rule: EncoderLengths) -> bool {
+fn needs_filler(plan: &Planned, rule: EncoderLengths) -> bool {
     let mut texts = plan.texts.iter();
     let mut uneven = |part: &PlannedPart| {
         let lengths = texts

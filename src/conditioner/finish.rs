@@ -3,9 +3,9 @@
 use crate::conditioning::emphasis::apply_joined;
 use crate::conditioning::{Conditioning, EncoderStates, assemble_with};
 use crate::error::Result;
-use crate::profile::EmptyNegative;
+use crate::profile::{Choices, EmptyNegative};
 use crate::prompt::Note;
-use crate::tokens::Split;
+use crate::tokens::{Chunks, Split};
 use crate::weights::Family;
 
 use super::plan::Planned;
@@ -22,14 +22,7 @@ pub(super) fn finish(
     if rules.empty_negative == EmptyNegative::ZeroEachWhenEmpty && inner.family == Family::Sdxl {
         zero_each(request, &mut states)?;
     }
-    let chunks = &plan[0].texts[0].chunks;
-    let joined = assemble_with(inner.family, &states, inner.output, |rows| {
-        let rows = match rules.split {
-            Split::LpwSdxl => rows.narrow(0, 0, chunks.rows().min(rows.dim(0)?))?,
-            _ => rows,
-        };
-        apply_joined(rules.emphasis, chunks, rows)
-    })?;
+    let joined = joined(inner, rules, &plan[0].texts[0].chunks, &states)?;
     let joined = match zeroing(request, inner.family) {
         Zeroing::Nothing => joined,
         Zeroing::Context => joined.with_zero_context()?,
@@ -42,6 +35,22 @@ pub(super) fn finish(
         &placed.device,
     )?;
     Ok(sized.with_notes(notes(plan)))
+}
+
+/// The encoders' states in one, with the strengths that are for what is joined.
+fn joined(
+    inner: &Inner,
+    rules: &Choices,
+    chunks: &Chunks,
+    states: &[EncoderStates],
+) -> Result<Conditioning> {
+    assemble_with(inner.family, states, inner.output, |rows| {
+        let rows = match rules.split {
+            Split::LpwSdxl => rows.narrow(0, 0, chunks.rows().min(rows.dim(0)?))?,
+            _ => rows,
+        };
+        apply_joined(rules.emphasis, chunks, rows)
+    })
 }
 
 /// What becomes zeros.

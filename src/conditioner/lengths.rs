@@ -18,10 +18,7 @@ pub(super) fn pad_to_each_other(
     plan_again: impl Fn(&Request<'_>, usize) -> Result<Vec<Planned>>,
 ) -> Result<Option<Note>> {
     if matches!(pair[0].rules().split, Split::Lpw | Split::LpwSdxl) {
-        let most = plans.iter().flatten().map(n_ids).max().unwrap_or(0);
-        for (request, plan) in pair.iter().zip(plans.iter_mut()) {
-            *plan = plan_again(request, most)?;
-        }
+        fill_ids(pair, plans, plan_again)?;
     }
     let windows = |plan: &Vec<Planned>| plan.first().map_or(1, |first| first.windows);
     let lengths = [windows(&plans[0]), windows(&plans[1])];
@@ -36,15 +33,33 @@ pub(super) fn pad_to_each_other(
     for planned in plans.iter_mut().flatten() {
         planned.windows = lengths[0].max(lengths[1]);
     }
-    Ok(repeats.then(|| Note {
+    Ok(repeats.then(|| no_common_length(lengths)))
+}
+
+/// Gives both sides as many ids as the longer one has.
+fn fill_ids(
+    pair: &[Request<'_>; 2],
+    plans: &mut [Vec<Planned>],
+    plan_again: impl Fn(&Request<'_>, usize) -> Result<Vec<Planned>>,
+) -> Result<()> {
+    let most = plans.iter().flatten().map(n_ids).max().unwrap_or(0);
+    for (request, plan) in pair.iter().zip(plans) {
+        *plan = plan_again(request, most)?;
+    }
+    Ok(())
+}
+
+/// The tool would not batch such windows.
+fn no_common_length(windows: [usize; 2]) -> Note {
+    Note {
         kind: NoteKind::Length,
         span: 0..0,
         message: format!(
             "{} and {} windows have no common length that ComfyUI would batch; it runs them \
              apart, here the shorter one is followed by empty windows",
-            lengths[0], lengths[1]
+            windows[0], windows[1]
         ),
-    }))
+    }
 }
 
 /// How many ids a plan's texts have.
@@ -75,32 +90,37 @@ pub(super) fn join(
         let notes = side.notes().iter().chain(note).cloned().collect();
         side.with_notes(notes)
     });
-    let lengths = [positive_side.tokens(), negative_side.tokens()];
-    if lengths[0] == lengths[1] {
+    if positive_side.tokens() == negative_side.tokens() {
         return Guidance::new(positive_side, negative_side);
     }
+    let rule = positive.rules().equal_lengths;
+    let [positive_side, negative_side] = lengthened(positive_side, negative_side, rule)?;
+    Guidance::new(positive_side, negative_side)
+}
+
+/// The sides, positive first, made longer as the tool does it.
+fn lengthened(
+    positive: Conditioning,
+    negative: Conditioning,
+    rule: EqualLengths,
+) -> Result<[Conditioning; 2]> {
+    let lengths = [positive.tokens(), negative.tokens()];
     let longest = lengths[0].max(lengths[1]);
-    match (
-        positive.rules().equal_lengths,
-        common_length(lengths[0], lengths[1]),
-    ) {
-        (EqualLengths::Repeat, Some(common)) => Guidance::new(
-            positive_side.tiled_to(common)?,
-            negative_side.tiled_to(common)?,
-        ),
-        (EqualLengths::Zeros, _) => Guidance::new(
-            zero_filled(&positive_side, longest)?,
-            zero_filled(&negative_side, longest)?,
-        ),
+    Ok(match (rule, common_length(lengths[0], lengths[1])) {
+        (EqualLengths::Repeat, Some(common)) => {
+            [positive.tiled_to(common)?, negative.tiled_to(common)?]
+        }
+        (EqualLengths::Zeros, _) => [
+            zero_filled(&positive, longest)?,
+            zero_filled(&negative, longest)?,
+        ],
         (EqualLengths::LastRow, _) => {
-            let negative_side = negative_side.last_row_filled_to(lengths[0])?;
-            Guidance::new(positive_side, negative_side)
+            let negative = negative.last_row_filled_to(lengths[0])?;
+            [positive, negative]
         }
-        // Refuses unequal lengths; these were padded before they were encoded.
-        (EqualLengths::Repeat | EqualLengths::EmptyWindows, _) => {
-            Guidance::new(positive_side, negative_side)
-        }
-    }
+        // [`Guidance::new`] refuses unequal lengths; these were padded before they were encoded.
+        (EqualLengths::Repeat | EqualLengths::EmptyWindows, _) => [positive, negative],
+    })
 }
 
 /// Zeros behind the rows, and a note that tells where they begin: the tool masks them.

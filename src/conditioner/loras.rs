@@ -40,9 +40,8 @@ impl Conditioner {
             let clip = part.clip.with_changes(change)?;
             Ok(Part { id, identity, clip })
         });
-        let seat = base
-            .home
-            .seat(parts.collect::<Result<_>>()?, placed.device.clone());
+        let parts = parts.collect::<Result<_>>()?;
+        let seat = base.home.seat(parts, placed.device.clone());
         let reports = fitted.iter().map(|one| one.report().clone()).collect();
         let inner = base.with(loras.to_vec(), seat, reports);
         Ok(Conditioner {

@@ -32,10 +32,10 @@ use std::sync::{Arc, Mutex};
 use candle_core::DType;
 
 use self::cache::Identity;
-use self::compose::Run;
+use self::compose::{Run, fillers};
 use self::plan::{Planned, Tower};
 use self::seat::{Home, Placed, Seat};
-use crate::conditioning::{Conditioning, Guidance};
+use crate::conditioning::{Conditioning, EncoderStates, Guidance};
 use crate::encoder::ClipText;
 use crate::error::Result;
 use crate::hub::{Hub, HubOptions};
@@ -253,32 +253,10 @@ impl Conditioner {
     ) -> Result<Vec<Conditioning>> {
         let (inner, placed) = (&self.inner, self.placed());
         let mut by_encoder = Vec::with_capacity(placed.parts.len());
-        for (place, part) in placed.parts.iter().enumerate() {
+        for place in 0..placed.parts.len() {
             let plans = plans.iter().map(|plan| &plan.as_ref()[place]);
             let plans: Vec<&Planned> = plans.collect();
-            let fillers = plans.iter().zip(requests);
-            let fillers: Vec<_> = fillers
-                .map(|(plan, request)| {
-                    let rule = request.rules().encoder_lengths;
-                    compose::needs_filler(plan, rule).then(|| plan.filler())
-                })
-                .collect();
-            let cached = batch::Cached {
-                part,
-                cache: &inner.home.cache,
-                device: &placed.device,
-            };
-            let (rows, places) = batch::encode(cached, requests, &plans, &fillers)?;
-            let run = Run {
-                part,
-                family: inner.family,
-                place,
-                requests,
-                plans: &plans,
-                places: &places,
-                rows: &rows,
-            };
-            by_encoder.push(run.states(calls)?);
+            by_encoder.push(self.states(&placed, place, (requests, &plans), calls)?);
         }
         let each = requests.iter().zip(plans).enumerate();
         let each = each.map(|(index, (request, plan))| {
@@ -289,6 +267,33 @@ impl Conditioner {
             finish::finish(inner, &placed, request, plan.as_ref(), states)
         });
         each.collect()
+    }
+
+    /// What the encoder at this place of the family's order gives for each request.
+    fn states(
+        &self,
+        placed: &Placed,
+        place: usize,
+        (requests, plans): (&[Request<'_>], &[&Planned]),
+        calls: &[Range<usize>],
+    ) -> Result<Vec<EncoderStates>> {
+        let part = &placed.parts[place];
+        let cached = batch::Cached {
+            part,
+            cache: &self.inner.home.cache,
+            device: &placed.device,
+        };
+        let (rows, places) = batch::encode(cached, requests, plans, &fillers(requests, plans))?;
+        let run = Run {
+            part,
+            family: self.inner.family,
+            place,
+            requests,
+            plans,
+            places: &places,
+            rows: &rows,
+        };
+        run.states(calls)
     }
 }
 

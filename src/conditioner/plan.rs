@@ -95,31 +95,36 @@ impl Planned {
 /// Parses and chunks a request for all encoders. `fill` is the least number of ids where both sides
 /// are filled to one length ([`Split::LpwSdxl`]).
 pub(super) fn plan(towers: &[Tower], request: &Request<'_>, fill: usize) -> Vec<Planned> {
-    let rules = request.rules();
-    let each = towers.iter().enumerate().map(|(place, tower)| {
-        let prepared = Prepared::of(request.text_for(place), rules, request.is_negative());
-        let prompt = Prompt::parse(&prepared.text, dialect(rules));
-        let unread = schedule::unread(&prepared.text, rules.dialect, request.is_negative());
-        let notes = unread.into_iter().chain(prompt.notes().iter().cloned());
-        let lexicon = EncoderLexicon {
-            embeddings: request.embeddings_given(),
-            encoder: tower.id,
-            width: tower.width,
-        };
-        let plan = Planner {
-            rules,
-            rule: rules.chunk_rule(tower.id),
-            lexicon: &lexicon,
-            fill,
-        };
-        let mut planned = plan.plan(&prompt, notes.collect());
-        to_source(&mut planned, &prepared);
-        planned.notes.splice(0..0, prompted::notes(request));
-        planned
-    });
+    let each = towers.iter().enumerate();
+    let each = each.map(|(place, tower)| plan_one(place, *tower, request, fill));
     let mut plans: Vec<Planned> = each.collect();
-    match_encoders(&mut plans, rules.encoder_lengths, request.has_two_texts());
+    let lengths = request.rules().encoder_lengths;
+    match_encoders(&mut plans, lengths, request.has_two_texts());
     plans
+}
+
+/// The plan for the encoder at this place of the family's order.
+fn plan_one(place: usize, tower: Tower, request: &Request<'_>, fill: usize) -> Planned {
+    let rules = request.rules();
+    let prepared = Prepared::of(request.text_for(place), rules, request.is_negative());
+    let prompt = Prompt::parse(&prepared.text, dialect(rules));
+    let unread = schedule::unread(&prepared.text, rules.dialect, request.is_negative());
+    let notes = unread.into_iter().chain(prompt.notes().iter().cloned());
+    let lexicon = EncoderLexicon {
+        embeddings: request.embeddings_given(),
+        encoder: tower.id,
+        width: tower.width,
+    };
+    let planner = Planner {
+        rules,
+        rule: rules.chunk_rule(tower.id),
+        lexicon: &lexicon,
+        fill,
+    };
+    let mut planned = planner.plan(&prompt, notes.collect());
+    to_source(&mut planned, &prepared);
+    planned.notes.splice(0..0, prompted::notes(request));
+    planned
 }
 
 /// Spans of the prepared text become spans of the text that was given.
@@ -158,22 +163,27 @@ impl Planner<'_> {
             windows: 0,
             notes,
         };
-        match prompt.composition() {
-            Some(composition) => {
-                for (part, weight) in &composition.parts {
-                    self.add(&mut planned, part, *weight);
-                }
-            }
-            None => self.add(&mut planned, &Part::Flat(prompt.pieces().to_vec()), 1.0),
-        }
-        if planned.parts.is_empty() {
-            // `()`: compel fails at this, the empty prompt stands in.
-            self.add(&mut planned, &Part::Flat(Vec::new()), 1.0);
-        }
+        self.add_parts(&mut planned, prompt);
         planned.windows = planned.own_windows();
         let cut: Vec<Note> = planned.chunks().flat_map(Chunks::notes).cloned().collect();
         planned.notes.extend(cut);
         planned
+    }
+
+    /// The parts of the prompt's composition, or the whole prompt as one.
+    fn add_parts(&self, planned: &mut Planned, prompt: &Prompt) {
+        match prompt.composition() {
+            Some(composition) => {
+                for (part, weight) in &composition.parts {
+                    self.add(planned, part, *weight);
+                }
+            }
+            None => self.add(planned, &Part::Flat(prompt.pieces().to_vec()), 1.0),
+        }
+        if planned.parts.is_empty() {
+            // `()`: compel fails at this, the empty prompt stands in.
+            self.add(planned, &Part::Flat(Vec::new()), 1.0);
+        }
     }
 
     fn add(&self, planned: &mut Planned, part: &Part, weight: f64) {

@@ -21,29 +21,18 @@ impl Prepared {
     /// Takes out comments and networks, where the tool does. Networks are taken out of positive
     /// prompts only (`parse_extra_network_prompts` in AUTOMATIC1111's `modules/processing.py`).
     pub(super) fn of(source: &str, rules: &Choices, is_negative: bool) -> Prepared {
-        let untouched = !source.contains(['#', '<']);
-        if !rules.clean_prompt || untouched {
-            return Prepared {
-                text: source.to_owned(),
-                networks: Vec::new(),
-                notes: Vec::new(),
-                places: None,
-            };
+        if !rules.clean_prompt || !source.contains(['#', '<']) {
+            return Prepared::untouched(source);
         }
         let stripped = comments::strip(source);
         let places = kept_places(source, &stripped);
         let (without, mut networks) = networks::extract(&stripped);
-        let is_kept =
-            |at: &usize| is_negative || !networks.iter().any(|network| network.span.contains(at));
-        let left = (0..stripped.len()).filter(is_kept);
-        let left = left.map(|at| places[at]).collect();
+        let left = left_places(&places, &networks, is_negative);
         for network in &mut networks {
             network.span = moved(&places, network.span.clone());
         }
-        let notes = networks
-            .iter()
-            .filter_map(|network| note(network, is_negative));
-        let notes = notes.collect();
+        let noted = |network: &ExtraNetwork| note(network, is_negative);
+        let notes = networks.iter().filter_map(noted).collect();
         let (text, networks) = if is_negative {
             (stripped, Vec::new())
         } else {
@@ -54,6 +43,15 @@ impl Prepared {
             networks,
             notes,
             places: Some(left),
+        }
+    }
+
+    fn untouched(source: &str) -> Prepared {
+        Prepared {
+            text: source.to_owned(),
+            networks: Vec::new(),
+            notes: Vec::new(),
+            places: None,
         }
     }
 
@@ -96,6 +94,14 @@ fn moved(places: &[usize], span: Range<usize>) -> Range<usize> {
         Some([.., last]) => start..last + 1,
         Some([]) | None => start..start,
     }
+}
+
+/// The places of the bytes that are left without the networks; a negative prompt keeps them.
+fn left_places(places: &[usize], networks: &[ExtraNetwork], is_negative: bool) -> Vec<usize> {
+    let is_kept =
+        |at: &usize| is_negative || !networks.iter().any(|network| network.span.contains(at));
+    let left = (0..places.len()).filter(is_kept);
+    left.map(|at| places[at]).collect()
 }
 
 /// For each byte that [`comments::strip`] leaves, its place. A line feed that a comment leaves

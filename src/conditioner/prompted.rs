@@ -103,19 +103,8 @@ impl Conditioner {
         {
             return self.encode_worn(requests);
         }
-        let mut groups: Vec<(Prompted, Vec<usize>)> = Vec::new();
-        for (place, request) in requests.iter().enumerate() {
-            let prompted = self.prompted(request)?;
-            match groups
-                .iter_mut()
-                .find(|(other, _)| other.key == prompted.key)
-            {
-                Some((_, places)) => places.push(place),
-                None => groups.push((prompted, vec![place])),
-            }
-        }
         let mut all: Vec<Option<Conditioning>> = vec![None; requests.len()];
-        for (prompted, places) in &groups {
+        for (prompted, places) in &self.groups(requests)? {
             let of_group = places
                 .iter()
                 .map(|place| prompted.dressed(&requests[*place]));
@@ -128,6 +117,22 @@ impl Conditioner {
             .into_iter()
             .map(|one| one.ok_or_else(compose::incomplete));
         all.collect()
+    }
+
+    /// The places of the requests that name the same `LoRA`s, with the conditioner that has them.
+    fn groups(&self, requests: &[Request<'_>]) -> Result<Vec<(Prompted, Vec<usize>)>> {
+        let mut groups: Vec<(Prompted, Vec<usize>)> = Vec::new();
+        for (place, request) in requests.iter().enumerate() {
+            let prompted = self.prompted(request)?;
+            let known = groups
+                .iter_mut()
+                .find(|(other, _)| other.key == prompted.key);
+            match known {
+                Some((_, places)) => places.push(place),
+                None => groups.push((prompted, vec![place])),
+            }
+        }
+        Ok(groups)
     }
 }
 

@@ -73,16 +73,11 @@ impl Conditioner {
                 .collect()
         };
         let requests: Vec<Vec<Request<'_>>> = calls.iter().map(requests).collect();
-        let conditionings = self.encode_calls(&requests)?.into_iter().zip(calls);
-        let conditionings = conditionings.map(|(encoded, places)| places.into_iter().zip(encoded));
-        let parts = planned.iter().zip(conditionings);
-        let parts = parts.map(|(part, conditionings)| TimelinePart {
-            weight: part.weight,
-            entries: entries(part, &texts, &conditionings.collect::<Vec<_>>()),
-        });
-        Ok(Timeline {
-            parts: parts.collect(),
-        })
+        let encoded = self.encode_calls(&requests)?;
+        let parts = planned.iter().zip(calls).zip(encoded);
+        let parts = parts.map(|((part, places), encoded)| part.encoded(&texts, &places, encoded));
+        let parts = parts.collect();
+        Ok(Timeline { parts })
     }
 }
 
@@ -177,18 +172,26 @@ fn plan(part: &ComposedPrompt, dialect: Dialect, pass: Pass, texts: &mut Vec<Str
     }
 }
 
-fn entries(
-    part: &Planned,
-    texts: &[String],
-    conditionings: &[(usize, Conditioning)],
-) -> Vec<TimelineEntry> {
-    let of = |place: usize| conditionings.iter().find(|(other, _)| *other == place);
-    let entries = part.entries.iter().filter_map(|(until, place)| {
-        Some(TimelineEntry {
-            span: Span::UntilStep(*until),
-            text: texts[*place].clone(),
-            conditioning: of(*place)?.1.clone(),
-        })
-    });
-    entries.collect()
+impl Planned {
+    /// The part with what each of its texts gave. `places` are those of the encoded ones in `texts`.
+    fn encoded(
+        &self,
+        texts: &[String],
+        places: &[usize],
+        encoded: Vec<Conditioning>,
+    ) -> TimelinePart {
+        let conditionings: Vec<(&usize, Conditioning)> = places.iter().zip(encoded).collect();
+        let of = |place: &usize| conditionings.iter().find(|(other, _)| *other == place);
+        let entries = self.entries.iter().filter_map(|(until, place)| {
+            Some(TimelineEntry {
+                span: Span::UntilStep(*until),
+                text: texts[*place].clone(),
+                conditioning: of(place)?.1.clone(),
+            })
+        });
+        TimelinePart {
+            weight: self.weight,
+            entries: entries.collect(),
+        }
+    }
 }

@@ -197,6 +197,7 @@ impl Conditioner {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::conditioning::Conditioning;
     use crate::encoder::ClipText;
     use crate::weights::{Family, SyntheticSize};
 
@@ -220,16 +221,7 @@ mod tests {
         let text = builder.random_weights(Family::Sdxl, SyntheticSize::Tiny, 5);
         let text = text.unwrap();
         let before = text.encode("a barn").unwrap();
-        let other = {
-            let placed = text.placed();
-            let seat = text.inner.home.seat(
-                placed.parts.iter().map(Part::clone).collect(),
-                placed.device.clone(),
-            );
-            Conditioner {
-                inner: Arc::new(text.inner.with(Vec::new(), seat, Vec::new())),
-            }
-        };
+        let other = beside(&text);
         let running = text.placed();
         let [old, old_other] = [&text, &other].map(|one| Arc::downgrade(&one.placed()));
         let seats = [Arc::clone(&text.inner.seat), Arc::clone(&other.inner.seat)];
@@ -242,10 +234,21 @@ mod tests {
             assert_eq!(embedding(&one), embedding(&other));
         }
         let after = text.encode("a barn").unwrap();
-        let values = |tensor: &candle_core::Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>();
-        assert_eq!(
-            values(before.context()).unwrap(),
-            values(after.context()).unwrap()
-        );
+        assert_eq!(context(&before), context(&after));
+    }
+
+    /// Another handle of the same load, in a seat of its own.
+    fn beside(text: &Conditioner) -> Conditioner {
+        let placed = text.placed();
+        let (home, device) = (&text.inner.home, placed.device.clone());
+        let seat = home.seat(placed.parts.iter().map(Part::clone).collect(), device);
+        Conditioner {
+            inner: Arc::new(text.inner.with(Vec::new(), seat, Vec::new())),
+        }
+    }
+
+    fn context(one: &Conditioning) -> Vec<f32> {
+        let context = one.context().flatten_all().unwrap();
+        context.to_vec1().unwrap()
     }
 }

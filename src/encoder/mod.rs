@@ -6,6 +6,7 @@ mod config;
 mod layer;
 mod model;
 mod moving;
+mod read;
 mod readout;
 mod whole;
 mod window;

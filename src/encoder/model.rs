@@ -71,30 +71,32 @@ impl ClipText {
             kept,
             device,
         };
-        let mut layers = Vec::with_capacity(config.layers);
-        while layers.len() < config.layers {
-            let end = config.layers.min(layers.len() + LAYERS_AT_ONCE);
-            let group = layers.len()..end;
-            group
-                .clone()
-                .for_each(|layer| progress(layer, config.layers));
-            layers.extend(Layer::load(&load, group)?);
-        }
-        let clip = ClipText {
+        let layers = load_layers(&load, config.layers, progress)?;
+        let clip = ClipText::around(layers, &load, config, kernels)?;
+        settle(device)?;
+        Ok(clip)
+    }
+
+    /// What is before the layers and behind them is loaded here.
+    fn around(
+        layers: Vec<Layer>,
+        load: &Loader<'_>,
+        config: &ClipConfig,
+        kernels: Arc<dyn Kernels>,
+    ) -> Result<ClipText> {
+        Ok(ClipText {
             config: config.clone(),
             token_embedding: load.matrix("token_embedding")?,
             position_embedding: load.vector("position_embedding")?,
             layers,
-            final_norm: Norm::load(&load, "final_ln")?,
+            final_norm: Norm::load(load, "final_ln")?,
             projection: config
                 .projection
                 .map(|_| load.matrix("projection"))
                 .transpose()?,
             kernels,
             prepared: Prepared::default(),
-        };
-        settle(device)?;
-        Ok(clip)
+        })
     }
 
     /// Its dimensions.
@@ -257,108 +259,22 @@ impl ClipText {
             window::spliced(rows, windows)?.reshape((windows.len(), CONTEXT, self.config.width))?;
         Ok(rows.broadcast_add(&self.position_embedding)?)
     }
-
-    /// Each window's state, in the order of the windows: `[windows, 77, width]`.
-    fn read_hidden(&self, states: &[(usize, Tensor)], readouts: &[Readout]) -> Result<Tensor> {
-        let mut kinds: Vec<(usize, bool)> = Vec::new();
-        for readout in readouts {
-            let kind = (readout.layer, readout.final_norm);
-            if !kinds.contains(&kind) {
-                kinds.push(kind);
-            }
-        }
-        let read = |(layer, final_norm): (usize, bool)| -> Result<Tensor> {
-            let state = kept(states, layer);
-            if final_norm {
-                self.final_norm.forward(state, &*self.kernels)
-            } else {
-                Ok(state.clone())
-            }
-        };
-        let all = kinds
-            .iter()
-            .map(|kind| read(*kind))
-            .collect::<Result<Vec<_>>>()?;
-        if let [only] = all.as_slice() {
-            return Ok(only.clone());
-        }
-        let rows = readouts.iter().enumerate().map(|(window, readout)| {
-            let kind = (readout.layer, readout.final_norm);
-            let place = kinds
-                .iter()
-                .position(|other| *other == kind)
-                .expect("listed above");
-            Ok(all[place].narrow(0, window, 1)?)
-        });
-        Ok(Tensor::cat(&rows.collect::<Result<Vec<_>>>()?, 0)?)
-    }
-
-    /// The end token's row of the full tower, through the final norm, and projected.
-    fn read_pooled(
-        &self,
-        states: &[(usize, Tensor)],
-        windows: &[Window<'_>],
-        readouts: &[Readout],
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let wants = |kind| readouts.iter().any(|readout| readout.pooled == kind);
-        let (normed, projected) = (wants(Pooled::Normed), wants(Pooled::Projected));
-        if !normed && !projected {
-            return Ok((None, None));
-        }
-        let rows = end_rows(states, windows, readouts)?;
-        let rows = self.final_norm.forward(&rows, &*self.kernels)?;
-        let product = projected.then(|| self.project(&rows)).transpose()?;
-        Ok((normed.then_some(rows), product))
-    }
-
-    fn project(&self, rows: &Tensor) -> Result<Tensor> {
-        let projection = self.projection.as_ref().ok_or_else(|| {
-            Error::new(
-                ErrorKind::MissingTensor,
-                "the pooled vector needs the text projection",
-            )
-            .at_tensor("text_projection")
-            .hint("this file was saved without it; take the encoder from another file")
-        })?;
-        self.kernels.linear(rows, projection, None)
-    }
 }
 
-/// For each window the row that is pooled, `[windows, width]`. Windows that are not pooled give a
-/// row of the last state, which nobody reads.
-fn end_rows(
-    states: &[(usize, Tensor)],
-    windows: &[Window<'_>],
-    readouts: &[Readout],
-) -> Result<Tensor> {
-    let last = states.last().map_or(0, |(layer, _)| *layer);
-    let layer = |readout: &Readout| match readout.pooled {
-        Pooled::Skip => last,
-        Pooled::Normed | Pooled::Projected => readout.pooled_layer,
-    };
-    let layers: Vec<usize> = readouts.iter().map(layer).collect();
-    let ends = windows.iter().map(|window| window.chunk().end());
-    let rows = |layer: usize| -> Result<Tensor> {
-        let ends = ends.clone().enumerate();
-        let index = ends.map(|(window, end)| window::row_number(window * CONTEXT + end));
-        let index = Tensor::new(index.collect::<Result<Vec<_>>>()?, states[0].1.device())?;
-        Ok(kept(states, layer).flatten_to(1)?.index_select(&index, 0)?)
-    };
-    let first = rows(layers[0])?;
-    if layers.iter().all(|layer| *layer == layers[0]) {
-        return Ok(first);
+/// All layers, group after group.
+fn load_layers(
+    load: &Loader<'_>,
+    count: usize,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Vec<Layer>> {
+    let mut layers = Vec::with_capacity(count);
+    while layers.len() < count {
+        let end = count.min(layers.len() + LAYERS_AT_ONCE);
+        let group = layers.len()..end;
+        group.clone().for_each(|layer| progress(layer, count));
+        layers.extend(Layer::load(load, group)?);
     }
-    let each = layers.iter().enumerate();
-    let each = each.map(|(window, layer)| Ok(rows(*layer)?.narrow(0, window, 1)?));
-    Ok(Tensor::cat(&each.collect::<Result<Vec<_>>>()?, 0)?)
-}
-
-/// The state after a layer.
-fn kept(states: &[(usize, Tensor)], layer: usize) -> &Tensor {
-    let found = states.iter().find(|(index, _)| *index == layer);
-    &found
-        .expect("the forward keeps every state that a readout names")
-        .1
+    Ok(layers)
 }
 
 /// How far a forward must go.

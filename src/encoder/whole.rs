@@ -39,32 +39,20 @@ impl ClipText {
         readout: Readout,
         places: &[u32],
     ) -> Result<Option<ReadOut>> {
-        let windows: Vec<&Window<'_>> = places
-            .iter()
-            .map(|place| &windows[*place as usize])
-            .collect();
-        let pooled = match readout.pooled {
-            Pooled::Skip => None,
-            Pooled::Normed | Pooled::Projected => Some(PooledRow {
-                layer: readout.pooled_layer,
-                projected: readout.pooled == Pooled::Projected,
-            }),
-        };
+        let windows = places.iter().map(|place| &windows[*place as usize]);
+        let windows: Vec<&Window<'_>> = windows.collect();
         let Some(ends) = window::ends(&windows) else {
             return Ok(None);
         };
+        let ids = windows.iter().flat_map(|window| window.chunk().ids());
         let batch = Batch {
-            ids: windows
-                .iter()
-                .flat_map(|window| window.chunk().ids())
-                .copied()
-                .collect(),
+            ids: ids.copied().collect(),
             vectors: window::vectors(&windows),
             hidden_keys: window::hidden(&windows),
             ends,
             layer: readout.layer,
             final_norm: readout.final_norm,
-            pooled,
+            pooled: pooled_row(readout),
         };
         self.kernels
             .encode(&|| self.whole(), &batch, &self.prepared)
@@ -78,6 +66,16 @@ impl ClipText {
             final_norm: self.final_norm.tensors(),
             projection: self.projection.as_ref(),
         })
+    }
+}
+
+fn pooled_row(readout: Readout) -> Option<PooledRow> {
+    match readout.pooled {
+        Pooled::Skip => None,
+        Pooled::Normed | Pooled::Projected => Some(PooledRow {
+            layer: readout.pooled_layer,
+            projected: readout.pooled == Pooled::Projected,
+        }),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What an entry has beside its tensors, under `ComfyUI`'s names.
 
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Value as Json, json};
 
 use crate::conditioning::{Area, ConditioningList, Entry, MaskArea, Sizes};
 
@@ -15,32 +15,29 @@ pub fn entries_json(list: &ConditioningList) -> String {
 }
 
 fn object(entry: &Entry) -> Json {
-    let mut object = Map::new();
-    let mut set = |name: &str, value: Option<Json>| {
-        if let Some(value) = value {
-            object.insert(name.to_owned(), value);
-        }
-    };
-    set("area", entry.area().map(area));
-    set("strength", entry.strength().map(Json::from));
     let to_bounds = entry.mask_area().map(|area| area == MaskArea::Bounds);
-    set("set_area_to_bounds", to_bounds.map(Json::from));
-    set("mask_strength", entry.mask_strength().map(Json::from));
     let range = entry.range();
-    set("start_percent", range.map(|range| range.start.into()));
-    set("end_percent", range.map(|range| range.end.into()));
-    for (name, value) in sizes(entry.sizes()) {
-        set(name, value);
-    }
+    let first = [
+        ("area", entry.area().map(area)),
+        ("strength", entry.strength().map(Json::from)),
+        ("set_area_to_bounds", to_bounds.map(Json::from)),
+        ("mask_strength", entry.mask_strength().map(Json::from)),
+        ("start_percent", range.map(|range| range.start.into())),
+        ("end_percent", range.map(|range| range.end.into())),
+    ];
+    let last = [("unclip_conditioning", pictures(entry))];
+    let all = first.into_iter().chain(sizes(entry.sizes())).chain(last);
+    let set = all.filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    Json::Object(set.collect())
+}
+
+/// Strengths of pictures' embeddings, if there are some.
+fn pictures(entry: &Entry) -> Option<Json> {
     let pictures = entry.unclip().iter().map(|unclip| {
         json!({ "strength": unclip.strength, "noise_augmentation": unclip.noise_augmentation })
     });
     let pictures: Vec<Json> = pictures.collect();
-    set(
-        "unclip_conditioning",
-        (!pictures.is_empty()).then(|| pictures.into()),
-    );
-    Json::Object(object)
+    (!pictures.is_empty()).then(|| pictures.into())
 }
 
 fn sizes(sizes: Sizes) -> [(&'static str, Option<Json>); 7] {

@@ -9,7 +9,8 @@ use crate::conditioner::{Conditioner, Embeddings, Request};
 use crate::conditioning::Conditioning;
 use crate::error::Result;
 use crate::profile::Profile;
-use crate::tokens::Chunks;
+use crate::tokens::{Chunk, Chunks};
+use crate::weights::EncoderId;
 
 /// What an encoding depends on: ids, strengths and vectors of every window, encoders, LoRAs, clip
 /// skip, data type and method.
@@ -98,19 +99,30 @@ impl Encode {
         for ((encoder, chunks), clip) in windows.iter().zip(text.encoders()) {
             hash.update(format!("{encoder} {}", chunks.len()));
             add(&mut hash, chunks);
-            for splice in chunks.iter().flat_map(crate::tokens::Chunk::splices) {
-                if let Some(embeddings) = embeddings {
-                    let tower = (*encoder, clip.config().width);
-                    let vector = embeddings.vector(&splice.name, splice.vector, tower)?;
-                    for value in vector.to_vec1::<f32>()? {
-                        hash.update(value.to_le_bytes());
-                    }
-                }
+            if let Some(embeddings) = embeddings {
+                let tower = (*encoder, clip.config().width);
+                add_vectors(&mut hash, chunks, embeddings, tower)?;
             }
         }
         let longest = windows.iter().map(|(_, chunks)| chunks.len().get()).max();
         Ok((hash.finalize().into(), longest.unwrap_or(1)))
     }
+}
+
+/// What stands in for ids, as numbers: embeddings of one name may differ.
+fn add_vectors(
+    hash: &mut Sha256,
+    chunks: &Chunks,
+    embeddings: &Embeddings,
+    tower: (EncoderId, usize),
+) -> Result<()> {
+    for splice in chunks.iter().flat_map(Chunk::splices) {
+        let vector = embeddings.vector(&splice.name, splice.vector, tower)?;
+        for value in vector.to_vec1::<f32>()? {
+            hash.update(value.to_le_bytes());
+        }
+    }
+    Ok(())
 }
 
 /// Everything of the windows that what is made of them depends on.

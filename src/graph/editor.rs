@@ -57,18 +57,7 @@ impl<'a> Unfolding<'a> {
             if NOTES.contains(&item.class) {
                 continue;
             }
-            let body = match item.mode {
-                MUTED => muted(item),
-                BYPASSED => bypassed(scope, item),
-                _ if REROUTES.contains(&item.class) => Body::Pass(vec![scope.first_input(item)]),
-                _ if PRIMITIVES.contains(&item.class) => Body::Pass(vec![primitive(item)]),
-                _ if item.class == "GetNode" => Body::Pass(vec![fetched(&set, item)]),
-                _ if item.class == "SetNode" => Body::Pass(vec![scope.first_input(item)]),
-                _ => match self.definitions.get(item.class) {
-                    Some(definition) => self.instance(scope, item, definition)?,
-                    None => work(scope, item),
-                },
-            };
+            let body = self.body(scope, item, &set)?;
             self.nodes.push(Node {
                 id: scope.id(&item.id),
                 class: item.class.to_owned(),
@@ -76,6 +65,27 @@ impl<'a> Unfolding<'a> {
             });
         }
         Ok(())
+    }
+
+    /// What a node does or hands on. `set` has the `SetNode`s of the scope.
+    fn body(
+        &mut self,
+        scope: &Scope<'a>,
+        item: &Item<'a>,
+        set: &HashMap<String, String>,
+    ) -> Result<Body> {
+        Ok(match item.mode {
+            MUTED => muted(item),
+            BYPASSED => bypassed(scope, item),
+            _ if REROUTES.contains(&item.class) => Body::Pass(vec![scope.first_input(item)]),
+            _ if PRIMITIVES.contains(&item.class) => Body::Pass(vec![primitive(item)]),
+            _ if item.class == "GetNode" => Body::Pass(vec![fetched(set, item)]),
+            _ if item.class == "SetNode" => Body::Pass(vec![scope.first_input(item)]),
+            _ => match self.definitions.get(item.class) {
+                Some(definition) => self.instance(scope, item, definition)?,
+                None => work(scope, item),
+            },
+        })
     }
 
     /// Unfolds a subgraph: its border's inputs become a node, and its outputs the instance.

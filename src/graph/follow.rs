@@ -6,7 +6,7 @@ use super::cache::Key;
 use super::library::Library;
 use super::needs::{Clip, LoraUse, Need};
 use super::plan::Plan;
-use super::recipe::{Change, Encode, MOST_WINDOWS, MaskStep, Step, Texts};
+use super::recipe::{Change, Custom, Encode, MOST_WINDOWS, MaskStep, Step, Texts};
 use super::run::{Loaded, Session, Summary};
 use super::workflow::Socket;
 use super::{broken, nodes};
@@ -124,17 +124,19 @@ impl<'a, L: Library> Run<'a, L> {
                 let mask = self.mask(*mask)?;
                 self.list(*of)?.with_mask(&mask, *strength, *area)?
             }
-            Step::Custom(custom) => {
-                let lists = custom.inputs.iter().map(|input| self.list(*input));
-                let lists = lists.collect::<Result<Vec<_>>>()?;
-                (custom.function)(&lists.iter().collect::<Vec<_>>())?
-            }
+            Step::Custom(custom) => self.make_custom(custom)?,
             Step::Encode(_) | Step::Mask(_) => {
                 return Err(broken("a step that makes no list is used as one"));
             }
         };
         check_size(&list)?;
         Ok(list)
+    }
+
+    fn make_custom(&self, custom: &Custom) -> Result<ConditioningList> {
+        let lists = custom.inputs.iter().map(|input| self.list(*input));
+        let lists = lists.collect::<Result<Vec<_>>>()?;
+        (custom.function)(&lists.iter().collect::<Vec<_>>())
     }
 
     /// Lets go of what is not needed any more.
@@ -185,16 +187,11 @@ impl<'a, L: Library> Run<'a, L> {
     /// Encodes this prompt and the next ones for the same encoders.
     fn encode_from(&mut self, number: usize) -> Result<()> {
         let plan = self.plan;
-        let steps = plan.recipes().steps().iter().enumerate().skip(number);
-        let encodes = steps.filter_map(|(number, step)| match step {
-            Step::Encode(encode) if plan.uses()[number] > 0 => Some((number, encode)),
-            _ => None,
-        });
-        let Some((_, first)) = encodes.clone().next() else {
+        let Some((_, first)) = plan.encodes_from(number).next() else {
             return Ok(());
         };
         let text = self.handle(&first.clip)?;
-        let same = encodes.filter(|(_, encode)| {
+        let same = plan.encodes_from(number).filter(|(_, encode)| {
             encode.clip.source == first.clip.source && encode.clip.loras == first.clip.loras
         });
         let mut group: Vec<(usize, &Encode, Key)> = Vec::new();
@@ -322,18 +319,21 @@ impl<'a, L: Library> Run<'a, L> {
         let loaded = if let Some(loaded) = before.filter(|loaded| loaded.stamp == stamp) {
             loaded
         } else {
-            let node = needs.last();
-            let node = node.and_then(|need| self.plan.recipes().named_by(need));
-            let text = load(self.session);
-            let text = text.map_err(|error| match node {
-                Some(node) => error.at_node(node),
-                None => error,
-            })?;
+            let text = load(self.session).map_err(|error| self.at_namer(needs.last(), error))?;
             self.summary.loaded += 1;
             Loaded { stamp, text }
         };
         self.handles.insert(name.to_owned(), loaded.clone());
         Ok(loaded.text)
+    }
+
+    /// The error at the node that named a file, if one did.
+    fn at_namer(&self, need: Option<&Need>, error: Error) -> Error {
+        let node = need.and_then(|need| self.plan.recipes().named_by(need));
+        match node {
+            Some(node) => error.at_node(node),
+            None => error,
+        }
     }
 }
 

@@ -36,16 +36,7 @@ impl Workflow {
     /// way are an error that names all of them; so are circles, missing inputs, links to nothing and
     /// wrong types. What is not on the way does not matter.
     pub fn plan(&self, wanted: &[Socket]) -> Result<Plan> {
-        let mut wrong = None;
-        let mut ends = Vec::with_capacity(wanted.len());
-        for socket in wanted {
-            match self.end(socket) {
-                Ok(end) => ends.push((socket, end)),
-                Err(error) => {
-                    wrong.get_or_insert(error);
-                }
-            }
-        }
+        let (ends, wrong) = self.ends(wanted);
         let starts: Vec<Vertex> = ends.iter().map(|(_, end)| end.vertex).collect();
         let walk = Walk::back_from(self, &starts)?;
         if let Some(error) = wrong {
@@ -66,31 +57,51 @@ impl Workflow {
         Ok(Plan::of(wanted.collect::<Result<_>>()?, evaluation.recipes))
     }
 
+    /// Where what is wanted comes from, and the first thing that is wrong with it.
+    fn ends<'a>(&self, wanted: &'a [Socket]) -> (Vec<(&'a Socket, End)>, Option<Error>) {
+        let mut wrong = None;
+        let mut ends = Vec::with_capacity(wanted.len());
+        for socket in wanted {
+            match self.end(socket) {
+                Ok(end) => ends.push((socket, end)),
+                Err(error) => {
+                    wrong.get_or_insert(error);
+                }
+            }
+        }
+        (ends, wrong)
+    }
+
     /// Where what is wanted comes from.
     fn end(&self, socket: &Socket) -> Result<End> {
         let node = self.node(&socket.node)?;
-        let slot = match &socket.place {
-            Place::Output(slot) => *slot,
-            Place::Input(name) => {
-                let input = self.wanted_input(node, name);
-                let input = input.ok_or_else(|| absent(node, name, ""))?;
-                let Some(vertex) = self.source(node, name, &input)? else {
-                    let message = format!("input `{name}` of {} is a value", node.class);
-                    return Err(broken(message).at_node(&node.id));
-                };
-                let slot = match input {
-                    Input::Link { slot, .. } => slot,
-                    Input::Value(_) | Input::Missing(_) => 0,
-                };
-                return Ok(End { vertex, slot });
-            }
-        };
+        match &socket.place {
+            Place::Output(slot) => self.end_at_output(node, *slot),
+            Place::Input(name) => self.end_at_input(node, name),
+        }
+    }
+
+    fn end_at_output(&self, node: &Node, slot: usize) -> Result<End> {
         let link = Input::Link {
             node: node.id.clone(),
             slot,
         };
         let vertex = self.source(node, "", &link)?;
         let vertex = vertex.ok_or_else(|| no_output(node, slot))?;
+        Ok(End { vertex, slot })
+    }
+
+    fn end_at_input(&self, node: &Node, name: &str) -> Result<End> {
+        let input = self.wanted_input(node, name);
+        let input = input.ok_or_else(|| absent(node, name, ""))?;
+        let Some(vertex) = self.source(node, name, &input)? else {
+            let message = format!("input `{name}` of {} is a value", node.class);
+            return Err(broken(message).at_node(&node.id));
+        };
+        let slot = match input {
+            Input::Link { slot, .. } => slot,
+            Input::Value(_) | Input::Missing(_) => 0,
+        };
         Ok(End { vertex, slot })
     }
 
@@ -293,6 +304,15 @@ impl Plan {
 
     pub(super) fn uses(&self) -> &[usize] {
         &self.uses
+    }
+
+    /// The prompts that are needed, from this step on.
+    pub(super) fn encodes_from(&self, number: usize) -> impl Iterator<Item = (usize, &Encode)> {
+        let steps = self.recipes.steps().iter().enumerate().skip(number);
+        steps.filter_map(|(number, step)| match step {
+            Step::Encode(encode) if self.uses[number] > 0 => Some((number, encode)),
+            _ => None,
+        })
     }
 }
 

@@ -21,9 +21,21 @@ const NAMES: [&[u8]; 2] = [b"prompt", b"workflow"];
 /// What was run, else what was drawn; `None` if this is no PNG. A PNG without either, or one that is
 /// cut, is an error.
 pub(super) fn workflow(bytes: &[u8]) -> Result<Option<String>> {
-    let Some(mut rest) = bytes.strip_prefix(SIGNATURE) else {
+    let Some(chunks) = bytes.strip_prefix(SIGNATURE) else {
         return Ok(None);
     };
+    let [prompt, workflow] = texts(chunks)?;
+    match prompt.or(workflow) {
+        Some(json) => Ok(Some(json)),
+        None => Err(
+            broken("a PNG without a workflow: it has no text `prompt` or `workflow`")
+                .hint("pictures lose it when they are edited or sent through a messenger"),
+        ),
+    }
+}
+
+/// The first text of each of [`NAMES`].
+fn texts(mut rest: &[u8]) -> Result<[Option<String>; 2]> {
     let mut found: [Option<String>; 2] = [None, None];
     while !rest.is_empty() {
         let chunk = Chunk::first(rest).ok_or_else(|| broken("a PNG that ends within a chunk"))?;
@@ -39,14 +51,7 @@ pub(super) fn workflow(bytes: &[u8]) -> Result<Option<String>> {
         }
         rest = chunk.rest;
     }
-    let [prompt, workflow] = found;
-    match prompt.or(workflow) {
-        Some(json) => Ok(Some(json)),
-        None => Err(
-            broken("a PNG without a workflow: it has no text `prompt` or `workflow`")
-                .hint("pictures lose it when they are edited or sent through a messenger"),
-        ),
-    }
+    Ok(found)
 }
 
 struct Chunk<'a> {

@@ -250,14 +250,7 @@ impl Recipes {
             | Step::Average(number, _, _)
             | Step::Masked { of: number, .. } => of(number),
             Step::Combine(one, two) => of(one).and(of(two)),
-            Step::Concat(to, from) => {
-                let (to, from) = (of(to), of(from).first);
-                Extent {
-                    windows: to.windows.saturating_add(to.entries.saturating_mul(from)),
-                    first: to.first.saturating_add(from),
-                    ..to
-                }
-            }
+            Step::Concat(to, from) => of(to).each_with(of(from).first),
             Step::Custom(custom) => {
                 let inputs = custom.inputs.iter().map(of);
                 inputs.fold(Extent::default(), Extent::and)
@@ -286,6 +279,17 @@ impl Recipes {
 }
 
 impl Extent {
+    /// So many windows more in each entry.
+    fn each_with(self, windows: usize) -> Extent {
+        Extent {
+            windows: self
+                .windows
+                .saturating_add(self.entries.saturating_mul(windows)),
+            first: self.first.saturating_add(windows),
+            ..self
+        }
+    }
+
     /// The entries of both.
     fn and(self, other: Extent) -> Extent {
         Extent {

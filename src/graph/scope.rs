@@ -106,20 +106,12 @@ impl<'a> Scope<'a> {
         if link.is_null() {
             return Ok(());
         }
-        let parts = match link {
-            Json::Array(parts) => parts.iter().take(5).collect(),
-            Json::Object(parts) => {
-                let names = ["id", "origin_id", "origin_slot", "target_id", "target_slot"];
-                names.iter().filter_map(|name| parts.get(*name)).collect()
-            }
-            _ => Vec::new(),
-        };
-        let [id, origin, slot, target, target_slot] = parts[..] else {
-            return Err(broken(format!("a link of another form: {}", shown(link))));
+        let wrong = || broken(format!("a link of another form: {}", shown(link)));
+        let [id, origin, slot, target, target_slot] = link_parts(link)[..] else {
+            return Err(wrong());
         };
         let found = id.as_u64().zip(id_of(origin)).zip(slot_of(slot));
-        let ((id, origin), slot) =
-            found.ok_or_else(|| broken(format!("a link of another form: {}", shown(link))))?;
+        let ((id, origin), slot) = found.ok_or_else(wrong)?;
         if id_of(target).as_deref() == Some(EXIT_ID)
             && let Some(target_slot) = slot_of(target_slot)
         {
@@ -127,6 +119,18 @@ impl<'a> Scope<'a> {
         }
         self.links.insert(id, (origin, slot));
         Ok(())
+    }
+}
+
+/// Id, origin, output, target and input; fewer where some are missing.
+fn link_parts(link: &Json) -> Vec<&Json> {
+    match link {
+        Json::Array(parts) => parts.iter().take(5).collect(),
+        Json::Object(parts) => {
+            let names = ["id", "origin_id", "origin_slot", "target_id", "target_slot"];
+            names.iter().filter_map(|name| parts.get(*name)).collect()
+        }
+        _ => Vec::new(),
     }
 }
 

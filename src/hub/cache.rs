@@ -2,7 +2,7 @@
 //! `huggingface_hub` and every version of the crate hf-hub lay it out.
 
 use std::fs;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::names::{FileName, RepoId, Revision, Sha256, is_commit, shown};
@@ -118,7 +118,7 @@ fn state(path: &Path) -> State {
             path.display(),
             fs::read_link(path).unwrap_or_default().display(),
         )),
-        (Err(error), Err(_)) if error.kind() != std::io::ErrorKind::NotFound => {
+        (Err(error), Err(_)) if error.kind() != io::ErrorKind::NotFound => {
             State::Odd(format!("{} cannot be read: {error}", path.display()))
         }
         (Ok(_) | Err(_), Err(_)) => State::Nothing,
@@ -132,16 +132,10 @@ fn commit_of(folder: &Path, revision: &Revision) -> Result<Option<String>, Strin
         return Ok(Some(revision.as_str().to_owned()));
     }
     let path = folder.join("refs").join(revision.as_str());
-    let mut text = Vec::new();
-    let file = match fs::File::open(&path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(format!("{} cannot be read: {error}", path.display())),
+    let failed = |error| format!("{} cannot be read: {error}", path.display());
+    let Some(text) = beginning(&path).map_err(failed)? else {
+        return Ok(None);
     };
-    if let Err(error) = file.take(REFERENCE_AT_MOST).read_to_end(&mut text) {
-        return Err(format!("{} cannot be read: {error}", path.display()));
-    }
-    let text = String::from_utf8_lossy(&text);
     let commit = text.trim();
     if is_commit(commit) {
         return Ok(Some(commit.to_owned()));
@@ -155,6 +149,18 @@ fn commit_of(folder: &Path, revision: &Revision) -> Result<Option<String>, Strin
         "{} {found} instead of a commit of 40 digits; delete it",
         path.display()
     ))
+}
+
+/// As much of a file as a reference may have; `None` where there is no file.
+fn beginning(path: &Path) -> io::Result<Option<String>> {
+    let file = match fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut text = Vec::new();
+    file.take(REFERENCE_AT_MOST).read_to_end(&mut text)?;
+    Ok(Some(String::from_utf8_lossy(&text).into_owned()))
 }
 
 /// Names the trace of a download that another tool began and did not end.

@@ -159,51 +159,48 @@ struct RawFile {
 
 impl RawEntry {
     fn checked(self) -> Result<Entry> {
-        let name = shown(&self.name);
+        let family = self.family()?;
+        let files = self.files_of(family)?;
+        let mirrors = self.mirrors.iter().map(RawMirror::checked);
+        let former = self.former.iter().map(|repo| RepoId::new(repo));
+        Ok(Entry {
+            repo: RepoId::new(&self.repo)?,
+            revision: revision(self.revision.as_deref())?,
+            mirrors: mirrors.collect::<Result<_>>()?,
+            former: former.collect::<Result<_>>()?,
+            name: self.name,
+            family,
+            licence: self.licence,
+            files,
+            notes: self.notes,
+        })
+    }
+
+    fn family(&self) -> Result<Family> {
         let family = Family::ALL
             .into_iter()
             .find(|family| family.name() == self.family);
-        let family = family.ok_or_else(|| {
-            broken(&format!(
-                "`{name}`: unknown family `{}`",
-                shown(&self.family)
-            ))
-        })?;
-        let files: Vec<EncoderFile> = self
-            .files
-            .iter()
-            .map(RawFile::checked)
-            .collect::<Result<_>>()?;
-        let held: Vec<EncoderId> = files
-            .iter()
-            .flat_map(|file| file.encoders.clone())
-            .collect();
+        family.ok_or_else(|| {
+            let (name, family) = (shown(&self.name), shown(&self.family));
+            broken(&format!("`{name}`: unknown family `{family}`"))
+        })
+    }
+
+    /// The files, which together hold the family's encoders.
+    fn files_of(&self, family: Family) -> Result<Vec<EncoderFile>> {
+        let files = self.files.iter().map(RawFile::checked);
+        let files: Vec<EncoderFile> = files.collect::<Result<_>>()?;
+        let held = files.iter().flat_map(|file| file.encoders.clone());
+        let held: Vec<EncoderId> = held.collect();
         if held != family.encoders() {
             return Err(broken(&format!(
-                "`{name}`: the files hold [{}], and {family} needs [{}]",
+                "`{}`: the files hold [{}], and {family} needs [{}]",
+                shown(&self.name),
                 tags(&held),
                 tags(family.encoders())
             )));
         }
-        Ok(Entry {
-            name: self.name,
-            family,
-            licence: self.licence,
-            repo: RepoId::new(&self.repo)?,
-            revision: revision(self.revision.as_deref())?,
-            mirrors: self
-                .mirrors
-                .iter()
-                .map(RawMirror::checked)
-                .collect::<Result<_>>()?,
-            former: self
-                .former
-                .iter()
-                .map(|repo| RepoId::new(repo))
-                .collect::<Result<_>>()?,
-            files,
-            notes: self.notes,
-        })
+        Ok(files)
     }
 }
 

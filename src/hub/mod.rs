@@ -348,16 +348,7 @@ fn all_gone(entry: &Entry, mut gone: Vec<Error>) -> Error {
         .iter()
         .map(|error| error.message().to_owned())
         .collect();
-    let mirrors: Vec<&str> = entry
-        .mirrors
-        .iter()
-        .map(|mirror| mirror.repo.as_str())
-        .collect();
-    let mirrors = if mirrors.is_empty() {
-        "no mirror is known".to_owned()
-    } else {
-        format!("its mirrors were asked too: {}", mirrors.join(", "))
-    };
+    let mirrors = mirrors_asked(entry);
     let notes = entry
         .notes
         .as_deref()
@@ -372,4 +363,13 @@ fn all_gone(entry: &Entry, mut gone: Vec<Error>) -> Error {
         "if the repository is gated, accept its licence on its page and pass a token (HF_TOKEN); \
          otherwise fetch the file elsewhere and open it by path.{notes}"
     ))
+}
+
+fn mirrors_asked(entry: &Entry) -> String {
+    let mirrors = entry.mirrors.iter().map(|mirror| mirror.repo.as_str());
+    let mirrors: Vec<&str> = mirrors.collect();
+    if mirrors.is_empty() {
+        return "no mirror is known".to_owned();
+    }
+    format!("its mirrors were asked too: {}", mirrors.join(", "))
 }

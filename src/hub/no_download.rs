@@ -13,24 +13,16 @@ pub(super) fn download(
     file: &EncoderFile,
     _progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<PathBuf, Failure> {
-    let Place {
-        repo,
-        revision,
-        rank: _,
-    } = place;
-    Err(Failure::Failed(
-        Error::new(
-            ErrorKind::Unsupported,
-            format!(
-                "this build cannot download: repository {repo}, file {}, revision {revision} is not in \
-                 the cache directory {}",
-                file.path,
-                root.display()
-            ),
-        )
-        .hint(format!(
-            "build with the feature `hub`, or fill the cache: hf download {repo} {} --revision {revision}",
-            file.path
-        )),
-    ))
+    let Place { repo, revision, .. } = place;
+    let path = &file.path;
+    let message = format!(
+        "this build cannot download: repository {repo}, file {path}, revision {revision} is not in \
+         the cache directory {}",
+        root.display()
+    );
+    let hint = format!(
+        "build with the feature `hub`, or fill the cache: hf download {repo} {path} --revision {revision}"
+    );
+    let error = Error::new(ErrorKind::Unsupported, message).hint(hint);
+    Err(Failure::Failed(error))
 }

@@ -53,28 +53,10 @@ fn rules(tool: Tool) -> Rules {
 }
 
 fn step(brackets: &mut Brackets, text: &str, token: &Token, tool: Tool) {
-    let span = token.span.clone();
-    let done = match token.kind {
-        Kind::Escape => {
-            brackets.push(&text[span.start + 1..span.end], span.clone());
-            true
-        }
-        Kind::OpenRound => {
-            brackets.open_round(span.clone());
-            true
-        }
-        Kind::OpenSquare => {
-            brackets.open_square(span.clone());
-            true
-        }
-        Kind::Weight => brackets.has_round() && close_weighted(brackets, text, token),
-        Kind::CloseRound => brackets.close_round(None),
-        Kind::CloseSquare => brackets.close_square(),
-        Kind::Text => false,
-    };
-    if done {
+    if obeyed(brackets, text, token) {
         return;
     }
+    let span = token.span.clone();
     if token.kind != Kind::Text {
         brackets
             .notes
@@ -83,6 +65,29 @@ fn step(brackets: &mut Brackets, text: &str, token: &Token, tool: Tool) {
     match tool {
         Tool::LpwSd => brackets.push(&text[span.clone()], span),
         Tool::A1111 | Tool::LpwSdxl => push_with_breaks(brackets, text, span),
+    }
+}
+
+/// Does what an escape or a bracket says; false where the token is text.
+fn obeyed(brackets: &mut Brackets, text: &str, token: &Token) -> bool {
+    let span = token.span.clone();
+    match token.kind {
+        Kind::Escape => {
+            brackets.push(&text[span.start + 1..span.end], span);
+            true
+        }
+        Kind::OpenRound => {
+            brackets.open_round(span);
+            true
+        }
+        Kind::OpenSquare => {
+            brackets.open_square(span);
+            true
+        }
+        Kind::Weight => brackets.has_round() && close_weighted(brackets, text, token),
+        Kind::CloseRound => brackets.close_round(None),
+        Kind::CloseSquare => brackets.close_square(),
+        Kind::Text => false,
     }
 }
 

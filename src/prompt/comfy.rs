@@ -41,6 +41,16 @@ struct Work {
     todo: Todo,
 }
 
+impl Work {
+    fn text(span: Range<usize>, strength: f64) -> Work {
+        Work {
+            span,
+            strength,
+            todo: Todo::Text,
+        }
+    }
+}
+
 enum Todo {
     /// It is one piece.
     Text,
@@ -98,22 +108,14 @@ impl<'a> Reader<'a> {
             } else if missing > 0 {
                 missing -= 1;
             } else {
-                works.push(Work {
-                    span: from..at,
-                    strength: 1.0,
-                    todo: Todo::Text,
-                });
+                works.push(Work::text(from..at, 1.0));
                 let item = self.item(index - 1, self.text.len());
                 from = item.end;
                 index = self.first_paren_from(from);
                 works.push(self.open(item, 1.0));
             }
         }
-        works.push(Work {
-            span: from..self.text.len(),
-            strength: 1.0,
-            todo: Todo::Text,
-        });
+        works.push(Work::text(from..self.text.len(), 1.0));
         self.pending.extend(works.into_iter().rev());
     }
 
@@ -167,11 +169,7 @@ impl<'a> Reader<'a> {
                 .get(index)
                 .is_some_and(|paren| paren.at == last && !paren.opens);
         if !is_group {
-            return Work {
-                span: item,
-                strength,
-                todo: Todo::Text,
-            };
+            return Work::text(item, strength);
         }
         let inside = item.start + 1..last;
         let (span, strength) = match self.explicit(&inside) {

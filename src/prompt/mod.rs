@@ -164,9 +164,8 @@ impl Prompt {
             Dialect::A1111 => a1111::parse(text, a1111::Tool::A1111),
             Dialect::Compel => {
                 let (conjunction, notes) = compel::parse(text);
-                let pieces = conjunction.pieces();
-                composition = Some(Box::new(conjunction));
-                (pieces, notes)
+                let conjunction = composition.insert(Box::new(conjunction));
+                (conjunction.pieces(), notes)
             }
             Dialect::SdCpp => sdcpp::parse(text),
             Dialect::LpwSd => a1111::parse(text, a1111::Tool::LpwSd),

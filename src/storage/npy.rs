@@ -11,19 +11,32 @@ const MAGIC: &[u8] = b"\x93NUMPY";
 /// The data begin at a multiple of this (`ARRAY_ALIGN`).
 const ALIGNMENT: usize = 64;
 
+/// The types that are written and read, as numpy's headers name them.
+const TYPES: [(&str, DType); 3] = [
+    ("<f2", DType::F16),
+    ("<f4", DType::F32),
+    ("<f8", DType::F64),
+];
+
 /// The bytes of a file.
 pub(super) fn write(tensor: &Tensor) -> Result<Vec<u8>> {
     let tensor = tensor.to_device(&Device::Cpu)?.contiguous()?;
-    let descr = match tensor.dtype() {
-        DType::F16 => "<f2",
-        DType::F32 => "<f4",
-        DType::F64 => "<f8",
-        other => {
-            let message = format!("numpy has no type for {other:?}");
-            return Err(Error::new(ErrorKind::Unsupported, message).hint("write f32 or f16"));
-        }
-    };
-    let sides: Vec<String> = tensor.dims().iter().map(ToString::to_string).collect();
+    let descr = TYPES.iter().find(|(_, dtype)| *dtype == tensor.dtype());
+    let (descr, _) = descr.ok_or_else(|| {
+        let message = format!("numpy has no type for {:?}", tensor.dtype());
+        Error::new(ErrorKind::Unsupported, message).hint("write f32 or f16")
+    })?;
+    let header = padded_header(descr, tensor.dims());
+    let length = u16::try_from(header.len());
+    let length = length.map_err(|_| broken("a shape with too many sides"))?;
+    let mut bytes = [MAGIC, &[1, 0], &length.to_le_bytes(), header.as_bytes()].concat();
+    bytes.extend_from_slice(&tensor.data());
+    Ok(bytes)
+}
+
+/// The dictionary, with spaces behind it up to where the data begin.
+fn padded_header(descr: &str, dims: &[usize]) -> String {
+    let sides: Vec<String> = dims.iter().map(ToString::to_string).collect();
     // One side alone needs a comma to be a tuple.
     let shape = match &sides[..] {
         [one] => format!("{one},"),
@@ -35,26 +48,14 @@ pub(super) fn write(tensor: &Tensor) -> Result<Vec<u8>> {
     let padded = (fixed + header.len()).next_multiple_of(ALIGNMENT) - fixed;
     header.extend(std::iter::repeat_n(' ', padded - header.len()));
     header.push('\n');
-    let length = u16::try_from(header.len());
-    let length = length.map_err(|_| broken("a shape with too many sides"))?;
-    let mut bytes = [MAGIC, &[1, 0], &length.to_le_bytes(), header.as_bytes()].concat();
-    bytes.extend_from_slice(&tensor.data());
-    Ok(bytes)
+    header
 }
 
 /// The array in a file's bytes. No more is allocated than they are.
 pub(super) fn read(bytes: &[u8]) -> Result<Tensor> {
     let (header, data) = split(bytes)?;
     let text = std::str::from_utf8(header).map_err(|_| broken("its header is not text"))?;
-    let dtype = match value(text, "descr")?.trim_matches(['\'', '"']) {
-        "<f2" => DType::F16,
-        "<f4" => DType::F32,
-        "<f8" => DType::F64,
-        other => {
-            let message = format!("numbers of the type `{other}`; `<f2`, `<f4` and `<f8` are read");
-            return Err(Error::new(ErrorKind::Unsupported, message));
-        }
-    };
+    let dtype = dtype(value(text, "descr")?.trim_matches(['\'', '"']))?;
     if value(text, "fortran_order")? != "False" {
         return Err(Error::new(
             ErrorKind::Unsupported,
@@ -62,19 +63,24 @@ pub(super) fn read(bytes: &[u8]) -> Result<Tensor> {
         ));
     }
     let shape = shape(value(text, "shape")?)?;
-    let n_bytes = shape
-        .iter()
-        .try_fold(dtype.size_in_bytes(), |product, side| {
-            product.checked_mul(*side)
-        });
+    let mut sides = shape.iter();
+    let n_bytes = sides.try_fold(dtype.size_in_bytes(), |product, side| {
+        product.checked_mul(*side)
+    });
     if n_bytes != Some(data.len()) {
-        let message = format!(
-            "shape {shape:?} of {dtype:?} does not fit {} bytes",
-            data.len()
-        );
+        let n_bytes = data.len();
+        let message = format!("shape {shape:?} of {dtype:?} does not fit {n_bytes} bytes");
         return Err(broken(message));
     }
     Ok(Tensor::from_raw_buffer(data, dtype, &shape, &Device::Cpu)?)
+}
+
+fn dtype(descr: &str) -> Result<DType> {
+    let dtype = TYPES.iter().find(|(name, _)| *name == descr);
+    dtype.map(|(_, dtype)| *dtype).ok_or_else(|| {
+        let message = format!("numbers of the type `{descr}`; `<f2`, `<f4` and `<f8` are read");
+        Error::new(ErrorKind::Unsupported, message)
+    })
 }
 
 /// Header and data.

@@ -6,6 +6,7 @@ use std::io::{BufReader, Read, Write};
 use std::path::Path;
 
 use candle_core::Tensor;
+use zip::result::ZipError;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
@@ -21,7 +22,7 @@ pub(super) fn write(path: &Path, arrays: &[(&str, Tensor)]) -> Result<()> {
     let mut bytes = std::io::Cursor::new(Vec::new());
     let mut archive = ZipWriter::new(&mut bytes);
     let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
-    let failed = |error: zip::result::ZipError| {
+    let failed = |error: ZipError| {
         Error::new(ErrorKind::Io, error.to_string())
             .because(error)
             .at_path(path)
@@ -43,18 +44,16 @@ pub(super) fn write(path: &Path, arrays: &[(&str, Tensor)]) -> Result<()> {
 /// the file is allocated.
 pub(super) fn read(path: &Path, wanted: &[&str]) -> Result<BTreeMap<String, Tensor>> {
     let (file, length) = open_file(path)?;
-    let broken = |error: zip::result::ZipError| {
+    let broken = |error: ZipError| {
         let message = format!("the archive cannot be read: {error}");
         Error::new(ErrorKind::FileFormat, message)
             .because(error)
             .at_path(path)
     };
     let mut archive = ZipArchive::new(BufReader::new(file)).map_err(broken)?;
-    if archive.len() > MAX_ENTRIES {
-        let message = format!(
-            "{} arrays; at most {MAX_ENTRIES} are looked at",
-            archive.len()
-        );
+    let count = archive.len();
+    if count > MAX_ENTRIES {
+        let message = format!("{count} arrays; at most {MAX_ENTRIES} are looked at");
         return Err(Error::new(ErrorKind::FileFormat, message).at_path(path));
     }
     let mut arrays = BTreeMap::new();
@@ -62,9 +61,8 @@ pub(super) fn read(path: &Path, wanted: &[&str]) -> Result<BTreeMap<String, Tens
         let Some(index) = archive.index_for_name(&format!("{name}.npy")) else {
             continue;
         };
-        let bytes = entry(&mut archive, index, length, broken)
-            .map_err(|error| error.at_tensor(*name).at_path(path))?;
-        let array = npy::read(&bytes).map_err(|error| error.at_tensor(*name).at_path(path))?;
+        let array = entry(&mut archive, index, length, broken).and_then(|bytes| npy::read(&bytes));
+        let array = array.map_err(|error| error.at_tensor(*name).at_path(path))?;
         arrays.insert((*name).to_owned(), array);
     }
     Ok(arrays)
@@ -74,7 +72,7 @@ fn entry(
     archive: &mut ZipArchive<BufReader<File>>,
     index: usize,
     length: u64,
-    broken: impl Fn(zip::result::ZipError) -> Error,
+    broken: impl Fn(ZipError) -> Error,
 ) -> Result<Vec<u8>> {
     let entry = archive.by_index_raw(index).map_err(&broken)?;
     if entry.compression() != CompressionMethod::Stored {

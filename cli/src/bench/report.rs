@@ -50,33 +50,25 @@ impl Report {
             json,
         };
         if !json {
-            let many = if threads == 1 { "thread" } else { "threads" };
-            ui::print(format!(
-                "{} on {}, {}, {threads} {many}, kernels: {}\n",
-                report.family,
-                report.device,
-                report.dtype,
-                text.kernels()
-            ))?;
-            line("stage", "windows", "median ms", "min ms", "runs")?;
+            report.head(text.kernels())?;
         }
         Ok(report)
+    }
+
+    fn head(&self, kernels: &str) -> io::Result<()> {
+        let (family, device, dtype) = (self.family, &self.device, self.dtype);
+        let threads = self.threads;
+        let many = if threads == 1 { "thread" } else { "threads" };
+        ui::print(format!(
+            "{family} on {device}, {dtype}, {threads} {many}, kernels: {kernels}\n"
+        ))?;
+        line("stage", "windows", "median ms", "min ms", "runs")
     }
 
     /// Prints one stage.
     pub(super) fn row(&self, stage: &'static str, windows: usize, times: &Times) -> io::Result<()> {
         if self.json {
-            let row = Row {
-                family: self.family,
-                device: &self.device,
-                dtype: self.dtype,
-                threads: self.threads,
-                windows,
-                stage,
-                median_ms: times.median(),
-                min_ms: times.least(),
-                runs: times.runs(),
-            };
+            let row = self.object(stage, windows, times);
             return ui::print(serde_json::to_string(&row)?);
         }
         let shown = match windows {
@@ -90,6 +82,20 @@ impl Report {
             &format!("{:.3}", times.least()),
             &times.runs().to_string(),
         )
+    }
+
+    fn object(&self, stage: &'static str, windows: usize, times: &Times) -> Row<'_> {
+        Row {
+            family: self.family,
+            device: &self.device,
+            dtype: self.dtype,
+            threads: self.threads,
+            windows,
+            stage,
+            median_ms: times.median(),
+            min_ms: times.least(),
+            runs: times.runs(),
+        }
     }
 }
 

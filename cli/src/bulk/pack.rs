@@ -178,18 +178,9 @@ mod tests {
         for (of_data, of_journal, good) in [(0, 0, 3), (1, 0, 2), (40, 0, 0), (0, 1, 2), (17, 5, 1)]
         {
             let folder = tempfile::tempdir().unwrap();
-            let mut before = pack(folder.path(), 1_000_000);
-            for value in [0.0_f32, 1.0, 2.0] {
-                before.put(&format!("id{value}"), &sheet(value)).unwrap();
-            }
-            before.pause().unwrap();
-            drop(before);
-            let paths = Paths::new(folder.path(), "embeddings", 1);
-            for (path, cut) in [(&paths.part, of_data), (&paths.journal, of_journal)] {
-                let file = fs::OpenOptions::new().write(true).open(path).unwrap();
-                let length = file.metadata().unwrap().len();
-                file.set_len(length - cut).unwrap();
-            }
+            let paths = part_of_three(folder.path());
+            cut(&paths.part, of_data);
+            cut(&paths.journal, of_journal);
             let mut after = pack(folder.path(), 1_000_000);
             let mut finished = Finished::default();
             after.part = found::go_on(&paths, &after.facts, &mut finished).unwrap();
@@ -203,6 +194,23 @@ mod tests {
             assert_eq!(values[good], ("last.prompt_embeds".to_owned(), 9.0));
             assert!(!paths.part.exists() && !paths.journal.exists());
         }
+    }
+
+    /// A part with three entries, left as a kill leaves it.
+    fn part_of_three(folder: &Path) -> Paths {
+        let mut pack = pack(folder, 1_000_000);
+        for value in [0.0_f32, 1.0, 2.0] {
+            pack.put(&format!("id{value}"), &sheet(value)).unwrap();
+        }
+        pack.pause().unwrap();
+        Paths::new(folder, "embeddings", 1)
+    }
+
+    /// Takes so many bytes off the end.
+    fn cut(path: &Path, n_bytes: u64) {
+        let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+        let length = file.metadata().unwrap().len();
+        file.set_len(length - n_bytes).unwrap();
     }
 
     #[test]
@@ -252,12 +260,6 @@ mod tests {
     fn entries_that_lie_end_what_is_good() {
         let folder = tempfile::tempdir().unwrap();
         let paths = Paths::new(folder.path(), "embeddings", 1);
-        fs::write(&paths.part, [0; 8 + 64 + 100]).unwrap();
-        let entry = |shape: &str, n_bytes: u64| {
-            format!(
-                r#"{{"id":"a","tensors":[["t","F32",{shape}]],"n_bytes":{n_bytes},"said":{{}}}}"#
-            )
-        };
         let good = entry("[1,4]", 16);
         let bad = [
             entry("[1,4]", 20),
@@ -269,14 +271,18 @@ mod tests {
             "{".repeat(1000),
         ];
         for bad in bad {
+            fs::write(&paths.part, [0; 8 + 64 + 100]).unwrap();
             let lines = ["{\"room\":64,\"facts\":{}}", &good, &good, &bad, &good, ""];
             fs::write(&paths.journal, lines.join("\n")).unwrap();
-            let (_, entries) = Part::reopen(paths.clone(), &Metadata::new())
-                .unwrap()
-                .unwrap();
+            let reopened = Part::reopen(paths.clone(), &Metadata::new()).unwrap();
+            let (_, entries) = reopened.unwrap();
             assert_eq!(entries.len(), 2, "{bad}");
             assert_eq!(fs::metadata(&paths.part).unwrap().len(), 8 + 64 + 32);
-            fs::write(&paths.part, [0; 8 + 64 + 100]).unwrap();
         }
+    }
+
+    /// A journal's line on one tensor.
+    fn entry(shape: &str, n_bytes: u64) -> String {
+        format!(r#"{{"id":"a","tensors":[["t","F32",{shape}]],"n_bytes":{n_bytes},"said":{{}}}}"#)
     }
 }

@@ -172,10 +172,7 @@ impl Part {
     /// Goes on with a part that was left behind, as far as its journal is good. Returns what it holds.
     pub(super) fn reopen(paths: Paths, facts: &Metadata) -> Result<Option<(Part, Vec<Entry>)>> {
         let failed = || paths.part.display().to_string();
-        let found = File::open(&paths.journal)
-            .ok()
-            .zip(OpenOptions::new().write(true).open(&paths.part).ok());
-        let Some((journal, data)) = found else {
+        let Some((journal, data)) = left_behind(&paths) else {
             return Ok(None);
         };
         let Some((head, entries, good)) = replay(journal, data.metadata()?.len())? else {
@@ -271,6 +268,13 @@ impl Part {
 /// What a folder of another run is answered.
 pub(super) const OTHER_RUN: &str = "packed with other weights, types or another version; choose \
      another --out-dir";
+
+/// The journal and the tensors of a part, if both are there.
+fn left_behind(paths: &Paths) -> Option<(File, File)> {
+    let journal = File::open(&paths.journal).ok()?;
+    let data = OpenOptions::new().write(true).open(&paths.part).ok()?;
+    Some((journal, data))
+}
 
 /// The entries whose tensors lie within `length` bytes, and how much of the journal tells of them.
 fn replay(journal: File, length: u64) -> Result<Option<(Head, Vec<Entry>, u64)>> {

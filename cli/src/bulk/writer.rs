@@ -135,8 +135,7 @@ impl<'a> Writer<'a> {
         let done = match what {
             Task::Fail(error) => Err(Trouble::Line(error)),
             Task::Skip => {
-                self.counts.skipped += 1;
-                self.show(place.bytes);
+                self.skip(&place);
                 return Ok(());
             }
             Task::Copy { key } => self.copy(&id, &key),
@@ -172,6 +171,11 @@ impl<'a> Writer<'a> {
             self.tell(&line);
         }
         ended
+    }
+
+    fn skip(&mut self, place: &lines::Place) {
+        self.counts.skipped += 1;
+        self.show(place.bytes);
     }
 
     fn copy(&mut self, id: &str, key: &Key) -> Result<(), Trouble> {

@@ -47,14 +47,19 @@ fn rows(column: &Column, paint: Paint) -> Vec<String> {
     let mut start = format!("{:<NAMES$}  {windows:<7}  {ids:<7}", column.profile);
     let mut lines = Vec::new();
     for text in &first.texts {
-        lines.push(
-            format!("{start}  {}", pieces(text, paint))
-                .trim_end()
-                .to_owned(),
-        );
+        let line = format!("{start}  {}", pieces(text, paint));
+        lines.push(line.trim_end().to_owned());
         start = " ".repeat(start.chars().count());
     }
-    let mut notes: Vec<String> = Vec::new();
+    let indent = " ".repeat(NAMES);
+    let notes = notes(column).into_iter();
+    lines.extend(notes.map(|note| paint.text(Look::Notice, format!("{indent}  note: {note}"))));
+    lines
+}
+
+/// What the encoders say, each thing once.
+fn notes(column: &Column) -> Vec<String> {
+    let mut notes = Vec::new();
     for note in column.encoders.iter().flat_map(|encoder| &encoder.notes) {
         let [from, to] = note.span;
         let note = format!("{} ({} at {from}..{to})", note.message, note.kind);
@@ -62,10 +67,7 @@ fn rows(column: &Column, paint: Paint) -> Vec<String> {
             notes.push(note);
         }
     }
-    let indent = " ".repeat(NAMES);
-    let notes = notes.iter();
-    lines.extend(notes.map(|note| paint.text(Look::Notice, format!("{indent}  note: {note}"))));
-    lines
+    notes
 }
 
 #[expect(clippy::float_cmp, reason = "neutral is exact")]

@@ -30,6 +30,15 @@ pub(crate) struct Loaded {
     pub(crate) own: ClipText,
 }
 
+/// The state before the last layer, and the pooled vector, of all windows.
+type States = [Tensor; 2];
+
+/// Windows, and what plain f32 gives for them.
+struct Exact {
+    windows: Vec<Chunk>,
+    states: States,
+}
+
 /// What f16 and bf16 may differ from f32: what torch 2.11 in the same type differs on one H200, with
 /// weights of the same rule. Relative max, relative rms, cosine; hidden states and pooled vectors.
 const fn bars(id: EncoderId, dtype: DType) -> [[f64; 3]; 2] {
@@ -67,68 +76,96 @@ pub(crate) fn check(
     device: &Device,
     report: &mut Report,
 ) -> Result<Loaded> {
-    let size = extent.size;
-    let windows: Vec<Chunk> = WORDS
-        .iter()
-        .map(|words| window(id, *words))
-        .collect::<Result<_>>()?;
-    let plain = load(id, size, DType::F32, device)?;
-    let exact = states(&plain, &windows)?;
+    let plain = load(id, extent.size, DType::F32, device)?;
+    let exact = Exact::of(&plain)?;
     if id == EncoderId::ClipL {
-        let cpu = states(&load(id, size, DType::F32, &Device::Cpu)?, &windows)?;
-        for (what, (ours, theirs)) in ["hidden", "pooled"].iter().zip(exact.iter().zip(&cpu)) {
-            report.check(
-                &format!("{id}, plain f32, {what}, CPU"),
-                distance(ours, theirs)?,
-                2e-5,
-            );
-        }
+        exact.check_on_cpu(id, extent.size, report)?;
     }
-    let compared = compare(&plain, &windows, &exact, report);
-    report.attempt(&format!("{id} f32"), compared);
+    exact.check_ways(&plain, report);
     drop(plain);
     let mut f16 = None;
     for dtype in [DType::BF16, DType::F16] {
-        let loaded = load(id, size, dtype, device)?;
-        let compared = compare(&loaded, &windows, &exact, report);
-        report.attempt(&format!("{id} {}", dtype.as_str()), compared);
+        let loaded = load(id, extent.size, dtype, device)?;
+        exact.check_ways(&loaded, report);
         f16 = Some(loaded);
     }
     let plain = f16.context("f16 is one of the types")?;
-    let compared = odd_batches(&plain, &windows, extent.batches, report);
+    let compared = odd_batches(&plain, &exact.windows, extent.batches, report);
     report.attempt(&format!("{id}: odd batches"), compared);
-    let on = |capture, products| on(&plain, (capture, products), device);
-    let captured = on(true, Products::Measured)?;
-    states(&captured, &windows)?;
-    let ready = captured.captured() > 0 || device.is_cpu();
+    all_ways(plain, &exact.windows, report)
+}
+
+/// The encoder on all ways; checks that forwards are captured where they can be.
+fn all_ways(plain: ClipText, windows: &[Chunk], report: &mut Report) -> Result<Loaded> {
+    let id = plain.config().encoder;
+    let captured = on(&plain, true, Products::Measured)?;
+    states(&captured, windows)?;
+    let ready = captured.captured() > 0 || plain.device().is_cpu();
     let why = captured.capture_failure().unwrap_or_default();
     report.holds(&format!("{id}: forwards are captured {why}"), ready);
     Ok(Loaded {
-        fused: on(false, Products::Measured)?,
+        fused: on(&plain, false, Products::Measured)?,
         captured,
-        library: on(true, Products::Library)?,
-        own: on(true, Products::Own)?,
+        library: on(&plain, true, Products::Library)?,
+        own: on(&plain, true, Products::Own)?,
         plain,
     })
 }
 
-/// Plain, fused and captured of one type against f32.
-fn compare(
-    plain: &ClipText,
-    windows: &[Chunk],
-    exact: &[Tensor; 2],
-    report: &mut Report,
-) -> Result<()> {
-    let device = exact[0].device();
-    let dtype = plain.dtype();
-    let id = plain.config().encoder;
-    let on = |capture, products| on(plain, (capture, products), device);
-    let captured = on(true, Products::Measured)?;
+impl Exact {
+    fn of(plain: &ClipText) -> Result<Exact> {
+        let id = plain.config().encoder;
+        let windows = WORDS.iter().map(|words| window(id, *words));
+        let windows: Vec<Chunk> = windows.collect::<Result<_>>()?;
+        let states = states(plain, &windows)?;
+        Ok(Exact { windows, states })
+    }
+
+    /// The card's plain f32 against the processor's.
+    fn check_on_cpu(&self, id: EncoderId, size: SyntheticSize, report: &mut Report) -> Result<()> {
+        let cpu = states(&load(id, size, DType::F32, &Device::Cpu)?, &self.windows)?;
+        let both = self.states.iter().zip(&cpu);
+        for (what, (ours, theirs)) in ["hidden", "pooled"].iter().zip(both) {
+            let what = format!("{id}, plain f32, {what}, CPU");
+            report.check(&what, distance(ours, theirs)?, 2e-5);
+        }
+        Ok(())
+    }
+
+    /// Plain, fused and captured of one type against f32.
+    fn check_ways(&self, plain: &ClipText, report: &mut Report) {
+        let typed = format!("{} {}", plain.config().encoder, plain.dtype().as_str());
+        let compared = self.compare(plain, &typed, report);
+        report.attempt(&typed, compared);
+    }
+
+    fn compare(&self, plain: &ClipText, typed: &str, report: &mut Report) -> Result<()> {
+        let (first, ways) = each_way(plain, &self.windows)?;
+        for (way, ours) in ways {
+            let bars = bars(plain.config().encoder, plain.dtype());
+            for (place, what) in ["hidden", "pooled"].iter().enumerate() {
+                let what = format!("{typed} {way}, {what}");
+                let bar = bars[place].map(|bar| widened(bar, plain.config()));
+                report.check_all(&what, distance(&ours[place], &self.states[place])?, bar);
+            }
+            if way == "captured" {
+                let equal = same(&ours[0], &first[0])? && same(&ours[1], &first[1])?;
+                report.holds(&format!("{typed}: replayed is what was run"), equal);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the captured way gives before it is replayed; then what each way gives, by its name.
+fn each_way(plain: &ClipText, windows: &[Chunk]) -> Result<(States, Vec<(&'static str, States)>)> {
+    let captured = on(plain, true, Products::Measured)?;
     let first = states(&captured, windows)?;
     let replayed = states(&captured, windows)?;
+    let fused = || on(plain, false, Products::Measured);
     let mut all = vec![
         ("plain", states(plain, windows)?),
-        ("fused", states(&on(false, Products::Measured)?, windows)?),
+        ("fused", states(&fused()?, windows)?),
         ("captured", replayed),
     ];
     // Our own products are of 16 bits.
@@ -136,24 +173,10 @@ fn compare(
         ("library's products", Products::Library),
         ("own products", Products::Own),
     ];
-    for (way, products) in ways.into_iter().filter(|_| dtype != DType::F32) {
-        all.push((way, states(&on(true, products)?, windows)?));
+    for (way, products) in ways.into_iter().filter(|_| plain.dtype() != DType::F32) {
+        all.push((way, states(&on(plain, true, products)?, windows)?));
     }
-    for (way, ours) in all {
-        for (place, what) in ["hidden", "pooled"].iter().enumerate() {
-            let what = format!("{id} {} {way}, {what}", dtype.as_str());
-            let bar = bars(id, dtype)[place].map(|bar| widened(bar, plain.config()));
-            report.check_all(&what, distance(&ours[place], &exact[place])?, bar);
-        }
-        if way == "captured" {
-            let equal = same(&ours[0], &first[0])? && same(&ours[1], &first[1])?;
-            report.holds(
-                &format!("{id} {}: replayed is what was run", dtype.as_str()),
-                equal,
-            );
-        }
-    }
-    Ok(())
+    Ok((first, all))
 }
 
 /// Numbers of windows that no graph has, hidden keys, vectors, and readouts that differ.
@@ -163,53 +186,77 @@ fn odd_batches(
     batches: &[usize],
     report: &mut Report,
 ) -> Result<()> {
-    let device = plain.device().clone();
-    let captured = on(plain, (true, Products::Measured), &device)?;
+    let id = plain.config().encoder;
+    let captured = on(plain, true, Products::Measured)?;
+    let vector = rising(plain)?;
+    for &count in batches {
+        let all = windows.iter().cycle().take(count).map(Window::from);
+        let bare: Vec<Window<'_>> = all.collect();
+        let changed = changed(&bare, &vector);
+        let full = vec![readout(plain); count];
+        for (what, windows, readouts) in [
+            ("alike", &bare, &full),
+            ("vectors and hidden keys", &changed, &full),
+            ("two readouts", &changed, &every_other_shallow(&full)),
+        ] {
+            let what = format!("{id} f16, {count} windows, {what}");
+            check_replay([plain, &captured], (windows, readouts), &what, report)?;
+        }
+    }
+    Ok(())
+}
+
+/// Values from 0 to 1, as wide as the encoder.
+fn rising(plain: &ClipText) -> Result<Tensor> {
     let width = plain.config().width;
-    let vector = Tensor::arange(0_u32, u32::try_from(width)?, &device)?.to_dtype(DType::F32)?;
-    let vector = (vector / width as f64)?;
+    let vector = Tensor::arange(0_u32, u32::try_from(width)?, plain.device())?;
+    Ok((vector.to_dtype(DType::F32)? / width as f64)?)
+}
+
+/// Every third window with a vector, and every third with hidden keys.
+fn changed<'a>(bare: &[Window<'a>], vector: &Tensor) -> Vec<Window<'a>> {
     let mut hidden = [false; 77];
     hidden[3..20].fill(true);
-    let full = readout(plain);
-    let shallow = Readout {
+    let places = bare.iter().enumerate();
+    let changed = places.map(|(place, window)| match place % 3 {
+        0 => window.clone().with_vector(2, vector.clone()),
+        1 => window.clone().hiding(hidden),
+        _ => window.clone(),
+    });
+    changed.collect()
+}
+
+/// Two readouts by turns.
+fn every_other_shallow(full: &[Readout]) -> Vec<Readout> {
+    let shallow = |full: Readout| Readout {
         layer: 1,
         final_norm: true,
         pooled: Pooled::Skip,
         ..full
     };
-    for &count in batches {
-        let all = windows.iter().cycle().take(count).map(Window::from);
-        let bare: Vec<Window<'_>> = all.collect();
-        let changed = bare
-            .iter()
-            .enumerate()
-            .map(|(place, window)| match place % 3 {
-                0 => window.clone().with_vector(2, vector.clone()),
-                1 => window.clone().hiding(hidden),
-                _ => window.clone(),
-            });
-        let changed: Vec<Window<'_>> = changed.collect();
-        let mixed = (0..count).map(|place| if place % 2 == 0 { full } else { shallow });
-        let mixed: Vec<Readout> = mixed.collect();
-        for (what, windows, readouts) in [
-            ("alike", &bare, vec![full; count]),
-            ("vectors and hidden keys", &changed, vec![full; count]),
-            ("two readouts", &changed, mixed),
-        ] {
-            let twin = plain.encode(windows, &readouts)?;
-            let id = plain.config().encoder;
-            for time in ["run", "replayed"] {
-                let ours = captured.encode(windows, &readouts)?;
-                let found = distance(&ours.hidden, &twin.hidden)?;
-                let what = format!("{id} f16, {count} windows, {what}, {time}");
-                report.check(&what, found, 6e-3);
-                report.check(
-                    &format!("{what}, pooled"),
-                    distance(&first_pooled(&ours)?, &first_pooled(&twin)?)?,
-                    6e-3,
-                );
-            }
-        }
+    let places = full.iter().copied().enumerate();
+    let mixed = places.map(|(place, full)| match place % 2 {
+        0 => full,
+        _ => shallow(full),
+    });
+    mixed.collect()
+}
+
+/// What is captured against its plain twin, when it is run and when it is replayed.
+fn check_replay(
+    [plain, captured]: [&ClipText; 2],
+    (windows, readouts): (&[Window<'_>], &[Readout]),
+    what: &str,
+    report: &mut Report,
+) -> Result<()> {
+    let twin = plain.encode(windows, readouts)?;
+    for time in ["run", "replayed"] {
+        let ours = captured.encode(windows, readouts)?;
+        let found = distance(&ours.hidden, &twin.hidden)?;
+        let what = format!("{what}, {time}");
+        report.check(&what, found, 6e-3);
+        let found = distance(&first_pooled(&ours)?, &first_pooled(&twin)?)?;
+        report.check(&format!("{what}, pooled"), found, 6e-3);
     }
     Ok(())
 }
@@ -234,11 +281,8 @@ fn load(id: EncoderId, size: SyntheticSize, dtype: DType, device: &Device) -> Re
     )?)
 }
 
-fn on(
-    plain: &ClipText,
-    (capture, products): (bool, Products),
-    device: &Device,
-) -> Result<ClipText> {
+/// The same weights with other kernels, on the same device.
+fn on(plain: &ClipText, capture: bool, products: Products) -> Result<ClipText> {
     let options = Options {
         capture,
         products,
@@ -247,7 +291,7 @@ fn on(
         tune: Tune::AtFirst,
         ..Options::default()
     };
-    let kernels: Arc<dyn Kernels> = choose_with(device, &options)?;
+    let kernels: Arc<dyn Kernels> = choose_with(plain.device(), &options)?;
     Ok(plain.with_kernels(kernels))
 }
 
@@ -266,7 +310,7 @@ fn readout(clip: &ClipText) -> Readout {
     }
 }
 
-fn states(clip: &ClipText, windows: &[Chunk]) -> Result<[Tensor; 2]> {
+fn states(clip: &ClipText, windows: &[Chunk]) -> Result<States> {
     let windows: Vec<Window<'_>> = windows.iter().map(Window::from).collect();
     let readout = readout(clip);
     let encoded = clip.encode(&windows, &vec![readout; windows.len()])?;

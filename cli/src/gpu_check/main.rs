@@ -104,29 +104,15 @@ pub(crate) fn measured_folder() -> PathBuf {
 
 fn everything(wishes: &Wishes, report: &mut Report) -> Result<()> {
     let start = Instant::now();
-    let since = || start.elapsed().as_secs_f64();
-    let extent = &wishes.extent;
-    let device = if wishes.cpu {
-        Device::Cpu
-    } else {
-        Device::new_cuda(wishes.device).context("no CUDA card could be opened")?
-    };
+    let device = opened(wishes)?;
     println!("{:?}: {:?}", device.location(), device_memory(&device)?);
     let checked = kernels::check(&device, report);
     report.attempt("the kernels", checked);
-    println!("kernels checked after {:.1} s", since());
+    println!("kernels checked after {:.1} s", seconds_since(start));
     let towers = [EncoderId::ClipL, EncoderId::OpenClipH, EncoderId::OpenClipG];
-    let check = |id: EncoderId| -> Option<Loaded> {
-        if since() > MOST_SECONDS {
-            report.holds(&format!("{id}: not begun, out of time"), false);
-            return None;
-        }
-        let checked = encoders::check(id, extent, &device, report);
-        println!("{id} checked after {:.1} s", since());
-        report.attempt(&id.to_string(), checked)
-    };
-    let [l, h, g] = towers.map(check);
-    let in_time = || since() < MOST_SECONDS;
+    let extent = &wishes.extent;
+    let [l, h, g] = towers.map(|id| in_time_checked(id, (extent, start), &device, report));
+    let in_time = || seconds_since(start) < MOST_SECONDS;
     measure::all(
         &device,
         [l.as_ref(), h.as_ref(), g.as_ref()],
@@ -134,8 +120,35 @@ fn everything(wishes: &Wishes, report: &mut Report) -> Result<()> {
         report,
     );
     report.memory(device_memory(&device)?);
-    println!("all done after {:.1} s", since());
+    println!("all done after {:.1} s", seconds_since(start));
     Ok(())
+}
+
+fn opened(wishes: &Wishes) -> Result<Device> {
+    if wishes.cpu {
+        return Ok(Device::Cpu);
+    }
+    Device::new_cuda(wishes.device).context("no CUDA card could be opened")
+}
+
+fn seconds_since(start: Instant) -> f64 {
+    start.elapsed().as_secs_f64()
+}
+
+/// Checks one encoder, as long as there is time.
+fn in_time_checked(
+    id: EncoderId,
+    (extent, start): (&Extent, Instant),
+    device: &Device,
+    report: &mut Report,
+) -> Option<Loaded> {
+    if seconds_since(start) > MOST_SECONDS {
+        report.holds(&format!("{id}: not begun, out of time"), false);
+        return None;
+    }
+    let checked = encoders::check(id, extent, device, report);
+    println!("{id} checked after {:.1} s", seconds_since(start));
+    report.attempt(&id.to_string(), checked)
 }
 
 fn wishes() -> Result<Wishes> {

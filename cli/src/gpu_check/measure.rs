@@ -11,40 +11,33 @@ use super::Extent;
 use super::encoders::{Loaded, window};
 use super::report::Report;
 
+/// A family's encoders, with what it reads from them.
+type Towers<'a> = Vec<(&'a Loaded, Readout)>;
+
+/// The ways whose times are shown, in the order of the report's column.
+const WAYS: [fn(&Loaded) -> &ClipText; 5] = [
+    |loaded| &loaded.plain,
+    |loaded| &loaded.fused,
+    |loaded| &loaded.library,
+    |loaded| &loaded.own,
+    |loaded| &loaded.captured,
+];
+
 /// A family: its encoders with what it reads from them, and the goals for few and for many windows.
 struct Measured<'a> {
     name: &'static str,
-    encoders: Vec<(&'a Loaded, Readout)>,
+    encoders: Towers<'a>,
     goals: [f64; 2],
 }
 
 /// Families whose encoders are there, as long as there is time.
 pub(crate) fn all(
     device: &Device,
-    [l, h, g]: [Option<&Loaded>; 3],
+    towers: [Option<&Loaded>; 3],
     (extent, in_time): (&Extent, &dyn Fn() -> bool),
     report: &mut Report,
 ) {
-    let sdxl = l.zip(g).map(|(l, g)| {
-        vec![
-            (l, readout(l, 1, false, Pooled::Skip)),
-            (g, readout(g, 1, false, Pooled::Projected)),
-        ]
-    });
-    let families = [
-        (
-            "SD1",
-            l.map(|l| vec![(l, readout(l, 0, true, Pooled::Skip))]),
-            [0.40, 3.5],
-        ),
-        (
-            "SD2",
-            h.map(|h| vec![(h, readout(h, 1, true, Pooled::Skip))]),
-            [0.70, 11.0],
-        ),
-        ("SDXL", sdxl, [1.20, 27.0]),
-    ];
-    for (name, encoders, goals) in families {
+    for (name, encoders, goals) in families(towers) {
         let Some(encoders) = encoders.filter(|_| in_time()) else {
             report.holds(&format!("{name}: not measured"), false);
             continue;
@@ -57,6 +50,23 @@ pub(crate) fn all(
         let measured = measure(device, &family, extent, report);
         report.attempt(&format!("the times of {name}"), measured);
     }
+}
+
+/// Every family's name, encoders if they are there, and goals.
+fn families([l, h, g]: [Option<&Loaded>; 3]) -> [(&'static str, Option<Towers<'_>>, [f64; 2]); 3] {
+    let sd1 = l.map(|l| vec![(l, readout(l, 0, true, Pooled::Skip))]);
+    let sd2 = h.map(|h| vec![(h, readout(h, 1, true, Pooled::Skip))]);
+    let sdxl = l.zip(g).map(|(l, g)| {
+        vec![
+            (l, readout(l, 1, false, Pooled::Skip)),
+            (g, readout(g, 1, false, Pooled::Projected)),
+        ]
+    });
+    [
+        ("SD1", sd1, [0.40, 3.5]),
+        ("SD2", sd2, [0.70, 11.0]),
+        ("SDXL", sdxl, [1.20, 27.0]),
+    ]
 }
 
 /// The state after all but so many layers.
@@ -82,15 +92,8 @@ fn measure(
         } else {
             extent.runs.div_ceil(3)
         };
-        let ways: [fn(&Loaded) -> &ClipText; 5] = [
-            |loaded| &loaded.plain,
-            |loaded| &loaded.fused,
-            |loaded| &loaded.library,
-            |loaded| &loaded.own,
-            |loaded| &loaded.captured,
-        ];
         let mut times = [0.0; 5];
-        for (time, way) in times.iter_mut().zip(ways) {
+        for (time, way) in times.iter_mut().zip(WAYS) {
             *time = median(device, family, windows, (extent.warm_up, runs), way)?;
         }
         let what = format!("{} f16, {windows} windows", family.name);
@@ -112,18 +115,28 @@ fn median(
     let windows: Vec<Window<'_>> = chunks.iter().map(Window::from).collect();
     let mut times = Vec::with_capacity(runs);
     for run in 0..warm_up + runs {
-        device.synchronize()?;
-        let start = Instant::now();
-        let mut kept = Vec::with_capacity(family.encoders.len());
-        for (loaded, readout) in &family.encoders {
-            kept.push(way(loaded).encode(&windows, &vec![*readout; windows.len()])?);
-        }
-        device.synchronize()?;
+        let time = run_once(device, family, &windows, way)?;
         if run >= warm_up {
-            times.push(start.elapsed().as_secs_f64() * 1e3);
+            times.push(time);
         }
-        drop(kept);
     }
     times.sort_by(f64::total_cmp);
     Ok(times[times.len() / 2])
+}
+
+/// Milliseconds of one run; what it gave is freed after they are taken.
+fn run_once(
+    device: &Device,
+    family: &Measured<'_>,
+    windows: &[Window<'_>],
+    way: fn(&Loaded) -> &ClipText,
+) -> Result<f64> {
+    device.synchronize()?;
+    let start = Instant::now();
+    let mut kept = Vec::with_capacity(family.encoders.len());
+    for (loaded, readout) in &family.encoders {
+        kept.push(way(loaded).encode(windows, &vec![*readout; windows.len()])?);
+    }
+    device.synchronize()?;
+    Ok(start.elapsed().as_secs_f64() * 1e3)
 }

@@ -38,13 +38,7 @@ pub(crate) fn run(flags: &GraphFlags, quiet: bool) -> Done {
         runner.once(&mut session)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let mut watched = Watched::new(&flags.workflow);
-    loop {
-        if let Err(failure) = runner.once(&mut session) {
-            ui::error(ui::describe(&failure));
-        }
-        watched.wait();
-    }
+    runner.whenever_it_changes(&mut session)
 }
 
 struct Runner<'a> {
@@ -67,6 +61,17 @@ impl Runner<'_> {
             folder
         };
         Ok(folder.dtype(compute.dtype.dtype()).output_dtype(DType::F32))
+    }
+
+    /// Runs now and after each change of the workflow, until the process is ended.
+    fn whenever_it_changes(&self, session: &mut Session<Folder>) -> ! {
+        let mut watched = Watched::new(&self.flags.workflow);
+        loop {
+            if let Err(failure) = self.once(session) {
+                ui::error(ui::describe(&failure));
+            }
+            watched.wait();
+        }
     }
 
     fn once(&self, session: &mut Session<Folder>) -> anyhow::Result<()> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
-use sd_conditioner::candle_core::{DType, Device, Tensor};
+use sd_conditioner::candle_core::{DType, Device};
 use sd_conditioner::conditioning::Mask;
 use sd_conditioner::graph::{Socket, entries_json};
 use sd_conditioner::{ConditioningList, storage};
@@ -45,20 +45,7 @@ impl Writer<'_> {
     /// `<i>.hidden_states`, `<i>.pooled` and `<i>.mask` of each entry; everything else in the
     /// metadata `entries`, under ComfyUI's names.
     pub(super) fn write(&mut self, socket: &Socket, list: &ConditioningList) -> anyhow::Result<()> {
-        let mut tensors = Named::new();
-        for (place, entry) in list.entries().iter().enumerate() {
-            let conditioning = entry.conditioning();
-            let mut put = |name: &str, tensor: Option<&Tensor>| -> anyhow::Result<()> {
-                if let Some(tensor) = tensor {
-                    let tensor = tensor.to_device(&Device::Cpu)?.to_dtype(self.dtype)?;
-                    tensors.insert(format!("{place}.{name}"), tensor.contiguous()?);
-                }
-                Ok(())
-            };
-            put("hidden_states", Some(conditioning.context()))?;
-            put("pooled", conditioning.pooled())?;
-            put("mask", entry.mask().map(Mask::tensor))?;
-        }
+        let tensors = self.tensors(list)?;
         let metadata = BTreeMap::from(
             [
                 ("entries", entries_json(list)),
@@ -70,6 +57,25 @@ impl Writer<'_> {
         storage::write_tensors(&self.path(socket), &tensors, &metadata)?;
         self.written += 1;
         Ok(())
+    }
+
+    fn tensors(&self, list: &ConditioningList) -> anyhow::Result<Named> {
+        let mut tensors = Named::new();
+        for (place, entry) in list.entries().iter().enumerate() {
+            let conditioning = entry.conditioning();
+            let all = [
+                ("hidden_states", Some(conditioning.context())),
+                ("pooled", conditioning.pooled()),
+                ("mask", entry.mask().map(Mask::tensor)),
+            ];
+            for (name, tensor) in all {
+                if let Some(tensor) = tensor {
+                    let tensor = tensor.to_device(&Device::Cpu)?.to_dtype(self.dtype)?;
+                    tensors.insert(format!("{place}.{name}"), tensor.contiguous()?);
+                }
+            }
+        }
+        Ok(tensors)
     }
 
     fn path(&self, socket: &Socket) -> PathBuf {

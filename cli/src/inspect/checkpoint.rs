@@ -138,19 +138,15 @@ fn encoder_lines(encoder: &EncoderSummary) -> Vec<String> {
     } else {
         "no projection"
     };
+    let layout = format!("{} under `{}`", encoder.layout.id(), encoder.root);
+    let shape = format!(
+        "width {}, {} layers, {} ids, {} positions, {projection}",
+        encoder.width, encoder.n_layers, encoder.vocabulary, encoder.positions
+    );
     let mut lines = vec![
         row("encoder", encoder.encoder.tag()),
-        row(
-            "  layout",
-            &format!("{} under `{}`", encoder.layout.id(), encoder.root),
-        ),
-        row(
-            "  shape",
-            &format!(
-                "width {}, {} layers, {} ids, {} positions, {projection}",
-                encoder.width, encoder.n_layers, encoder.vocabulary, encoder.positions
-            ),
-        ),
+        row("  layout", &layout),
+        row("  shape", &shape),
         row("  dtypes", &counts(&encoder.stored)),
         row("  size", &HumanBytes(encoder.n_bytes).to_string()),
     ];

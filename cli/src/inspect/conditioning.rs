@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use sd_conditioner::candle_core::Tensor;
 use sd_conditioner::conditioning::Entry;
 use sd_conditioner::storage::{comfyui, diffusers, kohya};
 use sd_conditioner::{Conditioning, Result};
@@ -91,22 +92,28 @@ fn shown<'a>(
     let family = entries
         .first()
         .map_or("unknown", |(_, first)| first.family().name());
-    let prompt = |(name, one): &(String, &Conditioning)| Prompt {
-        name: name.clone(),
-        rows: one.tokens(),
-        channels: one.context().dims().last().copied().unwrap_or(0),
-        pooled: one
-            .pooled()
-            .and_then(|pooled| pooled.dims().last().copied()),
-        dtype: one.context().dtype().as_str(),
-    };
+    let prompts = entries.into_iter();
+    let prompts = prompts.map(|(name, one)| Prompt::of(name, one));
     Shown {
         path: path.display().to_string(),
         layout,
         family,
-        entries: entries.iter().map(prompt).collect(),
+        entries: prompts.collect(),
         metadata: BTreeMap::new(),
         notes: Vec::new(),
+    }
+}
+
+impl Prompt {
+    fn of(name: String, one: &Conditioning) -> Prompt {
+        let width = |tensor: &Tensor| tensor.dims().last().copied();
+        Prompt {
+            name,
+            rows: one.tokens(),
+            channels: width(one.context()).unwrap_or(0),
+            pooled: one.pooled().and_then(width),
+            dtype: one.context().dtype().as_str(),
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use indicatif::HumanBytes;
 use sd_conditioner::Family;
-use sd_conditioner::weights::LoraSummary;
+use sd_conditioner::weights::{LoraReport, LoraSummary};
 use serde::Serialize;
 
 use super::{counts, listed, row};
@@ -73,6 +73,15 @@ pub(super) fn lines(summary: &LoraSummary) -> Vec<String> {
         row("  dtypes", &counts(&summary.stored)),
         row("left aside", &counts(&report.skipped)),
     ];
+    lines.extend(lists(report));
+    let metadata = summary.metadata.iter();
+    lines.extend(metadata.map(|(key, value)| row("metadata", &format!("{key} = {}", flat(value)))));
+    lines.extend(report.notes.iter().map(|note| row("note", note)));
+    lines
+}
+
+/// What was left or is for others, by name: each list that is not empty, with its count before it.
+fn lists(report: &LoraReport) -> Vec<String> {
     let unmatched = report.unmatched.iter();
     let unmatched = unmatched.map(|one| format!("{}: {}", one.module, one.reason));
     let lists = [
@@ -80,15 +89,13 @@ pub(super) fn lines(summary: &LoraSummary) -> Vec<String> {
         ("unknown", report.unknown.clone()),
         ("embeddings", report.embeddings.clone()),
     ];
+    let mut lines = Vec::new();
     for (name, names) in lists {
         if !names.is_empty() {
             lines.push(row(name, &names.len().to_string()));
             lines.extend(listed(&names));
         }
     }
-    let metadata = summary.metadata.iter();
-    lines.extend(metadata.map(|(key, value)| row("metadata", &format!("{key} = {}", flat(value)))));
-    lines.extend(report.notes.iter().map(|note| row("note", note)));
     lines
 }
 

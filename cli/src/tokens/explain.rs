@@ -102,30 +102,23 @@ fn content(named: &Named<'_>, row: usize, text: &str) -> Row {
     let window = named.window;
     let span = window.spans[row];
     let strength = window.strengths[row];
-    let is_vector = window.is_vector(row);
     let look = match span {
-        _ if is_vector => Look::Vector,
+        _ if window.is_vector(row) => Look::Vector,
         None => Look::Faint,
         Some(_) => Look::of_strength(strength),
     };
     let pooled = if named.is_pooled(row) { "*" } else { " " };
     let source = span.and_then(|[start, end]| text.get(start..end));
+    let source = source.map(|source| format!("`{}`", quoted(source)));
+    let place = span.map(|[start, end]| format!("{start}..{end}"));
     Row {
         look,
         number: format!("{row}{pooled}"),
-        id: if is_vector {
-            "–".to_owned()
-        } else {
-            window.ids[row].to_string()
-        },
+        id: window.shown_id(row),
         piece: window.pieces[row].clone(),
         strength: span.map(|_| short(strength)).unwrap_or_default(),
-        span: span
-            .map(|[start, end]| format!("{start}..{end}"))
-            .unwrap_or_default(),
-        source: source
-            .map(|source| format!("`{}`", quoted(source)))
-            .unwrap_or_default(),
+        span: place.unwrap_or_default(),
+        source: source.unwrap_or_default(),
     }
 }
 

@@ -79,28 +79,13 @@ fn table(named: &Named<'_>, text: &str) -> String {
 
 fn line(named: &Named<'_>, row: usize, text: &str) -> String {
     let window = named.window;
-    let (span, strength) = (window.spans[row], window.strengths[row]);
-    let is_vector = window.is_vector(row);
-    let mut classes = Vec::new();
-    if span.is_none() {
-        classes.push("special");
-    }
-    if is_vector {
-        classes.push("vector");
-    }
-    if named.is_pooled(row) {
-        classes.push("pooled");
-    }
-    let classes = classes.join(" ");
-    let id = if is_vector {
-        "–".to_owned()
-    } else {
-        window.ids[row].to_string()
-    };
+    let strength = window.strengths[row];
+    let classes = classes(named, row);
+    let id = window.shown_id(row);
     let piece = escaped(&window.pieces[row]);
     let start =
         format!("<tr class=\"{classes}\"><td class=\"n\">{row}</td><td class=\"n\">{id}</td>");
-    let (number, place, source) = match span {
+    let (number, place, source) = match window.spans[row] {
         None => Default::default(),
         Some([start, end]) => (
             short(strength),
@@ -113,6 +98,19 @@ fn line(named: &Named<'_>, row: usize, text: &str) -> String {
          <td><code>{source}</code></td></tr>\n",
         shade(strength)
     )
+}
+
+/// What the style sheet tells apart.
+fn classes(named: &Named<'_>, row: usize) -> String {
+    let is_special = named.window.spans[row].is_none();
+    let classes = [
+        (is_special, "special"),
+        (named.window.is_vector(row), "vector"),
+        (named.is_pooled(row), "pooled"),
+    ];
+    let classes = classes.into_iter().filter(|(is, _)| *is);
+    let classes: Vec<&str> = classes.map(|(_, name)| name).collect();
+    classes.join(" ")
 }
 
 /// Red above 1, blue below it.

@@ -284,6 +284,15 @@ impl Window {
         Some((*self.ids.get(used)?, self.ids.len() - used))
     }
 
+    /// An id for people; a vector has none.
+    pub(crate) fn shown_id(&self, row: usize) -> String {
+        if self.is_vector(row) {
+            "–".to_owned()
+        } else {
+            self.ids[row].to_string()
+        }
+    }
+
     /// True where an embedding's vector stands.
     pub(crate) fn is_vector(&self, row: usize) -> bool {
         self.embeddings.iter().any(|vector| vector.row == row)

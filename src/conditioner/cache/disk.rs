@@ -170,6 +170,24 @@ impl Disk {
 
     /// Counts, and removes until nine tenths of the room are left; the bytes that remain.
     fn sweep(&self) -> io::Result<u64> {
+        let mut files = self.files()?;
+        let mut total: u64 = files.iter().map(|(_, length, _)| length).sum();
+        if total <= self.most {
+            return Ok(total);
+        }
+        files.sort();
+        for (_, length, path) in files {
+            if total <= self.most / 10 * 9 {
+                break;
+            }
+            fs::remove_file(&path).or_else(ignore_missing)?;
+            total -= length;
+        }
+        Ok(total)
+    }
+
+    /// Every file of ours: when it was used, its bytes, its place. Removes those that were abandoned.
+    fn files(&self) -> io::Result<Vec<(SystemTime, u64, PathBuf)>> {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.folder)? {
             let path = entry?.path();
@@ -186,19 +204,7 @@ impl Disk {
                 let _ = fs::remove_file(&path);
             }
         }
-        let mut total: u64 = files.iter().map(|(_, length, _)| length).sum();
-        if total <= self.most {
-            return Ok(total);
-        }
-        files.sort();
-        for (_, length, path) in files {
-            if total <= self.most / 10 * 9 {
-                break;
-            }
-            fs::remove_file(&path).or_else(ignore_missing)?;
-            total -= length;
-        }
-        Ok(total)
+        Ok(files)
     }
 }
 

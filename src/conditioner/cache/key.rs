@@ -39,6 +39,11 @@ pub(in crate::conditioner) fn digest(
     hash.update((chunk.end() as u64).to_le_bytes());
     hash.update(window.hidden_keys().map(u8::from));
     hash.update(readout_bytes(readout));
+    add_vectors(&mut hash, window)?;
+    Ok(hash.finalize().into())
+}
+
+fn add_vectors(hash: &mut Sha256, window: &Window<'_>) -> Result<()> {
     hash.update((window.vectors().len() as u64).to_le_bytes());
     for (row, vector) in window.vectors() {
         hash.update((*row as u64).to_le_bytes());
@@ -48,7 +53,7 @@ pub(in crate::conditioner) fn digest(
             hash.update(value.to_le_bytes());
         }
     }
-    Ok(hash.finalize().into())
+    Ok(())
 }
 
 fn readout_bytes(readout: Readout) -> Vec<u8> {

@@ -16,10 +16,8 @@ pub(super) fn original(call: &[Encoding<'_>]) -> Result<Vec<Tensor>> {
     for index in 0..most.unwrap_or_default() {
         let has_it = |one: &Encoding<'_>| index < one.chunks.len().get();
         let members: Vec<usize> = (0..call.len()).filter(|one| has_it(&call[*one])).collect();
-        let batch: Vec<Tensor> = members
-            .iter()
-            .map(|one| Ok(call[*one].hidden.narrow(0, index, 1)?))
-            .collect::<Result<_>>()?;
+        let window = |one: &usize| Ok(call[*one].hidden.narrow(0, index, 1)?);
+        let batch: Vec<Tensor> = members.iter().map(window).collect::<Result<_>>()?;
         let strengths = members
             .iter()
             .filter_map(|one| call[*one].chunks.iter().nth(index));

@@ -242,11 +242,8 @@ pub(super) fn stages(adv: Adv, chunks: &Chunks) -> Vec<Stage> {
 
 pub(super) fn apply(adv: Adv, one: &Encoding<'_>) -> Result<Tensor> {
     let plan = Plan::of(adv, one.chunks);
-    let stages: Vec<Tensor> = one
-        .stages
-        .iter()
-        .map(|stage| stage.hidden.clone())
-        .collect();
+    let stages = one.stages.iter().map(|stage| stage.hidden.clone());
+    let stages: Vec<Tensor> = stages.collect();
     match adv.interpretation {
         Interpretation::Comfy => rows::away_from(&stages[0], &one.hidden, &plan.strengths),
         Interpretation::A1111 => {
@@ -305,14 +302,16 @@ fn up_weighted(plan: &Plan, base: &Tensor, stages: &[Tensor], sum: Tensor) -> Re
     Ok(sum)
 }
 
+/// Row 76 of the first window.
+fn last_row(hidden: &Tensor) -> Result<Tensor> {
+    Ok(hidden
+        .narrow(0, 0, 1)?
+        .narrow(1, CONTEXT - 1, 1)?
+        .squeeze(1)?)
+}
+
 /// The node's "pooled": rows 76 of first windows, mixed like the rest.
 pub(super) fn pooled(adv: Adv, one: &Encoding<'_>) -> Result<Option<Tensor>> {
-    let last_row = |hidden: &Tensor| -> Result<Tensor> {
-        Ok(hidden
-            .narrow(0, 0, 1)?
-            .narrow(1, CONTEXT - 1, 1)?
-            .squeeze(1)?)
-    };
     match adv.interpretation {
         Interpretation::Comfy | Interpretation::A1111 => Ok(None),
         Interpretation::Compel | Interpretation::DownWeight => {

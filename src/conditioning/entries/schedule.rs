@@ -70,10 +70,8 @@ impl ConditioningList {
             let range = entry.plain_range().ok_or_else(|| no_schedule(place))?;
             let weight = entry.strength.unwrap_or(1.0);
             if reached >= 1.0 {
-                parts.push(TimelinePart {
-                    weight,
-                    entries: Vec::new(),
-                });
+                let entries = Vec::new();
+                parts.push(TimelinePart { weight, entries });
                 reached = 0.0;
             }
             let part = parts.last_mut().filter(|part| same(part.weight, weight));
@@ -82,11 +80,8 @@ impl ConditioningList {
                 return Err(no_schedule(place));
             }
             reached = range.end;
-            part.entries.push(TimelineEntry {
-                span: Span::UntilStep(last_call(range.end, steps)),
-                text: String::new(),
-                conditioning: entry.conditioning.clone(),
-            });
+            let last = last_call(range.end, steps);
+            part.entries.push(entry.until_step(last));
         }
         if reached < 1.0 || parts.is_empty() {
             return Err(no_schedule(self.entries.len().saturating_sub(1)));
@@ -104,6 +99,15 @@ impl Entry {
         };
         let plain = self.area.is_none() && self.mask.is_none() && self.unclip.is_empty();
         plain.then(|| self.range.unwrap_or(always))
+    }
+
+    /// What is meant up to a step; its text is not known any more.
+    fn until_step(&self, last: u32) -> TimelineEntry {
+        TimelineEntry {
+            span: Span::UntilStep(last),
+            text: String::new(),
+            conditioning: self.conditioning.clone(),
+        }
     }
 }
 

@@ -109,14 +109,15 @@ pub(in crate::graph) fn composite(
             }
         }
     }
+    clamped(values, (masks, height, width))
+}
+
+/// A mask of values that are held between 0 and 1.
+fn clamped(mut values: Vec<f32>, shape: (usize, usize, usize)) -> Result<Mask> {
     for value in &mut values {
         *value = value.clamp(0.0, 1.0);
     }
-    Mask::new(&Tensor::from_vec(
-        values,
-        (masks, height, width),
-        &Device::Cpu,
-    )?)
+    Mask::new(&Tensor::from_vec(values, shape, &Device::Cpu)?)
 }
 
 impl MaskOperation {

@@ -40,19 +40,9 @@ pub(super) fn sort(job: &Job, error: ApiError) -> Broken {
         ApiError::MissingHeader(_) | ApiError::InvalidHeader(_) | ApiError::ParseIntError(_) => {
             Broken::Failed(no_hub(job, &error.to_string()))
         }
-        ApiError::InvalidResume => Broken::Stale(
-            hub_error(format!(
-                "an earlier, broken download of {} was longer than the file",
-                job.what()
-            ))
-            .hint("it was deleted; fetch again"),
-        ),
+        ApiError::InvalidResume => Broken::Stale(too_long(job)),
         ApiError::TooManyRetries(inner) => sort(job, *inner),
-        ApiError::LockAcquisition(path) => Broken::Failed(
-            hub_error(format!("another download of {} holds the lock", job.what()))
-                .at_path(path)
-                .hint("wait for it and try again"),
-        ),
+        ApiError::LockAcquisition(path) => Broken::Failed(held(job).at_path(path)),
     }
 }
 
@@ -65,19 +55,7 @@ fn status(text: &str) -> Option<u16> {
 fn refused(job: &Job, code: u16) -> Broken {
     let what = job.what();
     match code {
-        401 | 403 | 404 => {
-            let token = if job.token.is_some() {
-                ", with a token"
-            } else {
-                ", without a token"
-            };
-            Broken::Gone(
-                hub_error(format!(
-                    "{what} is missing, private, or removed (status {code}{token})"
-                ))
-                .hint("if it is gated, accept its licence on its page and pass a token (HF_TOKEN)"),
-            )
-        }
+        401 | 403 | 404 => Broken::Gone(not_given(job, code)),
         416 => Broken::Stale(
             hub_error(format!(
                 "the server has no more bytes of {what} to add to an earlier download (status 416)"
@@ -98,6 +76,32 @@ fn refused(job: &Job, code: u16) -> Broken {
             "the hub answered with status {code} for {what}"
         ))),
     }
+}
+
+fn not_given(job: &Job, code: u16) -> Error {
+    let what = job.what();
+    let token = if job.token.is_some() {
+        ", with a token"
+    } else {
+        ", without a token"
+    };
+    hub_error(format!(
+        "{what} is missing, private, or removed (status {code}{token})"
+    ))
+    .hint("if it is gated, accept its licence on its page and pass a token (HF_TOKEN)")
+}
+
+fn too_long(job: &Job) -> Error {
+    hub_error(format!(
+        "an earlier, broken download of {} was longer than the file",
+        job.what()
+    ))
+    .hint("it was deleted; fetch again")
+}
+
+fn held(job: &Job) -> Error {
+    hub_error(format!("another download of {} holds the lock", job.what()))
+        .hint("wait for it and try again")
 }
 
 fn unreachable(job: &Job, text: &str) -> Error {

@@ -11,6 +11,7 @@ mod publish;
 mod transfer;
 
 use std::fs::{self, File, TryLockError};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -38,23 +39,14 @@ pub(super) fn download(
 ) -> Result<PathBuf, Failure> {
     let folder = Cache::new(root).folder(place.repo);
     let staging = folder.join(".sd-conditioner");
-    let job = Job {
-        endpoint: address::endpoint(options)?,
-        token: address::token(options)?,
-        staging: staging.clone(),
-        repo: place.repo.clone(),
-        revision: place.revision.clone(),
-        file: file.path.clone(),
-        bytes: file.bytes,
-    };
+    let job = job(options, place, file, &staging)?;
     let lock = Lock::take(root, place, options.timeout)?;
     if let (true, Some(path)) = (lock.waited, meanwhile(root, place, file)) {
         return Ok(path);
     }
     fs::create_dir_all(&staging).map_err(|error| writing(&staging, error))?;
     let result = transferred(job, options, progress).and_then(|arrived| {
-        let compared = compare(&arrived, file, progress).map_err(|error| damaged(&error, place));
-        let path = compared.and_then(|()| publish(&folder, place.revision, &file.path, &arrived));
+        let path = kept(&arrived, &folder, place, file, progress);
         let _ = fs::remove_dir_all(&staging);
         Ok(path?)
     });
@@ -62,6 +54,30 @@ pub(super) fn download(
     let _ = fs::remove_dir(&staging);
     let _ = fs::remove_dir(&folder);
     result
+}
+
+fn job(options: &HubOptions, place: Place<'_>, file: &EncoderFile, staging: &Path) -> Result<Job> {
+    Ok(Job {
+        endpoint: address::endpoint(options)?,
+        token: address::token(options)?,
+        staging: staging.to_owned(),
+        repo: place.repo.clone(),
+        revision: place.revision.clone(),
+        file: file.path.clone(),
+        bytes: file.bytes,
+    })
+}
+
+/// Compares what arrived, and moves it into the cache.
+fn kept(
+    arrived: &Arrived,
+    folder: &Path,
+    place: Place<'_>,
+    file: &EncoderFile,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<PathBuf> {
+    compare(arrived, file, progress).map_err(|error| damaged(&error, place))?;
+    publish(folder, place.revision, &file.path, arrived)
 }
 
 /// What another process fetched while this one waited for the lock.
@@ -93,29 +109,56 @@ fn transferred(
             total,
         });
     };
-    let mut token = job.token.take();
-    let mut attempt = 0;
+    let mut attempts = Attempts::of(&mut job, options);
     loop {
-        let again = attempt < options.retries;
         match transfer::run(&job, options.timeout, &mut tell) {
             Ok(arrived) => return Ok(arrived),
-            Err(Broken::Gone(_) | Broken::Crowded(_)) if token.is_some() => {
-                job.token = token.take();
+            Err(broken) => attempts.prepare_next(&mut job, broken)?,
+        }
+        sleep(RETRY_AFTER * attempts.broken);
+    }
+}
+
+/// What may still be tried of one transfer.
+struct Attempts {
+    /// Not sent yet.
+    token: Option<String>,
+    /// How often the transfer was taken up again after it broke, and how often that is allowed.
+    broken: u32,
+    most: u32,
+}
+
+impl Attempts {
+    /// The first is made without the token.
+    fn of(job: &mut Job, options: &HubOptions) -> Attempts {
+        Attempts {
+            token: job.token.take(),
+            broken: 0,
+            most: options.retries,
+        }
+    }
+
+    /// Makes the job ready to be tried again, or gives the failure that is left.
+    fn prepare_next(&mut self, job: &mut Job, broken: Broken) -> Result<(), Failure> {
+        let again = self.broken < self.most;
+        match broken {
+            Broken::Gone(_) | Broken::Crowded(_) if self.token.is_some() => {
+                job.token = self.token.take();
             }
-            Err(Broken::Gone(error)) => return Err(Failure::Gone(error)),
-            Err(Broken::Transient(_)) if again => attempt += 1,
-            Err(Broken::Stale(error)) => {
+            Broken::Gone(error) => return Err(Failure::Gone(error)),
+            Broken::Transient(_) if again => self.broken += 1,
+            Broken::Stale(error) => {
                 let _ = fs::remove_dir_all(&job.staging);
                 if !again {
                     return Err(Failure::Failed(error));
                 }
-                attempt += 1;
+                self.broken += 1;
             }
-            Err(Broken::Transient(error) | Broken::Crowded(error) | Broken::Failed(error)) => {
+            Broken::Transient(error) | Broken::Crowded(error) | Broken::Failed(error) => {
                 return Err(Failure::Failed(error));
             }
         }
-        sleep(RETRY_AFTER * attempt);
+        Ok(())
     }
 }
 
@@ -166,32 +209,31 @@ impl Lock {
         let path = folder.join("sd-conditioner.lock");
         fs::create_dir_all(&folder).map_err(|error| Error::io(&folder, error))?;
         let file = File::create(&path).map_err(|error| Error::io(&path, error))?;
-        let start = Instant::now();
-        let mut waited = false;
-        loop {
-            match file.try_lock() {
-                Ok(()) => {
-                    return Ok(Lock {
-                        waited,
-                        _file: file,
-                    });
-                }
-                Err(TryLockError::WouldBlock) if start.elapsed() > patience => {
-                    return Err(busy(&path, place, patience));
-                }
-                Err(TryLockError::WouldBlock) => sleep(LOCK_INTERVAL),
-                Err(TryLockError::Error(error))
-                    if error.kind() == std::io::ErrorKind::Unsupported =>
-                {
-                    return Ok(Lock {
-                        waited,
-                        _file: file,
-                    });
-                }
-                Err(TryLockError::Error(error)) => return Err(Error::io(path, error)),
+        Ok(Lock {
+            waited: lock_or_wait(&file, &path, place, patience)?,
+            _file: file,
+        })
+    }
+}
+
+/// Waits until no other process holds the lock; true if one did. Where the file system has no locks,
+/// none is waited for.
+fn lock_or_wait(file: &File, path: &Path, place: Place<'_>, patience: Duration) -> Result<bool> {
+    let start = Instant::now();
+    let mut waited = false;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(waited),
+            Err(TryLockError::WouldBlock) if start.elapsed() > patience => {
+                return Err(busy(path, place, patience));
             }
-            waited = true;
+            Err(TryLockError::WouldBlock) => sleep(LOCK_INTERVAL),
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
+                return Ok(waited);
+            }
+            Err(TryLockError::Error(error)) => return Err(Error::io(path, error)),
         }
+        waited = true;
     }
 }
 
@@ -206,10 +248,10 @@ fn busy(path: &Path, place: Place<'_>, patience: Duration) -> Error {
 }
 
 /// A failed write in the cache, with what is most likely behind it.
-fn writing(path: &Path, error: std::io::Error) -> Error {
+fn writing(path: &Path, error: io::Error) -> Error {
     let hint = match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => "the disk is full",
-        std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "the disk is full",
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             "the cache directory must be writable; choose another with HF_HUB_CACHE"
         }
         _ => "this happened while the cache was written",

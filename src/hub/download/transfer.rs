@@ -6,11 +6,11 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use std::{fs, panic};
 
-use hf_hub::api::sync::{Api, ApiBuilder};
+use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
 use hf_hub::{Cache, Repo, RepoType};
 
 use super::failure::{Broken, sort};
@@ -80,14 +80,7 @@ pub(super) fn run(
     progress: &mut dyn FnMut(u64, Option<u64>),
 ) -> Result<Arrived, Broken> {
     let (sender, receiver) = sync_channel(IN_FLIGHT);
-    let own = job.clone();
-    let worker = thread::Builder::new()
-        .name("hub download".to_owned())
-        .spawn(move || {
-            let result = transfer(&own, &sender);
-            let _ = sender.send(Message::Ended(result));
-        });
-    let worker = worker.map_err(|error| Broken::Failed(writing(&job.staging, error)))?;
+    let worker = begun(job, sender)?;
     let (mut done, mut total) = (0, job.bytes);
     loop {
         match receiver.recv_timeout(patience) {
@@ -103,23 +96,27 @@ pub(super) fn run(
     }
 }
 
+/// The thread of a transfer. It has the only sender, so that its end is seen.
+fn begun(job: &Job, sender: SyncSender<Message>) -> Result<JoinHandle<()>, Broken> {
+    let own = job.clone();
+    let worker = thread::Builder::new()
+        .name("hub download".to_owned())
+        .spawn(move || {
+            let result = transfer(&own, &sender);
+            let _ = sender.send(Message::Ended(result));
+        });
+    worker.map_err(|error| Broken::Failed(writing(&job.staging, error)))
+}
+
 fn transfer(job: &Job, sender: &SyncSender<Message>) -> Result<Arrived, Broken> {
-    let api = ApiBuilder::from_cache(Cache::new(job.staging.clone()))
-        .with_endpoint(job.endpoint.clone())
-        .with_token(job.token.clone())
-        .with_progress(false)
-        .with_retries(0)
-        .build()
-        .map_err(|error| sort(job, error))?;
+    let api = api(job).map_err(|error| sort(job, error))?;
     let (etag, commit, bytes) = announced(job, &api)?;
+    let reporter = Reporter {
+        sender: sender.clone(),
+    };
     let path = api
         .repo(job.repo())
-        .download_with_progress(
-            job.file.as_str(),
-            Reporter {
-                sender: sender.clone(),
-            },
-        )
+        .download_with_progress(job.file.as_str(), reporter)
         .map_err(|error| sort(job, error))?;
     let blob = inside(job, &path, &etag)?;
     Ok(Arrived {
@@ -128,6 +125,15 @@ fn transfer(job: &Job, sender: &SyncSender<Message>) -> Result<Arrived, Broken> 
         commit,
         bytes,
     })
+}
+
+fn api(job: &Job) -> Result<Api, ApiError> {
+    ApiBuilder::from_cache(Cache::new(job.staging.clone()))
+        .with_endpoint(job.endpoint.clone())
+        .with_token(job.token.clone())
+        .with_progress(false)
+        .with_retries(0)
+        .build()
 }
 
 /// Etag, commit and size, checked before hf-hub makes paths of the first two.

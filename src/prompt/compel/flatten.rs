@@ -4,8 +4,7 @@
 
 use std::ops::Range;
 
-use super::grammar::Node;
-use super::options::Choice;
+use super::grammar::{Exchange, Node};
 use super::{Lora, Swap, swap_options};
 use crate::prompt::{Note, Piece, Strength};
 
@@ -25,12 +24,7 @@ enum Item {
         strength: f64,
         span: Range<usize>,
     },
-    Swap {
-        original: Vec<Item>,
-        edited: Vec<Item>,
-        choices: Vec<Choice>,
-        span: Range<usize>,
-    },
+    Swap(Exchange<Item>),
 }
 
 /// Flattens the nodes of one prompt.
@@ -55,22 +49,18 @@ impl Flat {
                     self.collect(children, scale * strength, items);
                 }
                 Node::Lora(lora) => self.loras.push(lora),
-                Node::Swap {
-                    original,
-                    edited,
-                    choices,
-                    span,
-                } => {
-                    let original = self.side(original, scale, span.start);
-                    let edited = self.side(edited, scale, span.end);
-                    items.push(Item::Swap {
-                        original,
-                        edited,
-                        choices,
-                        span,
-                    });
-                }
+                Node::Swap(swap) => items.push(Item::Swap(self.sides(swap, scale))),
             }
+        }
+    }
+
+    fn sides(&mut self, swap: Exchange<Node>, scale: f64) -> Exchange<Item> {
+        let Range { start, end } = swap.span;
+        Exchange {
+            original: self.side(swap.original, scale, start),
+            edited: self.side(swap.edited, scale, end),
+            choices: swap.choices,
+            span: start..end,
         }
     }
 
@@ -98,39 +88,28 @@ impl Flat {
                     strength,
                     span,
                 } => run.push(text, strength, span, self),
-                Item::Swap {
-                    original,
-                    edited,
-                    choices,
-                    span,
-                } => {
+                Item::Swap(swap) => {
                     run.end(self);
-                    self.swap(original, edited, &choices, &span);
+                    self.swap(swap);
                 }
             }
         }
         run.end(self);
     }
 
-    fn swap(
-        &mut self,
-        original: Vec<Item>,
-        edited: Vec<Item>,
-        choices: &[Choice],
-        span: &Range<usize>,
-    ) {
+    fn swap(&mut self, swap: Exchange<Item>) {
         let start = self.pieces.len();
         let outer = self.swaps.len();
-        self.fuse(original);
+        self.fuse(swap.original);
         let mut other = Flat::default();
-        other.fuse(edited);
+        other.fuse(swap.edited);
         self.notes.append(&mut other.notes);
         if self.swaps.len() > outer || !other.swaps.is_empty() {
             self.swaps.truncate(outer);
             let message = "a swap inside a swap; the inner one is not kept";
-            self.notes.push(Note::quirk(span.clone(), message));
+            self.notes.push(Note::quirk(swap.span.clone(), message));
         }
-        let options = swap_options::read(choices, span, &mut self.notes);
+        let options = swap_options::read(&swap.choices, &swap.span, &mut self.notes);
         let pieces = start..self.pieces.len();
         self.swaps.push(Swap {
             part: 0,

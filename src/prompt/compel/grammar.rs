@@ -21,14 +21,17 @@ pub(super) enum Node {
     /// `(..)1.1` and the like.
     Scaled { strength: f64, children: Vec<Node> },
     /// `original.swap(edited, options)`.
-    Swap {
-        original: Vec<Node>,
-        edited: Vec<Node>,
-        choices: Vec<Choice>,
-        span: Range<usize>,
-    },
+    Swap(Exchange<Node>),
     /// `withLora(name, weight)`.
     Lora(Lora),
+}
+
+/// The two sides of a swap, and what was written with them.
+pub(super) struct Exchange<T> {
+    pub(super) original: Vec<T>,
+    pub(super) edited: Vec<T>,
+    pub(super) choices: Vec<Choice>,
+    pub(super) span: Range<usize>,
 }
 
 /// What was read, and the index behind it.
@@ -102,25 +105,18 @@ impl Grammar {
         }
         let (target, end) = self.any_target(view, at)?;
         if let Some((strength, end)) = self.strength(view, end, target.is_word) {
-            return Some((
-                vec![Node::Scaled {
-                    strength,
-                    children: target.nodes,
-                }],
-                end,
-            ));
+            let children = target.nodes;
+            let scaled = Node::Scaled { strength, children };
+            return Some((vec![scaled], end));
         }
         if let Some(((edited, choices), behind)) = self.swap(view, end) {
-            let (original, span) = (target.nodes, view.span(at..behind));
-            return Some((
-                vec![Node::Swap {
-                    original,
-                    edited,
-                    choices,
-                    span,
-                }],
-                behind,
-            ));
+            let exchange = Exchange {
+                original: target.nodes,
+                edited,
+                choices,
+                span: view.span(at..behind),
+            };
+            return Some((vec![Node::Swap(exchange)], behind));
         }
         // In a whole prompt a plain word is left to the literal reading, which may go on further.
         let is_literal = inside == Inside::Prompt && target.is_word;

@@ -34,28 +34,14 @@ impl Default for SwapOptions {
 /// Reads the choices of a swap; the last one of a name counts.
 pub(super) fn read(choices: &[Choice], span: &Range<usize>, notes: &mut Vec<Note>) -> SwapOptions {
     let mut options = SwapOptions::default();
-    if let Some(value) = find(choices, "shape_freedom") {
-        match value {
-            Value::Number(freedom) if *freedom >= 0.0 => {
-                options.s_end = 1.0 - freedom.powf(1.0 / 3.0);
-            }
-            Value::Number(_) | Value::Word(_) => {
-                let message = "`shape_freedom` must be a number from 0 on; ignored";
-                notes.push(Note::reference_error(span.clone(), message));
-            }
-        }
+    if let Some(s_end) = end_by_freedom(choices, span, notes) {
+        options.s_end = s_end;
     }
-    let SwapOptions {
-        s_start,
-        s_end,
-        t_start,
-        t_end,
-    } = &mut options;
     let slots = [
-        ("s_start", s_start),
-        ("s_end", s_end),
-        ("t_start", t_start),
-        ("t_end", t_end),
+        ("s_start", &mut options.s_start),
+        ("s_end", &mut options.s_end),
+        ("t_start", &mut options.t_start),
+        ("t_end", &mut options.t_end),
     ];
     for (name, slot) in slots {
         match find(choices, name) {
@@ -68,6 +54,18 @@ pub(super) fn read(choices: &[Choice], span: &Range<usize>, notes: &mut Vec<Note
         }
     }
     options
+}
+
+/// Where `shape_freedom` ends self-attention.
+fn end_by_freedom(choices: &[Choice], span: &Range<usize>, notes: &mut Vec<Note>) -> Option<f64> {
+    match find(choices, "shape_freedom")? {
+        Value::Number(freedom) if *freedom >= 0.0 => Some(1.0 - freedom.powf(1.0 / 3.0)),
+        Value::Number(_) | Value::Word(_) => {
+            let message = "`shape_freedom` must be a number from 0 on; ignored";
+            notes.push(Note::reference_error(span.clone(), message));
+            None
+        }
+    }
 }
 
 fn find<'a>(choices: &'a [Choice], name: &str) -> Option<&'a Value> {

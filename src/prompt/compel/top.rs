@@ -50,7 +50,6 @@ impl Top {
     fn implicit(&mut self, view: View<'_>) -> Option<()> {
         let (leading, start) = loras(view, 0);
         let blend = self.grammar.list(view, start, &[".blend"]);
-        let is_blend = blend.is_some();
         let (read, end) = if let Some((list, end)) = blend {
             (Ok(list), end)
         } else {
@@ -58,18 +57,7 @@ impl Top {
             (Err(nodes), end)
         };
         let (trailing, end) = loras(view, end);
-        let rest = view.skip_space(end);
-        if rest < view.len() {
-            let what = if is_blend {
-                "nothing may follow a blend"
-            } else {
-                "no such character"
-            };
-            let message = format!("{what}; compel refuses the prompt, here it is read as text");
-            self.notes
-                .push(Note::reference_error(view.span(rest..view.len()), message));
-            return None;
-        }
+        self.nothing_after(view, end, read.is_ok())?;
         self.prompt(leading, 1.0);
         match read {
             Ok(list) => self.blend(list),
@@ -77,6 +65,23 @@ impl Top {
         }
         self.prompt(trailing, 1.0);
         Some(())
+    }
+
+    /// `None`, with a note, if more than white space follows.
+    fn nothing_after(&mut self, view: View<'_>, end: usize, is_blend: bool) -> Option<()> {
+        let rest = view.skip_space(end);
+        if rest >= view.len() {
+            return Some(());
+        }
+        let what = if is_blend {
+            "nothing may follow a blend"
+        } else {
+            "no such character"
+        };
+        let message = format!("{what}; compel refuses the prompt, here it is read as text");
+        self.notes
+            .push(Note::reference_error(view.span(rest..view.len()), message));
+        None
     }
 
     /// What the reference refuses as a whole, read as a plain prompt.
@@ -105,17 +110,8 @@ impl Top {
         let all = self.weights(&choices, prompts.len(), &span);
         let (mut kept, mut weights) = (Vec::new(), Vec::new());
         for (nodes, weight) in prompts.into_iter().zip(all) {
-            let flat = self.flatten(nodes);
-            if !flat.swaps.is_empty() {
-                self.refuse(
-                    &span,
-                    "a swap cannot be part of a blend; its original is used",
-                );
-            }
-            if flat.pieces.is_empty() {
-                self.refuse(&span, "an empty prompt cannot be part of a blend; left out");
-            } else {
-                kept.push(flat.pieces);
+            if let Some(pieces) = self.part_of_blend(nodes, &span) {
+                kept.push(pieces);
                 weights.push(weight);
             }
         }
@@ -127,6 +123,20 @@ impl Top {
             };
             self.conjunction.parts.push((blend, 1.0));
         }
+    }
+
+    /// A flat prompt of a blend, without the edited sides of its swaps; `None` if nothing is in it.
+    fn part_of_blend(&mut self, nodes: Vec<Node>, span: &Range<usize>) -> Option<Vec<Piece>> {
+        let flat = self.flatten(nodes);
+        if !flat.swaps.is_empty() {
+            let message = "a swap cannot be part of a blend; its original is used";
+            self.refuse(span, message);
+        }
+        if flat.pieces.is_empty() {
+            self.refuse(span, "an empty prompt cannot be part of a blend; left out");
+            return None;
+        }
+        Some(flat.pieces)
     }
 
     /// Adds a flat part, unless nothing is left of it.

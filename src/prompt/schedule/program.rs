@@ -70,6 +70,25 @@ struct Group {
     separator: char,
 }
 
+impl Group {
+    /// Whether one more separator may stand here. The first one decides of which kind they are.
+    fn add_separator(&mut self, op: usize, separator: char) -> bool {
+        let count = self.separators.len();
+        let same = count == 0 || self.separator == separator;
+        let most = match (self.is_square, separator) {
+            (true, ':') => 2,
+            (true, _) => usize::MAX,
+            (false, ':') => 1,
+            (false, _) => 0,
+        };
+        if count == 0 {
+            self.separator = separator;
+        }
+        self.separators.push(op);
+        same && count < most
+    }
+}
+
 /// Compiles `source`, or says what makes the grammar refuse it.
 pub(super) fn compile(source: &str) -> Result<Program, Range<usize>> {
     let mut compiler = Compiler {
@@ -145,23 +164,8 @@ impl Compiler<'_> {
     fn separate(&mut self, at: usize, separator: char) {
         let op = self.ops.len();
         self.ops.push(Op::Text(at..at + 1));
-        let fits = self.groups.last_mut().is_some_and(|group| {
-            let count = group.separators.len();
-            let same = count == 0 || group.separator == separator;
-            let most = match (group.is_square, separator) {
-                (true, ':') => 2,
-                (true, _) => usize::MAX,
-                (false, ':') => 1,
-                (false, _) => 0,
-            };
-            group.separator = if count == 0 {
-                separator
-            } else {
-                group.separator
-            };
-            group.separators.push(op);
-            same && count < most
-        });
+        let group = self.groups.last_mut();
+        let fits = group.is_some_and(|group| group.add_separator(op, separator));
         if !fits {
             self.give_up();
             if separator == '|' {

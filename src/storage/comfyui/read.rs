@@ -1,6 +1,6 @@
 //! Schema and tensors → entries.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::path::Path;
 
 use candle_core::Tensor;
@@ -38,24 +38,8 @@ fn read(bytes: &[u8]) -> Result<Loaded> {
     };
     let file = SafeTensors::deserialize(bytes).map_err(not_ours)?;
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(not_ours)?;
-    let metadata: BTreeMap<String, String> = header
-        .metadata()
-        .iter()
-        .flatten()
-        .map(|(key, value)| (key.clone(), value.clone()))
-        .collect();
-    let version = metadata.get(VERSION_KEY).map(String::as_str);
-    if version != Some(VERSION) {
-        let message = match version {
-            Some(other) => format!("version {other} of the layout; {VERSION} is read"),
-            None => format!("no `{VERSION_KEY}` in its metadata: not a `.conditioning` file"),
-        };
-        return Err(Error::new(ErrorKind::Unsupported, message));
-    }
-    let schema = metadata.get(SCHEMA_KEY);
-    let schema = schema.ok_or_else(|| broken(format!("no `{SCHEMA_KEY}` in its metadata")))?;
-    let schema: Json = serde_json::from_str(schema)
-        .map_err(|error| broken(format!("its schema cannot be read: {error}")).because(error))?;
+    let metadata = header.metadata().clone().unwrap_or_default();
+    let schema = schema(&metadata)?;
     let family = metadata.get(FAMILY_KEY).map(String::as_str);
     let mut reader = Reader {
         file,
@@ -69,6 +53,22 @@ fn read(bytes: &[u8]) -> Result<Loaded> {
         entries: entries.collect::<Result<_>>()?,
         notes: reader.notes,
     })
+}
+
+/// The schema in a file's metadata, if they are of the version that is read.
+fn schema(metadata: &HashMap<String, String>) -> Result<Json> {
+    let version = metadata.get(VERSION_KEY).map(String::as_str);
+    if version != Some(VERSION) {
+        let message = match version {
+            Some(other) => format!("version {other} of the layout; {VERSION} is read"),
+            None => format!("no `{VERSION_KEY}` in its metadata: not a `.conditioning` file"),
+        };
+        return Err(Error::new(ErrorKind::Unsupported, message));
+    }
+    let schema = metadata.get(SCHEMA_KEY);
+    let schema = schema.ok_or_else(|| broken(format!("no `{SCHEMA_KEY}` in its metadata")))?;
+    serde_json::from_str(schema)
+        .map_err(|error| broken(format!("its schema cannot be read: {error}")).because(error))
 }
 
 struct Reader<'a> {
@@ -85,31 +85,33 @@ impl Reader<'_> {
         };
         let context = self.tensor(context, 3)?;
         let context = context.ok_or_else(|| wrong("no tensor of hidden states"))?;
-        let pooled = match attributes.get("pooled_output") {
-            None | Some(Json::Null) => None,
-            Some(pooled) => self.tensor(pooled, 2)?,
-        };
+        let pooled = self.tensor_of(attributes, "pooled_output", 2)?;
         let family = self.family(&context)?;
         let conditioning = Conditioning::new(family, context, pooled, None)?;
-        let mask = match attributes.get("mask") {
-            None | Some(Json::Null) => None,
-            Some(mask) => self
-                .tensor(mask, 0)?
-                .map(|mask| Mask::new(&mask))
-                .transpose()?,
-        };
-        for key in attributes
-            .keys()
-            .filter(|key| !KNOWN.contains(&key.as_str()))
-        {
-            self.notes
-                .push(format!("entry {index}: `{key}` was left out"));
-        }
+        let mask = self.tensor_of(attributes, "mask", 0)?;
+        let mask = mask.map(|mask| Mask::new(&mask)).transpose()?;
+        let names = attributes.keys().map(String::as_str);
+        let left = names.filter(|name| !KNOWN.contains(name));
+        let left = left.map(|name| format!("entry {index}: `{name}` was left out"));
+        self.notes.extend(left);
         let attributes = Attributes {
             mask,
             ..numbers(attributes).map_err(|what| wrong(&what))?
         };
         Entry::new(conditioning).with_attributes(attributes)
+    }
+
+    /// The tensor that an attribute names.
+    fn tensor_of(
+        &self,
+        attributes: &Map<String, Json>,
+        name: &str,
+        dimensions: usize,
+    ) -> Result<Option<Tensor>> {
+        match given(attributes, name) {
+            None => Ok(None),
+            Some(value) => self.tensor(value, dimensions),
+        }
     }
 
     /// The tensor that a schema names; `None` for anything else. 0 dimensions: as many as it has.
@@ -159,80 +161,87 @@ const KNOWN: [&str; 15] = [
     "aesthetic_score",
 ];
 
+/// Everything but tensors.
 fn numbers(object: &Map<String, Json>) -> Result<Attributes, String> {
-    let number = |name: &str| match object.get(name) {
-        None | Some(Json::Null) => Ok(None),
-        Some(value) => value
-            .as_f64()
-            .map(Some)
-            .ok_or_else(|| format!("`{name}` is no number")),
-    };
-    let pixels = |name: &str| match object.get(name) {
-        None | Some(Json::Null) => Ok(None),
-        Some(value) => {
-            let pixels = value.as_u64().and_then(|pixels| u32::try_from(pixels).ok());
-            pixels
-                .map(Some)
-                .ok_or_else(|| format!("`{name}` is no number of pixels"))
-        }
-    };
-    let (start, end) = (number("start_percent")?, number("end_percent")?);
+    let start = number(object, "start_percent")?;
+    let end = number(object, "end_percent")?;
     let range = (start.is_some() || end.is_some()).then(|| PercentRange {
         start: start.unwrap_or(0.0),
         end: end.unwrap_or(1.0),
     });
     let bounds = object.get("set_area_to_bounds").and_then(Json::as_bool);
     Ok(Attributes {
-        sizes: Sizes {
-            width: pixels("width")?,
-            height: pixels("height")?,
-            crop_w: pixels("crop_w")?,
-            crop_h: pixels("crop_h")?,
-            target_width: pixels("target_width")?,
-            target_height: pixels("target_height")?,
-            aesthetic_score: number("aesthetic_score")?,
-        },
-        area: object
-            .get("area")
-            .filter(|area| !area.is_null())
-            .map(area)
-            .transpose()?,
-        strength: number("strength")?,
+        sizes: sizes(object)?,
+        area: given(object, "area").map(area).transpose()?,
+        strength: number(object, "strength")?,
         mask: None,
-        mask_strength: number("mask_strength")?,
-        mask_area: bounds.map(|bounds| {
-            if bounds {
-                MaskArea::Bounds
-            } else {
-                MaskArea::Whole
-            }
-        }),
+        mask_strength: number(object, "mask_strength")?,
+        mask_area: bounds.map(mask_area),
         range,
     })
 }
 
+fn mask_area(bounds: bool) -> MaskArea {
+    if bounds {
+        MaskArea::Bounds
+    } else {
+        MaskArea::Whole
+    }
+}
+
+fn sizes(object: &Map<String, Json>) -> Result<Sizes, String> {
+    Ok(Sizes {
+        width: pixels(object, "width")?,
+        height: pixels(object, "height")?,
+        crop_w: pixels(object, "crop_w")?,
+        crop_h: pixels(object, "crop_h")?,
+        target_width: pixels(object, "target_width")?,
+        target_height: pixels(object, "target_height")?,
+        aesthetic_score: number(object, "aesthetic_score")?,
+    })
+}
+
+/// An attribute that is there and not null.
+fn given<'a>(object: &'a Map<String, Json>, name: &str) -> Option<&'a Json> {
+    object.get(name).filter(|value| !value.is_null())
+}
+
+fn number(object: &Map<String, Json>, name: &str) -> Result<Option<f64>, String> {
+    let number = |value: &Json| {
+        let number = value.as_f64();
+        number.ok_or_else(|| format!("`{name}` is no number"))
+    };
+    given(object, name).map(number).transpose()
+}
+
+fn pixels(object: &Map<String, Json>, name: &str) -> Result<Option<u32>, String> {
+    let pixels = |value: &Json| {
+        let pixels = value.as_u64().and_then(|pixels| u32::try_from(pixels).ok());
+        pixels.ok_or_else(|| format!("`{name}` is no number of pixels"))
+    };
+    given(object, name).map(pixels).transpose()
+}
+
 fn area(value: &Json) -> Result<Area, String> {
     let wrong = || format!("`{value}` is no area");
-    let side = |value: &Json| value.as_u64().and_then(|side| usize::try_from(side).ok());
     match list(value).ok_or_else(wrong)? {
         [Json::String(word), height, width, y, x] if word == "percentage" => {
-            let [height, width, y, x] =
-                [height, width, y, x].map(|share| share.as_f64().ok_or_else(wrong));
+            let share = |value: &Json| value.as_f64().ok_or_else(wrong);
             Ok(Area::Share {
-                height: height?,
-                width: width?,
-                y: y?,
-                x: x?,
+                height: share(height)?,
+                width: share(width)?,
+                y: share(y)?,
+                x: share(x)?,
             })
         }
         [height, width, y, x] => {
-            let [height, width, y, x] =
-                [height, width, y, x].map(|one| side(one).ok_or_else(wrong));
+            let side = |value: &Json| value.as_u64().and_then(|side| usize::try_from(side).ok());
+            let side = |value: &Json| side(value).ok_or_else(wrong);
             Ok(Area::Latent(LatentArea {
-                height: height?,
-                width: width?,
-                y: y?,
-                x: x?,
+                height: side(height)?,
+                width: side(width)?,
+                y: side(y)?,
+                x: side(x)?,
             }))
         }
         _ => Err(wrong()),

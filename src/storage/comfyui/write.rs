@@ -9,7 +9,7 @@ use serde_json::{Map, Value as Json, json};
 use super::{FAMILY_KEY, SCHEMA_KEY, TENSOR, TUPLE, VERSION, VERSION_KEY};
 use crate::conditioning::{Area, ConditioningList, Entry, MaskArea, Sizes};
 use crate::error::{Error, ErrorKind, Result};
-use crate::weights::{Outline, write_tensors};
+use crate::weights::{Family, Outline, write_tensors};
 
 /// Writes entries with all their attributes; hidden states and pooled vectors in `dtype`, masks in
 /// f32.
@@ -27,11 +27,8 @@ pub fn save(path: &Path, list: &ConditioningList, dtype: DType) -> Result<()> {
     let mut value = Schema::new(dtype);
     let mut schema = Vec::new();
     for entry in list.entries() {
-        if entry.conditioning().family() != family {
-            return refused("entries of several families");
-        }
-        if !entry.unclip().is_empty() {
-            return refused("a picture's embedding (unCLIP) has no place in this layout");
+        if let Some(why) = no_place_for(entry, family) {
+            return refused(why);
         }
         schema.push(value.entry(entry)?);
     }
@@ -44,6 +41,15 @@ pub fn save(path: &Path, list: &ConditioningList, dtype: DType) -> Result<()> {
     write_tensors(path, &metadata, &outlines, |index| {
         Ok(value.tensors[index].clone())
     })
+}
+
+/// Why an entry cannot be in a file of this family.
+fn no_place_for(entry: &Entry, family: Family) -> Option<&'static str> {
+    if entry.conditioning().family() != family {
+        return Some("entries of several families");
+    }
+    let is_picture = !entry.unclip().is_empty();
+    is_picture.then_some("a picture's embedding (unCLIP) has no place in this layout")
 }
 
 /// Tensors in the order in which they were met.

@@ -19,17 +19,7 @@ pub(super) fn windows(
     rule: ChunkRule,
     backtrack: usize,
 ) -> (Vec<Chunk>, Vec<Note>) {
-    let mut packer = Packer {
-        rule,
-        backtrack,
-        names: &segments.names,
-        current: Vec::new(),
-        fixes: Vec::new(),
-        last_comma: None,
-        span: 0..0,
-        done: Vec::new(),
-        notes: Vec::new(),
-    };
+    let mut packer = Packer::new(&segments.names, rule, backtrack);
     for segment in &segments.list {
         packer.span = segment.span.clone();
         if segment.forced_break {
@@ -56,7 +46,21 @@ struct Packer<'a> {
     notes: Vec<Note>,
 }
 
-impl Packer<'_> {
+impl<'a> Packer<'a> {
+    fn new(names: &'a [Arc<str>], rule: ChunkRule, backtrack: usize) -> Packer<'a> {
+        Packer {
+            rule,
+            backtrack,
+            names,
+            current: Vec::new(),
+            fixes: Vec::new(),
+            last_comma: None,
+            span: 0..0,
+            done: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
     fn place(&mut self, token: Token) {
         // The vectors after an embedding's first belong to the position of the first.
         let follows = token.vector.is_some_and(|vector| vector.index > 0);

@@ -81,12 +81,14 @@ impl Build<'_> {
                 self.begin(span.clone());
                 self.embedding(name, span.clone());
             }
-            Piece::Break { span } => {
-                self.begin(span.clone());
-                if let Some(segment) = self.done.list.last_mut() {
-                    segment.forced_break = true;
-                }
-            }
+            Piece::Break { span } => self.force_break(span.clone()),
+        }
+    }
+
+    fn force_break(&mut self, span: Range<usize>) {
+        self.begin(span);
+        if let Some(segment) = self.done.list.last_mut() {
+            segment.forced_break = true;
         }
     }
 

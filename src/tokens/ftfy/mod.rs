@@ -148,6 +148,12 @@ fn ligature(letter: char) -> Option<&'static str> {
         'Ǌ' => "NJ",
         'ǋ' => "Nj",
         'ǌ' => "nj",
+        _ => return typeset_ligature(letter),
+    })
+}
+
+fn typeset_ligature(letter: char) -> Option<&'static str> {
+    Some(match letter {
         'ﬀ' => "ff",
         'ﬁ' => "fi",
         'ﬂ' => "fl",

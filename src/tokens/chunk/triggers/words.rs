@@ -36,30 +36,13 @@ pub(super) fn place(build: &mut Build<'_>, text: &str, span: Range<usize>) {
 
 /// From left to right, the longest where several begin.
 fn occurrences(build: &Build<'_>, text: &str) -> Vec<Found> {
-    let names = build.lexicon.names();
-    let spelt = |name: &String| match build.rule.trigger {
-        Trigger::Angled => format!("<{name}>"),
-        _ => name.clone(),
-    };
-    let spelt: Vec<(String, String)> = names
-        .iter()
-        .map(|name| (spelt(name), name.clone()))
-        .collect();
+    let spelt = spellings(build);
     let mut found = Vec::new();
     let mut at = 0;
     while at < text.len() {
-        let here = spelt.iter().filter_map(|(spelling, name)| {
-            let end = at.checked_add(spelling.len())?;
-            let part = text.get(at..end).filter(|part| !part.is_empty())?;
-            let same = part == spelling;
-            let fits = same
-                || build.rule.trigger != Trigger::Angled && part.eq_ignore_ascii_case(spelling);
-            fits.then(|| Found {
-                at: at..end,
-                name: name.clone(),
-                exact: same,
-            })
-        });
+        let here = spelt
+            .iter()
+            .filter_map(|spelt| found_at(at, text, spelt, build.rule.trigger));
         match here.max_by_key(|found| found.at.end) {
             Some(next) => {
                 at = next.at.end;
@@ -69,4 +52,33 @@ fn occurrences(build: &Build<'_>, text: &str) -> Vec<Found> {
         }
     }
     found
+}
+
+/// How each name is spelt in a text, and the name.
+fn spellings(build: &Build<'_>) -> Vec<(String, String)> {
+    let spelt = |name: &String| match build.rule.trigger {
+        Trigger::Angled => format!("<{name}>"),
+        _ => name.clone(),
+    };
+    let names = build.lexicon.names();
+    let spelt = names.iter().map(|name| (spelt(name), name.clone()));
+    spelt.collect()
+}
+
+/// The name, if it is what begins at this place.
+fn found_at(
+    at: usize,
+    text: &str,
+    (spelling, name): &(String, String),
+    trigger: Trigger,
+) -> Option<Found> {
+    let end = at.checked_add(spelling.len())?;
+    let part = text.get(at..end).filter(|part| !part.is_empty())?;
+    let same = part == spelling;
+    let fits = same || trigger != Trigger::Angled && part.eq_ignore_ascii_case(spelling);
+    fits.then(|| Found {
+        at: at..end,
+        name: name.clone(),
+        exact: same,
+    })
 }
