@@ -61,6 +61,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 /// Lines a source file may have.
 const LONGEST_FILE: usize = 400;
 
+/// Lines a function may have outside tests, from its name to its last brace; 25 are the aim.
+const LONGEST_FUNCTION: usize = 40;
+
 /// Everything that is written in Rust.
 const FOLDERS: [&str; 7] = [
     "src",
@@ -222,4 +225,49 @@ fn files_can_be_read_in_one_sitting() {
         let lines = text.lines().count();
         assert!(lines <= LONGEST_FILE, "{}: {lines} lines", file.display());
     }
+}
+
+/// The functions of a text with their lines, by the indentation that rustfmt gives them.
+fn functions(text: &str) -> Vec<(&str, usize)> {
+    let lines: Vec<&str> = text.lines().collect();
+    let begins = lines.iter().enumerate().filter_map(|(first, line)| {
+        let (before, name) = line.split_once("fn ")?;
+        let indentation = &before[..before.len() - before.trim_start().len()];
+        let words = before.split_whitespace();
+        let plain = |word: &str| {
+            word.starts_with("pub")
+                || ["const", "unsafe", "super)", "super::super)"].contains(&word)
+        };
+        let is_one = words.into_iter().all(plain) && !line.ends_with(';') && !line.ends_with('}');
+        let name = name.split(['(', '<']).next().filter(|_| is_one)?;
+        let end = format!("{indentation}}}");
+        let length = lines[first..].iter().position(|line| **line == end)?;
+        Some((name, length + 1))
+    });
+    begins.collect()
+}
+
+#[test]
+fn functions_do_one_job() {
+    let mut seen = 0;
+    let mut long = Vec::new();
+    for (file, text) in ["src", "cli/src", "examples", "benches"]
+        .into_iter()
+        .flat_map(sources)
+    {
+        for (name, lines) in functions(&text) {
+            seen += 1;
+            if lines > LONGEST_FUNCTION {
+                long.push(format!("{}: {name} has {lines} lines", file.display()));
+            }
+        }
+    }
+    assert!(seen > 1000, "{seen} functions were found");
+    assert!(long.is_empty(), "\n{}", long.join("\n"));
+}
+
+#[test]
+fn functions_are_measured_whole() {
+    let text = "impl A {\n    pub(super) fn one(\n        self,\n    ) -> u8 {\n        1\n    }\n}\nfn two() {}\nfn three() {\n}\n";
+    assert_eq!(functions(text), [("one", 5), ("three", 2)]);
 }

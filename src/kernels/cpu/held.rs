@@ -25,10 +25,11 @@ pub(super) fn run(
     let (windows, rows, width) = x.dims3()?;
     let hidden = hidden_keys.map(Tensor::contiguous).transpose()?;
     let x = x.contiguous()?;
-    let Some(held) = tower.blocks.iter().map(hold).collect::<Option<Vec<_>>>() else {
-        return Ok(None);
-    };
-    let layers = held.iter().map(layer).collect::<Option<Vec<_>>>();
+    let held = tower.blocks.iter().map(hold).collect::<Option<Vec<_>>>();
+    let layers = held.iter().flatten().map(layer);
+    let layers = layers
+        .collect::<Option<Vec<_>>>()
+        .filter(|_| held.is_some());
     let (input, hidden) = (Held::new(&x), hidden.as_ref().map(Held::new));
     let input = input.as_ref().and_then(Held::floats);
     let keys = hidden.as_ref().map(|held| held.as_ref()?.floats());
@@ -43,10 +44,10 @@ pub(super) fn run(
     let Some(first) = layers.first() else {
         return Ok(Some(Vec::new()));
     };
-    let what = (layers.as_slice(), tower.activation);
     let need = Need::new(unit, windows.min(GROUP), width, first.up.matrix.rows);
     let mut kept = vec![vec![0.0; windows * ROWS * width]; keep.len()];
     shelf.with(need, |room| {
+        let what = (layers.as_slice(), tower.activation);
         let mut stack = Stack::new(unit, what, width, keys.flatten(), need.divide(room));
         for first in (0..windows).step_by(GROUP) {
             stack.group(first..windows.min(first + GROUP), input, keep, &mut kept);

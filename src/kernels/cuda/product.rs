@@ -157,8 +157,8 @@ impl Product {
         shape: &ProductShape,
     ) -> Result<Vec<sys::cublasLtMatmulAlgo_t>> {
         let preference = Preference::new(shape)?;
-        let mut found = [const { MaybeUninit::<sys::cublasLtMatmulHeuristicResult_t>::uninit() };
-            MOST_CANDIDATES];
+        let none = MaybeUninit::<sys::cublasLtMatmulHeuristicResult_t>::zeroed();
+        let mut found = [none; MOST_CANDIDATES];
         let mut count = 0;
         // SAFETY: all descriptions are alive, and there is room for as many results as are asked for.
         let status = unsafe {
@@ -176,11 +176,9 @@ impl Product {
             )
         };
         status.result().tried("find an algorithm for a product")?;
-        let count = usize::try_from(count).unwrap_or(0).min(MOST_CANDIDATES);
+        let filled = found.iter().take(usize::try_from(count).unwrap_or(0));
         // SAFETY: the library has filled the first `count` results.
-        let filled = found[..count]
-            .iter()
-            .map(|one| unsafe { one.assume_init() });
+        let filled = filled.map(|one| unsafe { one.assume_init() });
         let usable = filled.filter(|one| one.state == sys::cublasStatus_t::CUBLAS_STATUS_SUCCESS);
         Ok(usable.map(|one| one.algo).collect())
     }
