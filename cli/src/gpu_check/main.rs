@@ -119,6 +119,11 @@ fn everything(wishes: &Wishes, report: &mut Report) -> Result<()> {
         (extent, &in_time),
         report,
     );
+    let loaded = g.as_ref().or(l.as_ref()).filter(|_| in_time());
+    match loaded.map(|loaded| measure::starting(&device, loaded, report)) {
+        Some(measured) => drop(report.attempt("the first calls", measured)),
+        None => report.note("the first calls", "not measured"),
+    }
     report.memory(device_memory(&device)?);
     println!("all done after {:.1} s", seconds_since(start));
     Ok(())

@@ -5,6 +5,7 @@ use std::time::Instant;
 use anyhow::Result;
 use sd_conditioner::candle_core::Device;
 use sd_conditioner::encoder::{ClipText, Pooled, Readout, Window};
+use sd_conditioner::kernels::{Options, choose_with};
 use sd_conditioner::weights::EncoderId;
 
 use super::Extent;
@@ -50,6 +51,31 @@ pub(crate) fn all(
         let measured = measure(device, &family, extent, report);
         report.attempt(&format!("the times of {name}"), measured);
     }
+}
+
+/// The first calls of kernels that find nothing compiled or measured: what a program waits for when it begins.
+/// They are compiled in the first, which a load does meanwhile; tried and captured in the second.
+pub(crate) fn starting(device: &Device, loaded: &Loaded, report: &mut Report) -> Result<()> {
+    let kernels = choose_with(device, &Options::default())?;
+    let clip = loaded.plain.with_kernels(kernels.clone());
+    let start = Instant::now();
+    kernels.expect(clip.dtype());
+    let compiled = start.elapsed().as_secs_f64() * 1e3;
+    let chunks = [window(EncoderId::ClipL, 1)?, window(EncoderId::ClipL, 40)?];
+    let windows = chunks.each_ref().map(Window::from);
+    let readouts = [readout(loaded, 1, false, Pooled::Skip); 2];
+    let mut times = vec![format!("{compiled:.0}")];
+    for _ in 0..3 {
+        device.synchronize()?;
+        let start = Instant::now();
+        let kept = clip.encode(&windows, &readouts)?;
+        device.synchronize()?;
+        times.push(format!("{:.1}", start.elapsed().as_secs_f64() * 1e3));
+        drop(kept);
+    }
+    let what = "a process begins, f16, 2 windows: compile / first / second / third call";
+    report.note(what, &format!("{} ms", times.join(" / ")));
+    Ok(())
 }
 
 /// Every family's name, encoders if they are there, and goals.

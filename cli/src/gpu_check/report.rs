@@ -86,12 +86,12 @@ impl Report {
             memory.and_then(|all| all.peak),
         );
         let found = format!("{} now, {} at most", mebibytes(used), mebibytes(peak));
-        self.rows.push([
-            "device memory".to_owned(),
-            found,
-            String::new(),
-            String::new(),
-        ]);
+        self.note("device memory", &found);
+    }
+
+    /// What was found where nothing is wanted.
+    pub(crate) fn note(&mut self, what: &str, found: &str) {
+        self.rows.push([what, found, "", ""].map(str::to_owned));
     }
 
     pub(crate) fn passed(&self) -> bool {
