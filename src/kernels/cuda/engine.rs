@@ -186,7 +186,8 @@ impl Engine {
         let unknown = self.make_products(state, size, spec)?;
         fill(state)?;
         self.enqueue(state, size, spec, Manner::default())?;
-        let first = state.seen.insert(key, ()).is_none();
+        let first = state.seen.get(&key).is_none();
+        state.seen.insert(key, ());
         if first && self.tune != Tune::AtFirst {
             return Ok(());
         }
