@@ -3,6 +3,8 @@
 //! A build without `cuda` has one device; with it the first GPU is a second one, with a stream for each
 //! thread (candle's own way) and with one for all.
 
+use std::sync::OnceLock;
+
 use sd_conditioner::candle_core::{DType, Device, Tensor};
 use sd_conditioner::conditioner::CacheOptions;
 use sd_conditioner::kernels::{Options, Tune};
@@ -37,18 +39,29 @@ fn on_card(dtype: DType, bar: f64) -> f64 {
     }
 }
 
-/// The GPU of a build with `cuda`, with one stream for all threads.
+/// The GPU of a build with `cuda`: with one stream for all threads, and with one for each. Opened once, before any
+/// test uses one: opening waits for the whole card, which is refused while another thread captures.
+fn cards() -> &'static [Device] {
+    static CARDS: OnceLock<Vec<Device>> = OnceLock::new();
+    CARDS.get_or_init(|| {
+        if !cfg!(feature = "cuda") {
+            return Vec::new();
+        }
+        let open = [Device::new_cuda_with_stream, Device::new_cuda];
+        let open = open.map(|open| open(0).expect("a build with `cuda` is tested on a GPU"));
+        open.to_vec()
+    })
+}
+
+/// The one with one stream for all threads.
 pub(super) fn card() -> Option<Device> {
-    let open = || Device::new_cuda_with_stream(0).expect("a build with `cuda` is tested on a GPU");
-    cfg!(feature = "cuda").then(open)
+    cards().first().cloned()
 }
 
 fn devices() -> Vec<Device> {
-    let of_threads = card().map(|_| Device::new_cuda(0).unwrap());
     [Device::Cpu]
         .into_iter()
-        .chain(card())
-        .chain(of_threads)
+        .chain(cards().iter().cloned())
         .collect()
 }
 
