@@ -68,6 +68,8 @@ impl Builder {
     /// Where threads share a conditioner, or hand its results on, a card should be
     /// `Device::new_cuda_with_stream`: candle's `Device::new_cuda` gives every thread a stream of its own,
     /// and nothing makes one wait for another unless the first calls `Device::synchronize`.
+    /// Open it before other threads encode on that GPU: candle waits for all of it when it opens a device,
+    /// which CUDA refuses while a forward is captured.
     pub fn device(mut self, device: Device) -> Self {
         self.device = device;
         self
