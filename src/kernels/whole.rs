@@ -145,7 +145,7 @@ pub enum Products {
     Measured,
     /// cuBLASLt alone.
     Library,
-    /// Our own kernels, wherever they can.
+    /// Our own kernels, wherever they can, from the call on in which products are measured ([`Tune`]).
     Own,
 }
 

@@ -1,6 +1,6 @@
-// What the kernels of a CLIP tower share. All of them are compiled as one text at run time for the card that
-// is there, so nothing is included: types and intrinsics are the compiler's own. A test compiles the same text as
-// C++ with SD_EMULATED and runs it thread by thread on a CPU.
+// What the kernels of a CLIP tower share. They are compiled at run time for the card that is there, with this in
+// front, as two texts (`plan/source.rs`); nothing is included: types and intrinsics are the compiler's own. A test
+// compiles the same files as C++ with SD_EMULATED and runs them thread by thread on a CPU.
 //
 // Names: x is the f32 residual stream [rows, width]; T is the type of the matrices (f32, f16, bf16) and of
 // what goes into a product. A window has 77 rows, a head 64 channels.
