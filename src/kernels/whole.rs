@@ -108,8 +108,8 @@ pub struct Options {
     /// Where choices that were measured on this machine, and kernels that were compiled for it, are kept
     /// from one run to the next. Nothing is written without it.
     pub cache_dir: Option<PathBuf>,
-    /// The CPU's unit by its name (`amx`, `avx512`, `avx2`, `neon`), in place of the best that is
-    /// there.
+    /// The CPU's unit by its name (`amx`, `avx512bf16`, `avx512`, `avx2`, `neon`), in place of the best
+    /// that is there.
     pub unit: Option<String>,
     /// CUDA: whether a forward is captured once for each number of windows and replayed then.
     pub capture: bool,

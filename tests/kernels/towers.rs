@@ -119,7 +119,7 @@ fn some_hidden(windows: usize) -> Tensor {
 /// side of a rounding, a factor differs by 2⁻⁸.
 fn bar(unit: &Cpu, dtype: DType) -> (DType, f64) {
     match (unit.name(), dtype) {
-        ("amx", DType::BF16) => (DType::BF16, 4e-3),
+        ("amx" | "avx512bf16", DType::BF16) => (DType::BF16, 4e-3),
         ("amx", DType::F16) => (DType::F32, 2e-5),
         _ => (DType::F32, 2e-6),
     }

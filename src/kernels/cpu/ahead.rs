@@ -49,6 +49,14 @@ impl Ahead {
         }
     }
 
+    /// So many values are one from now on.
+    pub(super) fn by(self, terms: usize) -> Ahead {
+        Ahead {
+            size: self.size * terms,
+            ..self
+        }
+    }
+
     /// One of several shares of so many rows.
     #[cfg(target_arch = "x86_64")]
     pub(super) fn share(self, rows: usize, number: usize, shares: usize) -> Ahead {

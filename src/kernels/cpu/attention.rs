@@ -4,7 +4,7 @@
 use super::ahead::Ahead;
 use super::panel::{COLUMNS, ROWS};
 use super::simd::{Simd, exp};
-use super::tile::{Factors, tile};
+use super::tile::{Factors, Float, tile};
 
 /// Channels of a head.
 pub(super) const HEAD: usize = 64;
@@ -72,10 +72,10 @@ unsafe fn product<S: Simd, const N: usize, const A: usize>(
     };
     let whole = rows - rows % N;
     for row in (0..whole).step_by(N) {
-        tile::<S, N, A>(at(row), out.add(row * COLUMNS));
+        tile::<S, Float, N, A>(at(row), out.add(row * COLUMNS));
     }
     for row in whole..rows {
-        tile::<S, 1, A>(at(row), out.add(row * COLUMNS));
+        tile::<S, Float, 1, A>(at(row), out.add(row * COLUMNS));
     }
 }
 

@@ -5,7 +5,7 @@ use super::attention::{Head, attend};
 use super::matrix::{Values, widen};
 use super::norm::{Norm, norm};
 use super::simd::Simd;
-use super::tile::{Factors, tile};
+use super::tile::{Factors, Float, tile};
 use crate::kernels::Activation;
 
 /// What a vector unit does. Each function is as unsafe as the one whose name it has, and needs the
@@ -16,6 +16,8 @@ pub(super) struct Isa {
     pub(super) name: &'static str,
     /// Products of one row, of two, … of as many as the registers hold.
     pub(super) tiles: &'static [unsafe fn(Factors, *mut f32)],
+    /// Values of the depth that are one for the tiles.
+    pub(super) terms: usize,
     /// The order in which a product goes through its factors.
     pub(super) order: Order,
     pub(super) widen: unsafe fn(Values<'_>, &mut [f32]),
@@ -54,13 +56,13 @@ impl Order {
 
 /// Entry points with a unit's instructions on: `$rows` rows and `$across` vectors fill its registers.
 macro_rules! entry_points {
-    ($name:ident, $unit:path, $features:literal, $across:literal, $rows:literal: $($n:literal)+; $order:ident) => {
+    ($name:ident, $unit:path, $features:literal, $across:literal, $rows:literal: $($n:literal)+; $order:ident; $by:path, $terms:literal) => {
         pub(super) mod $name {
             use super::*;
 
             #[target_feature(enable = $features)]
             unsafe fn tile_of<const N: usize>(factors: Factors, c: *mut f32) {
-                tile::<$unit, N, $across>(factors, c);
+                tile::<$unit, $by, N, $across>(factors, c);
             }
 
             #[target_feature(enable = $features)]
@@ -86,6 +88,7 @@ macro_rules! entry_points {
             pub(in super::super) static ISA: Isa = Isa {
                 name: stringify!($name),
                 tiles: &[$(tile_of::<$n>),+],
+                terms: $terms,
                 order: Order::$order,
                 widen: widen_of,
                 norm: norm_of,
@@ -99,11 +102,23 @@ macro_rules! entry_points {
 }
 
 #[cfg(target_arch = "x86_64")]
-entry_points!(avx512, crate::kernels::cpu::avx512::Avx512, "avx512f,avx2,fma", 5, 5: 1 2 3 4 5; ROWS_STAY);
+entry_points!(avx512, crate::kernels::cpu::avx512::Avx512, "avx512f,avx2,fma", 5, 5: 1 2 3 4 5; ROWS_STAY; Float, 1);
 #[cfg(target_arch = "x86_64")]
-entry_points!(avx2, crate::kernels::cpu::avx2::Avx2, "avx2,fma,f16c", 2, 6: 1 2 3 4 5 6; PANELS_STAY);
+entry_points!(avx512bf16, crate::kernels::cpu::avx512::Avx512, "avx512f,avx512bf16,avx512bw,avx2,fma", 5, 5: 1 2 3 4 5; ROWS_STAY; crate::kernels::cpu::dots::Word, 2);
+#[cfg(target_arch = "x86_64")]
+entry_points!(avx2, crate::kernels::cpu::avx2::Avx2, "avx2,fma,f16c", 2, 6: 1 2 3 4 5 6; PANELS_STAY; Float, 1);
 #[cfg(target_arch = "aarch64")]
-entry_points!(neon, crate::kernels::cpu::neon::Neon, "neon", 4, 6: 1 2 3 4 5 6; PANELS_STAY);
+entry_points!(neon, crate::kernels::cpu::neon::Neon, "neon", 4, 6: 1 2 3 4 5 6; PANELS_STAY; Float, 1);
+
+/// The products of words, where the machine has them.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn dots() -> Option<&'static Isa> {
+    let there = is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512bw");
+    let vectors = available()
+        .first()
+        .is_some_and(|isa| isa.name == avx512::ISA.name);
+    (there && vectors).then_some(&avx512bf16::ISA)
+}
 
 /// All units that this machine has, best first.
 pub(super) fn available() -> Vec<&'static Isa> {

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::GROUP;
 use super::ahead::Ahead;
 use super::isa::{Isa, Order};
 use super::matrix::{Matrix, Values};
@@ -22,8 +23,12 @@ const NEAR: usize = 384;
 /// Tiles from one to the rows that are asked for.
 const AHEAD: usize = 2;
 
-/// Values of a task's room: its part of the matrix in f32.
-pub(super) const ROOM: usize = TILES[1] * 8 * Order::DEEPEST;
+/// Most rows of a task.
+const ROWS: usize = TILES[1] * 8;
+
+/// Values of a task's room: its part of the matrix in f32, and of what it makes where that is wanted in
+/// another form alone.
+pub(super) const ROOM: usize = ROWS * Order::DEEPEST + GROUP * ROWS * COLUMNS;
 
 /// What becomes of a product.
 #[derive(Clone, Copy, Debug)]
@@ -65,10 +70,8 @@ pub(super) fn linear(
     out: Panels<'_>,
 ) {
     let Matrix { rows, .. } = linear.matrix;
-    assert!(out.features() == rows && linear.bias.len() == rows);
-    let most = isa.tiles.len();
-    let tiles = rows.div_ceil(team.wanted() * most);
-    let chunk = most * tiles.clamp(TILES[0], TILES[1]);
+    assert!(out.features() == rows && linear.bias.len() == rows && out.windows() <= GROUP);
+    let chunk = chunk(isa, team, rows);
     team.share_product((rows, chunk), out.windows(), |rows, windows, room| {
         let part = Part {
             isa,
@@ -83,6 +86,16 @@ pub(super) fn linear(
     });
 }
 
+/// Rows of a task: those with which the threads have the most equal shares. Even, as other forms want it.
+fn chunk(isa: &Isa, team: &Team<'_>, rows: usize) -> usize {
+    let most = isa.tiles.len();
+    let chunks = (TILES[0]..=TILES[1])
+        .map(|tiles| tiles * most)
+        .filter(|chunk| chunk.is_multiple_of(2));
+    let longest = |chunk: &usize| rows.div_ceil(*chunk).div_ceil(team.threads()) * chunk;
+    chunks.min_by_key(longest).unwrap_or(ROWS)
+}
+
 /// Some rows of a product, for some windows.
 struct Part<'a> {
     isa: &'a Isa,
@@ -94,45 +107,68 @@ struct Part<'a> {
     windows: Range<usize>,
 }
 
+/// A thread's room, divided.
+struct Room<'a> {
+    /// Rows of a part of the matrix in f32.
+    wide: &'a mut [f32],
+    /// Rows of the result, for each window, where they are wanted in another form alone.
+    apart: &'a mut [f32],
+}
+
 impl Part<'_> {
     fn run(&self, room: &mut [f32]) {
-        let depth = self.linear.matrix.depth;
+        let (wide, apart) = room.split_at_mut(ROWS * Order::DEEPEST);
+        let room = &mut Room { wide, apart };
         for window in self.windows.clone() {
+            let rows = self.out(window, room);
             // SAFETY: no other task touches these rows.
-            let rows =
-                unsafe { std::slice::from_raw_parts_mut(self.out(window), self.count * COLUMNS) };
+            let rows = unsafe { std::slice::from_raw_parts_mut(rows, self.count * COLUMNS) };
             self.linear.begin(self.first, rows);
         }
-        let order = self.isa.order;
-        for from in (0..depth).step_by(order.deep) {
-            let deep = from..depth.min(from + order.deep);
+        let depth = self.linear.matrix.depth;
+        let (order, deepest) = (self.isa.order, self.isa.order.deep * self.isa.terms);
+        for from in (0..depth).step_by(deepest) {
+            let deep = from..depth.min(from + deepest);
             for first in self.windows.clone().step_by(order.together) {
                 let some = first..self.windows.end.min(first + order.together);
                 self.multiply(some, &deep, room);
             }
         }
+        self.windows
+            .clone()
+            .for_each(|window| self.finish(window, room));
+    }
+
+    /// What becomes of a window's sums.
+    fn finish(&self, window: usize, room: &mut Room<'_>) {
+        let values = self.out(window, room);
         if let Then::Activate(activation) = self.linear.then {
-            for window in self.windows.clone() {
-                let values = self.out(window);
-                // SAFETY: `values` are this task's, and the unit is there.
-                unsafe { (self.isa.activate)(values, self.count * COLUMNS, activation) }
-            }
+            // SAFETY: `values` are this task's, and the unit is there.
+            unsafe { (self.isa.activate)(values, self.count * COLUMNS, activation) }
         }
+        let rows = self.first..self.first + self.count;
+        let columns = (0..COLUMNS).step_by(16);
+        // SAFETY: as above; the values were just put there.
+        unsafe { self.out.put(window, rows, columns, values) }
     }
 
     /// Where its rows of a window's result are.
-    fn out(&self, window: usize) -> *mut f32 {
-        self.out.rows(window, self.first, self.count)
+    fn out(&self, window: usize, room: &mut Room<'_>) -> *mut f32 {
+        if self.out.has_values() {
+            return self.out.rows(window, self.first, self.count);
+        }
+        let values = self.count * COLUMNS;
+        room.apart[(window - self.windows.start) * values..][..values].as_mut_ptr()
     }
 
     /// Some windows' product with a part of the depth.
-    fn multiply(&self, windows: Range<usize>, deep: &Range<usize>, room: &mut [f32]) {
+    fn multiply(&self, windows: Range<usize>, deep: &Range<usize>, room: &mut Room<'_>) {
         let most = self.isa.tiles.len();
         let first = windows.start == self.windows.start;
         for row in (0..self.count).step_by(most) {
             let rows = row..self.count.min(row + most);
             if first {
-                self.widen(rows.clone(), deep, room);
+                self.widen(rows.clone(), deep, room.wide);
             }
             for window in windows.clone() {
                 let next = if window == self.windows.start {
@@ -145,15 +181,23 @@ impl Part<'_> {
         }
     }
 
-    /// Puts a part of some rows into `room` in f32, unless they are.
+    /// True if the tiles take the matrix as it lies.
+    fn in_place(&self) -> bool {
+        match self.linear.matrix.values {
+            Values::F32(_) => true,
+            Values::F16(_) => false,
+            Values::Bf16(_) => self.isa.terms > 1,
+        }
+    }
+
+    /// Puts a part of some rows into the room in f32, if the tiles want that.
     fn widen(&self, rows: Range<usize>, deep: &Range<usize>, room: &mut [f32]) {
-        let matrix = self.linear.matrix;
-        if matches!(matrix.values, Values::F32(_)) {
+        if self.in_place() {
             return;
         }
         let places = room.chunks_exact_mut(deep.len()).skip(rows.start);
         for (row, wide) in rows.zip(places) {
-            let part = matrix.part(self.first + row, deep.start, deep.len());
+            let part = (self.linear.matrix).part(self.first + row, deep.start, deep.len());
             // SAFETY: the unit is there.
             unsafe { (self.isa.widen)(part, wide) }
         }
@@ -165,34 +209,42 @@ impl Part<'_> {
         window: usize,
         rows: &Range<usize>,
         deep: &Range<usize>,
-        (room, next): (&[f32], Ahead),
+        (room, next): (&mut Room<'_>, Ahead),
     ) {
-        let (wide, step) = self.wide(deep, room);
-        let wide = &wide[rows.start * step..];
-        let out = self.out(window).wrapping_add(rows.start * COLUMNS);
-        for near in (0..deep.len()).step_by(NEAR) {
-            let depth = NEAR.min(deep.len() - near);
+        let terms = self.isa.terms;
+        let out = self.out(window, room).wrapping_add(rows.start * COLUMNS);
+        for near in (0..deep.len()).step_by(NEAR * terms) {
+            let depth = (NEAR * terms).min(deep.len() - near);
+            let (w, step) = self.rows(rows.start, (deep, near), room.wide);
             let factors = Factors {
-                w: wide[near..].as_ptr(),
-                steps: (step, 1),
-                x: self.x.rows(window, deep.start + near, depth),
-                depth,
-                ahead: next.from(near),
+                w,
+                steps: (step / terms, 1),
+                x: self.x.taken(window, deep.start + near, depth),
+                depth: depth / terms,
+                ahead: next.from(near).by(terms),
             };
             // SAFETY: the ranges were checked above, the rows are this task's, the unit is there.
             unsafe { self.isa.tiles[rows.len() - 1](factors, out) }
         }
     }
 
-    /// Its rows from a depth on in f32, and from one to the next: where they lie, or in the room.
-    fn wide<'a>(&'a self, deep: &Range<usize>, room: &'a [f32]) -> (&'a [f32], usize) {
+    /// Its rows from `row` on and, of this part of the depth, from `near` on: where they lie, or in the
+    /// room. And how many values it is from a row to the next.
+    fn rows(
+        &self,
+        row: usize,
+        (deep, near): (&Range<usize>, usize),
+        room: &[f32],
+    ) -> (*const f32, usize) {
         let Matrix { values, depth, .. } = self.linear.matrix;
+        let all = self.first * depth..(self.first + self.count) * depth;
+        let place = row * depth + deep.start + near;
         match values {
-            Values::F32(all) => {
-                let rows = &all[self.first * depth..][..self.count * depth];
-                (&rows[deep.start..], depth)
+            Values::F32(values) => (values[all][place..].as_ptr(), depth),
+            Values::Bf16(values) if self.in_place() => {
+                (values[all][place..].as_ptr().cast(), depth)
             }
-            Values::F16(_) | Values::Bf16(_) => (&room[..self.count * deep.len()], deep.len()),
+            _ => (room[row * deep.len() + near..].as_ptr(), deep.len()),
         }
     }
 

@@ -20,6 +20,8 @@ mod attention;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod dots;
 mod held;
 mod isa;
 mod linear;
@@ -40,7 +42,7 @@ mod unit;
 use candle_core::{Device, Tensor};
 
 use self::rooms::Shelf;
-use self::unit::Units;
+use self::unit::{Products, Units};
 use super::{Activation, Kernels, Reference, Tower};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -75,23 +77,18 @@ impl Cpu {
     }
 
     /// One for each unit of this machine, best first: the matrix unit where there is one (`amx`),
-    /// then vector units (`avx512`, `avx2`, `neon`).
+    /// AVX-512's products of bf16 (`avx512bf16`), then vector units alone (`avx512`, `avx2`, `neon`).
     pub fn all() -> Result<Vec<Cpu>> {
         let vector = isa::available();
-        #[cfg(target_arch = "x86_64")]
-        let matrix = vector
-            .first()
-            .copied()
-            .zip(amx::Amx::ask())
-            .map(|(isa, amx)| {
-                let amx = Some(amx);
-                Units { isa, amx }
-            });
-        #[cfg(not(target_arch = "x86_64"))]
-        let matrix = None;
-        let units = matrix
-            .into_iter()
-            .chain(vector.into_iter().map(Units::vector));
+        let first = vector.first().copied();
+        let products = Products::available().into_iter();
+        let better = products.filter_map(|products| {
+            Some(Units {
+                isa: first?,
+                products,
+            })
+        });
+        let units = better.chain(vector.iter().copied().map(Units::vector));
         let each = units.map(|unit| {
             let plain = Reference::new(&Device::Cpu)?;
             let shelf = Shelf::default();

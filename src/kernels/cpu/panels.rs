@@ -2,6 +2,8 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::amx::{DEEP, Parts};
+#[cfg(target_arch = "x86_64")]
+use super::dots::{TWO, Words};
 use super::matrix::Matrix;
 use super::panel::COLUMNS;
 use super::shared::SharedMut;
@@ -10,12 +12,23 @@ use super::unit::Units;
 /// Where the one operation puts values and the other takes them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Panels<'a> {
-    /// `[windows, features, 80]`. Empty if nothing but the parts is wanted.
-    floats: SharedMut<'a>,
+    /// `[windows, features, 80]`; none if nothing but the other form is wanted.
+    floats: Option<SharedMut<'a>>,
     features: usize,
     windows: usize,
+    form: Option<Form<'a>>,
+}
+
+/// What a product takes in place of the values.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Form<'a> {
     #[cfg(target_arch = "x86_64")]
-    parts: Option<Parts<'a>>,
+    Parts(Parts<'a>),
+    #[cfg(target_arch = "x86_64")]
+    Words(Words<'a>),
+    /// There is none elsewhere.
+    #[cfg(not(target_arch = "x86_64"))]
+    Never(std::convert::Infallible, std::marker::PhantomData<&'a ()>),
 }
 
 impl<'a> Panels<'a> {
@@ -23,30 +36,24 @@ impl<'a> Panels<'a> {
     pub(super) fn plain(floats: &'a mut [f32], features: usize, windows: usize) -> Panels<'a> {
         assert!(floats.len() >= windows * features * COLUMNS);
         Panels {
-            floats: SharedMut::new(floats),
+            floats: Some(SharedMut::new(floats)),
             features,
             windows,
-            #[cfg(target_arch = "x86_64")]
-            parts: None,
+            form: None,
         }
     }
 
-    /// What a product with this matrix takes, and the values themselves; `room` may take a second form.
+    /// What a product with this matrix takes, and the values themselves; `room` may take another form.
     pub(super) fn both(
         units: Units,
         matrix: &Matrix<'_>,
         windows: usize,
         (floats, room): (&'a mut [f32], &'a mut [f32]),
     ) -> Panels<'a> {
-        let panels = Panels::plain(floats, matrix.depth, windows);
-        #[cfg(target_arch = "x86_64")]
-        let panels = Panels {
-            parts: units.parts(matrix, windows, room),
-            ..panels
-        };
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = (units, room);
-        panels
+        Panels {
+            form: units.form(matrix, windows, room),
+            ..Panels::plain(floats, matrix.depth, windows)
+        }
     }
 
     /// What a product with this matrix takes, and nothing else.
@@ -56,17 +63,15 @@ impl<'a> Panels<'a> {
         windows: usize,
         room: &'a mut [f32],
     ) -> Panels<'a> {
-        #[cfg(target_arch = "x86_64")]
-        if units.takes(matrix) {
-            return Panels {
-                floats: SharedMut::new(&mut []),
-                features: matrix.depth,
-                windows,
-                parts: units.parts(matrix, windows, room),
-            };
+        if !units.wants_form(matrix) {
+            return Panels::plain(room, matrix.depth, windows);
         }
-        let _ = units;
-        Panels::plain(room, matrix.depth, windows)
+        Panels {
+            floats: None,
+            features: matrix.depth,
+            windows,
+            form: units.form(matrix, windows, room),
+        }
     }
 
     /// Features of a panel.
@@ -79,40 +84,84 @@ impl<'a> Panels<'a> {
         self.windows
     }
 
-    /// Some rows of a window's panel.
-    pub(super) fn rows(self, window: usize, first: usize, count: usize) -> *mut f32 {
-        let row = window * self.features + first;
-        self.floats.at(row * COLUMNS, count * COLUMNS)
+    /// True if the values themselves are wanted.
+    pub(super) fn has_values(self) -> bool {
+        self.floats.is_some()
     }
 
-    /// The parts, where they are wanted.
-    #[cfg(target_arch = "x86_64")]
-    pub(super) fn parts(self) -> Option<Parts<'a>> {
-        self.parts
+    /// Some rows of a window's panel.
+    ///
+    /// # Panics
+    ///
+    /// If there are no values, or not so many rows.
+    pub(super) fn rows(self, window: usize, first: usize, count: usize) -> *mut f32 {
+        let row = window * self.features + first;
+        let Some(floats) = self.floats else {
+            panic!("these panels hold another form of their values alone");
+        };
+        floats.at(row * COLUMNS, count * COLUMNS)
+    }
+
+    /// The same as a vector unit's product takes them.
+    pub(super) fn taken(self, window: usize, first: usize, count: usize) -> *const f32 {
+        match self.form {
+            #[cfg(target_arch = "x86_64")]
+            Some(Form::Words(words)) => words.rows(window, first / TWO, count / TWO),
+            _ => self.rows(window, first, count),
+        }
+    }
+
+    /// The other form, where it is wanted.
+    pub(super) fn form(self) -> Option<Form<'a>> {
+        self.form
     }
 
     /// Tells that values are in their place: these rows, and sixteen columns each from these on.
     ///
     /// # Safety
     ///
-    /// They are, the unit is there, and nobody else writes them or their parts now.
+    /// They are, the unit is there, and nobody else writes them or their other form now.
     pub(super) unsafe fn ready(
         self,
         window: usize,
         rows: std::ops::Range<usize>,
         columns: impl IntoIterator<Item = usize>,
     ) {
-        #[cfg(target_arch = "x86_64")]
-        if let Some(parts) = self.parts {
-            for column in columns {
-                let register = (window * COLUMNS + column) / 16;
-                for depth in rows.clone().step_by(DEEP) {
-                    let from = self.rows(window, depth, DEEP).add(column);
-                    parts.put((register, depth), from, (DEEP, COLUMNS));
-                }
-            }
-            return;
+        if self.form.is_some() {
+            let from = self.rows(window, rows.start, rows.len());
+            self.put(window, rows, columns, from);
         }
-        let _ = (window, rows, columns);
+    }
+
+    /// The same for rows that lie elsewhere, from `from` on.
+    ///
+    /// # Safety
+    ///
+    /// As [`ready`](Self::ready).
+    pub(super) unsafe fn put(
+        self,
+        window: usize,
+        rows: std::ops::Range<usize>,
+        columns: impl IntoIterator<Item = usize>,
+        from: *const f32,
+    ) {
+        for column in columns {
+            let from = from.add(column);
+            match self.form {
+                #[cfg(target_arch = "x86_64")]
+                Some(Form::Parts(parts)) => {
+                    let register = (window * COLUMNS + column) / 16;
+                    for depth in rows.clone().step_by(DEEP) {
+                        let from = from.add((depth - rows.start) * COLUMNS);
+                        parts.put((register, depth), from, (DEEP, COLUMNS));
+                    }
+                }
+                #[cfg(target_arch = "x86_64")]
+                Some(Form::Words(words)) => {
+                    words.put((window, column), (rows.start, rows.len()), from);
+                }
+                _ => {}
+            }
+        }
     }
 }

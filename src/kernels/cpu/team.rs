@@ -22,6 +22,11 @@ impl<'a> Team<'a> {
         Team { rooms }
     }
 
+    /// Threads that there is a room for.
+    pub(super) fn threads(&self) -> usize {
+        self.rooms.len()
+    }
+
     /// Parts of a product that are wanted at least.
     pub(super) fn wanted(&self) -> usize {
         SHARES * self.rooms.len()

@@ -7,7 +7,7 @@ use super::simd::Simd;
 /// Where the factors of a tile lie.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Factors {
-    /// `w[n, k]` is at `w[n · steps.0 + k · steps.1]`.
+    /// `w[n, k]` is at `w[n · steps.0 + k · steps.1]`, aligned or not.
     pub(super) w: *const f32,
     pub(super) steps: (usize, usize),
     /// `depth` rows of [`COLUMNS`].
@@ -20,6 +20,22 @@ pub(super) struct Factors {
 /// Values of `k` between two requests for what is needed next: a line of f32.
 const STRIDE: usize = 16;
 
+/// What a value of `k` is: how the values of a vector are multiplied and added.
+pub(super) trait Multiply<S: Simd> {
+    /// `sum + x · w` in each place.
+    unsafe fn add(x: S::V, w: S::V, sum: S::V) -> S::V;
+}
+
+/// A value of f32.
+pub(super) struct Float;
+
+impl<S: Simd> Multiply<S> for Float {
+    #[inline(always)]
+    unsafe fn add(x: S::V, w: S::V, sum: S::V) -> S::V {
+        S::fma(x, w, sum)
+    }
+}
+
 /// `c[n, :] += Σₖ w[n, k] · x[k, :]` for `N` rows `n` and `depth` values of `k`; `A` vectors of
 /// columns at once, which with `N` must fill the vector unit's registers and no more.
 ///
@@ -27,7 +43,10 @@ const STRIDE: usize = 16;
 ///
 /// The factors are where they are said to be; `c` holds `N` rows of [`COLUMNS`].
 #[inline(always)]
-pub(super) unsafe fn tile<S: Simd, const N: usize, const A: usize>(factors: Factors, c: *mut f32) {
+pub(super) unsafe fn tile<S: Simd, M: Multiply<S>, const N: usize, const A: usize>(
+    factors: Factors,
+    c: *mut f32,
+) {
     let Factors { steps, depth, .. } = factors;
     for first in (0..COLUMNS).step_by(A * S::LANES) {
         let (mut w, mut x) = (factors.w, factors.x.add(first));
@@ -37,7 +56,7 @@ pub(super) unsafe fn tile<S: Simd, const N: usize, const A: usize>(factors: Fact
                 factors.ahead.ask(from, 1);
             }
             for _ in from..depth.min(from + STRIDE) {
-                multiply::<S, N, A>((w, steps.0), x, &mut sums);
+                multiply::<S, M, N, A>((w, steps.0), x, &mut sums);
                 (w, x) = (w.wrapping_add(steps.1), x.wrapping_add(COLUMNS));
             }
         }
@@ -53,7 +72,7 @@ pub(super) unsafe fn tile<S: Simd, const N: usize, const A: usize>(factors: Fact
 
 /// One value of `k`; the rows' weights are `step` values apart.
 #[inline(always)]
-unsafe fn multiply<S: Simd, const N: usize, const A: usize>(
+unsafe fn multiply<S: Simd, M: Multiply<S>, const N: usize, const A: usize>(
     (w, step): (*const f32, usize),
     x: *const f32,
     sums: &mut [[S::V; A]; N],
@@ -63,9 +82,9 @@ unsafe fn multiply<S: Simd, const N: usize, const A: usize>(
         *part = S::load(x.add(a * S::LANES));
     }
     for (n, sums) in sums.iter_mut().enumerate() {
-        let weight = S::splat(*w.add(n * step));
+        let weight = S::splat(w.add(n * step).read_unaligned());
         for (sum, part) in sums.iter_mut().zip(across) {
-            *sum = S::fma(part, weight, *sum);
+            *sum = M::add(part, weight, *sum);
         }
     }
 }

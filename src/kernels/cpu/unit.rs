@@ -1,21 +1,56 @@
 //! The units that a run works on, and which of them makes a product.
+#![cfg_attr(
+    not(target_arch = "x86_64"),
+    expect(unused_variables, reason = "elsewhere panels have no other form")
+)]
 
 #[cfg(target_arch = "x86_64")]
 use super::amx;
-use super::isa::Isa;
-use super::linear::{self, Linear};
 #[cfg(target_arch = "x86_64")]
+use super::dots::Words;
+use super::isa::{self, Isa};
+use super::linear::{self, Linear};
 use super::matrix::Matrix;
 use super::panel::COLUMNS;
-use super::panels::Panels;
+use super::panels::{Form, Panels};
 use super::team::Team;
 
-/// A vector unit, and a matrix unit where there is one.
+/// A vector unit, and what makes some products faster where it is there.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Units {
     pub(super) isa: &'static Isa,
+    pub(super) products: Products,
+}
+
+/// What makes products.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Products {
+    /// The vector unit, all of them.
+    Vector,
+    /// Its products of bf16 those with such matrices.
     #[cfg(target_arch = "x86_64")]
-    pub(super) amx: Option<amx::Amx>,
+    Dots(&'static Isa),
+    /// The matrix unit those that are whole blocks.
+    #[cfg(target_arch = "x86_64")]
+    Matrix(amx::Amx),
+}
+
+impl Products {
+    /// What this machine has beside its vector unit, best first.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn available() -> Vec<Products> {
+        let matrix = amx::Amx::ask().map(Products::Matrix);
+        matrix
+            .into_iter()
+            .chain(isa::dots().map(Products::Dots))
+            .collect()
+    }
+
+    /// Nothing.
+    #[cfg(not(target_arch = "x86_64"))]
+    pub(super) fn available() -> Vec<Products> {
+        Vec::new()
+    }
 }
 
 impl Units {
@@ -23,39 +58,41 @@ impl Units {
     pub(super) fn vector(isa: &'static Isa) -> Units {
         Units {
             isa,
-            #[cfg(target_arch = "x86_64")]
-            amx: None,
+            products: Products::Vector,
         }
     }
 
     /// For reports.
     pub(super) fn name(self) -> &'static str {
-        #[cfg(target_arch = "x86_64")]
-        if self.amx.is_some() {
-            return "amx";
+        match self.products {
+            Products::Vector => self.isa.name,
+            #[cfg(target_arch = "x86_64")]
+            Products::Dots(isa) => isa.name,
+            #[cfg(target_arch = "x86_64")]
+            Products::Matrix(_) => "amx",
         }
-        self.isa.name
     }
 
     /// Values that a thread needs for its part of a product.
     pub(super) fn room(self) -> usize {
-        #[cfg(target_arch = "x86_64")]
-        if self.amx.is_some() {
-            return linear::ROOM.max(amx::ROOM);
+        match self.products {
+            #[cfg(target_arch = "x86_64")]
+            Products::Matrix(_) => linear::ROOM.max(amx::ROOM),
+            _ => linear::ROOM,
         }
-        linear::ROOM
     }
 
-    /// Values of a second form of so many panels, as [`Panels::both`] takes.
+    /// Values of another form of so many panels, as [`Panels::both`] takes.
     ///
     /// [`Panels::both`]: super::panels::Panels::both
     pub(super) fn second_room(self, windows: usize, features: usize) -> usize {
-        #[cfg(target_arch = "x86_64")]
-        if self.amx.is_some() {
-            return amx::Parts::room(windows, features);
+        match self.products {
+            Products::Vector => 0,
+            #[cfg(target_arch = "x86_64")]
+            Products::Dots(_) => Words::room(windows, features),
+            #[cfg(target_arch = "x86_64")]
+            Products::Matrix(_) => amx::Parts::room(windows, features),
         }
-        let _ = (windows, features);
-        0
     }
 
     /// Values of so many panels in the only form that a product takes.
@@ -64,21 +101,40 @@ impl Units {
         floats.max(self.second_room(windows, features))
     }
 
-    /// True if the matrix unit makes products with such a matrix.
-    #[cfg(target_arch = "x86_64")]
-    pub(super) fn takes(self, matrix: &Matrix<'_>) -> bool {
-        self.amx.is_some_and(|amx| amx.takes(matrix))
+    /// True if a product with such a matrix takes another form of its panels.
+    pub(super) fn wants_form(self, matrix: &Matrix<'_>) -> bool {
+        match self.products {
+            Products::Vector => false,
+            #[cfg(target_arch = "x86_64")]
+            Products::Dots(_) => Words::take(matrix),
+            #[cfg(target_arch = "x86_64")]
+            Products::Matrix(amx) => amx.takes(matrix),
+        }
     }
 
-    /// Room for the parts that such a product takes.
-    #[cfg(target_arch = "x86_64")]
-    pub(super) fn parts<'a>(
+    /// Room for the form that such a product takes, if it takes another.
+    pub(super) fn form<'a>(
         self,
         matrix: &Matrix<'_>,
         windows: usize,
         room: &'a mut [f32],
-    ) -> Option<amx::Parts<'a>> {
-        self.amx?.parts(matrix, windows, room)
+    ) -> Option<Form<'a>> {
+        if !self.wants_form(matrix) {
+            return None;
+        }
+        match self.products {
+            Products::Vector => None,
+            #[cfg(target_arch = "x86_64")]
+            Products::Dots(_) => {
+                let words = Words::new(matrix.depth, windows, room);
+                Some(Form::Words(words))
+            }
+            #[cfg(target_arch = "x86_64")]
+            Products::Matrix(_) => {
+                let parts = amx::Parts::new(matrix, windows, room);
+                Some(Form::Parts(parts))
+            }
+        }
     }
 
     /// `matrix · panel + bias` for each panel, and what becomes of it:
@@ -91,10 +147,16 @@ impl Units {
         out: Panels<'_>,
     ) {
         assert!(x.features() == product.matrix.depth && x.windows() == out.windows());
-        #[cfg(target_arch = "x86_64")]
-        if let Some(parts) = x.parts() {
-            return amx::linear(self.isa, team, product, parts, out);
+        match (self.products, x.form()) {
+            #[cfg(target_arch = "x86_64")]
+            (Products::Matrix(_), Some(Form::Parts(parts))) => {
+                amx::linear(self.isa, team, product, parts, out);
+            }
+            #[cfg(target_arch = "x86_64")]
+            (Products::Dots(isa), Some(Form::Words(_))) => {
+                linear::linear(isa, team, product, x, out);
+            }
+            _ => linear::linear(self.isa, team, product, x, out),
         }
-        linear::linear(self.isa, team, product, x, out);
     }
 }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::super::isa::Isa;
 use super::super::linear::Then;
 use super::super::panel::COLUMNS;
-use super::super::panels::Panels;
+use super::super::panels::{Form, Panels};
 use super::parts::ACROSS;
 use super::rows::ROWS;
 use super::unit::{SIDE, SUMS};
@@ -35,7 +35,7 @@ impl Finish<'_> {
         }
         for (place, register) in registers.enumerate() {
             let sums = sums.add(place * SIDE * SIDE);
-            if let Some(parts) = self.out.parts() {
+            if let Some(Form::Parts(parts)) = self.out.form() {
                 for below in 0..2 {
                     let from = sums.add(below * SUMS / 2);
                     parts.put((register, row + below * SIDE), from, (SIDE, SIDE));

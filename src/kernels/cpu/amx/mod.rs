@@ -10,5 +10,6 @@ mod split;
 mod unit;
 
 pub(super) use parts::Parts;
-pub(super) use product::{Amx, ROOM, linear};
+pub(super) use product::{Amx, ROOM, linear, whole};
+pub(super) use split::columns;
 pub(super) use unit::DEEP;

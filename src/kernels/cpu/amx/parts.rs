@@ -50,7 +50,11 @@ impl<'a> Parts<'a> {
 
     /// Room for what a product with this matrix takes, for so many windows. What it holds at first
     /// means nothing.
-    pub(super) fn new(matrix: &Matrix<'_>, windows: usize, room: &'a mut [f32]) -> Parts<'a> {
+    pub(in super::super) fn new(
+        matrix: &Matrix<'_>,
+        windows: usize,
+        room: &'a mut [f32],
+    ) -> Parts<'a> {
         assert!(room.len() >= Parts::room(windows, matrix.depth));
         Parts {
             values: SharedMut::new(room),
@@ -87,9 +91,9 @@ impl<'a> Parts<'a> {
         let to = self.at(register / 2, depth);
         let to = to.add(register % 2 * VALUES + depth % DEEP / 2 * DEEP);
         match self.each {
-            1 => split::columns::<1>(from, (rows, stride), to),
-            2 => split::columns::<2>(from, (rows, stride), to),
-            _ => split::columns::<MOST>(from, (rows, stride), to),
+            1 => split::columns::<1>(from, (rows, stride), (to, DEEP)),
+            2 => split::columns::<2>(from, (rows, stride), (to, DEEP)),
+            _ => split::columns::<MOST>(from, (rows, stride), (to, DEEP)),
         }
     }
 }

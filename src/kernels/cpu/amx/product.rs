@@ -48,19 +48,13 @@ impl Amx {
         reason = "who has no unit has nothing that takes a matrix"
     )]
     pub(in super::super) fn takes(self, matrix: &Matrix<'_>) -> bool {
-        matrix.rows.is_multiple_of(ROWS) && matrix.depth.is_multiple_of(DEEP)
+        whole(matrix)
     }
+}
 
-    /// Room for what a product takes, if the unit makes it.
-    pub(in super::super) fn parts<'a>(
-        self,
-        matrix: &Matrix<'_>,
-        windows: usize,
-        room: &'a mut [f32],
-    ) -> Option<Parts<'a>> {
-        self.takes(matrix)
-            .then(|| Parts::new(matrix, windows, room))
-    }
+/// True if such a matrix is whole blocks of the unit's.
+pub(in super::super) fn whole(matrix: &Matrix<'_>) -> bool {
+    matrix.rows.is_multiple_of(ROWS) && matrix.depth.is_multiple_of(DEEP)
 }
 
 /// What [`linear`](super::super::linear::linear) does, on the unit.

@@ -139,21 +139,21 @@ pub(super) unsafe fn half_row<const PARTS: usize>(row: &[f16], to: *mut u16) {
 }
 
 /// Splits sixteen columns of some rows of a panel, which are `stride` values apart; two rows' values go
-/// side by side, as the unit takes them.
+/// side by side, as the unit takes them, and `step` values behind the two before.
 ///
 /// # Safety
 ///
 /// The instructions are there; `from` and `to` hold an even number of rows, and half as many.
 #[target_feature(enable = "avx512f,avx512bf16,avx512bw")]
-pub(super) unsafe fn columns<const PARTS: usize>(
+pub(in super::super) unsafe fn columns<const PARTS: usize>(
     from: *const f32,
     (rows, stride): (usize, usize),
-    to: *mut u16,
+    (to, step): (*mut u16, usize),
 ) {
     for pair in 0..rows / 2 {
         let from = from.add(2 * pair * stride);
         let both = [_mm512_loadu_ps(from), _mm512_loadu_ps(from.add(stride))];
-        split::<PARTS, true>(both, to.add(pair * DEEP));
+        split::<PARTS, true>(both, to.add(pair * step));
     }
 }
 
@@ -227,7 +227,7 @@ mod tests {
         let row = values();
         let mut to = vec![0; 3 * 2 * VALUES];
         // SAFETY: the unit was asked for; two rows of sixteen values, and their parts have room.
-        unsafe { columns::<3>(row.as_ptr(), (2, SIDE), to.as_mut_ptr()) }
+        unsafe { columns::<3>(row.as_ptr(), (2, SIDE), (to.as_mut_ptr(), DEEP)) }
         for (place, parts) in parts::<3>(&row).iter().enumerate() {
             let (line, column) = (place / SIDE, place % SIDE);
             for (number, part) in parts.iter().enumerate() {
