@@ -1,10 +1,11 @@
 //! Causal self-attention of one head of one window, in one go: scores, softmax and mix stay in the
 //! nearest cache.
 
-use super::ahead::Ahead;
+use std::ops::Range;
+
 use super::panel::{COLUMNS, ROWS};
 use super::simd::{Simd, exp};
-use super::tile::{Factors, Float, tile};
+use super::tile::{Before, Float, multiply, put};
 
 /// Channels of a head.
 pub(super) const HEAD: usize = 64;
@@ -30,52 +31,101 @@ pub(super) struct Head {
     pub(super) out: *mut f32,
 }
 
-/// Attends.
+/// Attends, with `N` rows and `A` vectors of columns at once, at most five.
 ///
 /// # Safety
 ///
 /// All places hold what they are said to hold.
 #[inline(always)]
 pub(super) unsafe fn attend<S: Simd, const N: usize, const A: usize>(head: Head) {
-    let by_key = Factors {
-        w: head.key,
-        steps: (1, COLUMNS),
-        x: head.query,
-        depth: HEAD,
-        ahead: Ahead::NOTHING,
-    };
-    product::<S, N, A>(by_key, ROWS, head.scores);
+    let whole = ROWS - ROWS % N;
+    for key in (0..whole).step_by(N) {
+        scores::<S, N, A>(head, key);
+    }
+    for key in whole..ROWS {
+        scores::<S, 1, A>(head, key);
+    }
     for first in (0..COLUMNS).step_by(S::LANES) {
         softmax::<S>(head, first);
     }
-    let by_channel = Factors {
-        w: head.value,
-        steps: (COLUMNS, 1),
-        x: head.scores,
-        depth: ROWS,
-        ahead: Ahead::NOTHING,
-    };
-    product::<S, N, A>(by_channel, HEAD, head.out);
+    let whole = HEAD - HEAD % N;
+    for channel in (0..whole).step_by(N) {
+        mix::<S, N, A>(head, channel);
+    }
+    for channel in whole..HEAD {
+        mix::<S, 1, A>(head, channel);
+    }
 }
 
-/// `rows` rows of a product.
+/// Scores of `N` keys from `key` on, for the queries that see any of them, and for those beside them in a
+/// vector.
 #[inline(always)]
-unsafe fn product<S: Simd, const N: usize, const A: usize>(
-    factors: Factors,
-    rows: usize,
-    out: *mut f32,
-) {
-    std::slice::from_raw_parts_mut(out, rows * COLUMNS).fill(0.0);
-    let at = |row: usize| Factors {
-        w: factors.w.wrapping_add(row * factors.steps.0),
-        ..factors
-    };
-    let whole = rows - rows % N;
-    for row in (0..whole).step_by(N) {
-        tile::<S, Float, N, A>(at(row), out.add(row * COLUMNS));
+unsafe fn scores<S: Simd, const N: usize, const A: usize>(head: Head, key: usize) {
+    for first in (0..COLUMNS).step_by(A * S::LANES) {
+        match key.saturating_sub(first) / S::LANES {
+            0 => scores_of::<S, N, A, 0>(head, key, first),
+            1 => scores_of::<S, N, A, 1>(head, key, first),
+            2 => scores_of::<S, N, A, 2>(head, key, first),
+            3 => scores_of::<S, N, A, 3>(head, key, first),
+            4 => scores_of::<S, N, A, 4>(head, key, first),
+            _ => {}
+        }
     }
-    for row in whole..rows {
-        tile::<S, Float, 1, A>(at(row), out.add(row * COLUMNS));
+}
+
+/// The same for the vectors of queries from `FROM` on.
+#[inline(always)]
+unsafe fn scores_of<S: Simd, const N: usize, const A: usize, const FROM: usize>(
+    head: Head,
+    key: usize,
+    first: usize,
+) {
+    if FROM >= A {
+        return;
+    }
+    let mut sums = [[S::splat(0.0); A]; N];
+    let (mut w, mut x) = (head.key.add(key), head.query.add(first));
+    for _ in 0..HEAD {
+        multiply::<S, Float, N, A, FROM>((w, 1), x, &mut sums);
+        (w, x) = (w.wrapping_add(COLUMNS), x.wrapping_add(COLUMNS));
+    }
+    let to = head.scores.add(key * COLUMNS + first);
+    put::<S, N, A, FROM>(&sums, Before::NOTHING, to);
+}
+
+/// `N` channels of the values, mixed. A vector of queries takes the keys up to its last query's.
+#[inline(always)]
+unsafe fn mix<S: Simd, const N: usize, const A: usize>(head: Head, channel: usize) {
+    for first in (0..COLUMNS).step_by(A * S::LANES) {
+        let mut sums = [[S::splat(0.0); A]; N];
+        let from = (
+            head.value.add(channel * COLUMNS),
+            head.scores.add(first).cast_const(),
+        );
+        mix_keys::<S, N, A, 0>(from, 0..first + S::LANES, &mut sums);
+        let some = |number: usize| first + number * S::LANES..first + (number + 1) * S::LANES;
+        mix_keys::<S, N, A, 1>(from, some(1), &mut sums);
+        mix_keys::<S, N, A, 2>(from, some(2), &mut sums);
+        mix_keys::<S, N, A, 3>(from, some(3), &mut sums);
+        mix_keys::<S, N, A, 4>(from, some(4), &mut sums);
+        let to = head.out.add(channel * COLUMNS + first);
+        put::<S, N, A, 0>(&sums, Before::NOTHING, to);
+    }
+}
+
+/// Some keys, for the vectors of queries from `FROM` on.
+#[inline(always)]
+unsafe fn mix_keys<S: Simd, const N: usize, const A: usize, const FROM: usize>(
+    (values, shares): (*const f32, *const f32),
+    keys: Range<usize>,
+    sums: &mut [[S::V; A]; N],
+) {
+    if FROM >= A {
+        return;
+    }
+    for key in keys.start..keys.end.min(ROWS) {
+        let (w, x) = (values.add(key), shares.add(key * COLUMNS));
+        multiply::<S, Float, N, A, FROM>((w, COLUMNS), x, sums);
     }
 }
 
@@ -87,14 +137,9 @@ unsafe fn softmax<S: Simd>(head: Head, first: usize) {
     let most = largest::<S>(head, first, seen);
     let sum = exponentials::<S>(scores, first, (seen, most));
     let part = S::div(S::splat(1.0), sum);
-    for key in 0..ROWS {
+    for key in 0..seen {
         let shares = scores.add(key * COLUMNS);
-        let share = if key < seen {
-            S::mul(S::load(shares), part)
-        } else {
-            S::splat(0.0)
-        };
-        S::store(shares, share);
+        S::store(shares, S::mul(S::load(shares), part));
     }
 }
 

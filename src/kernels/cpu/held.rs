@@ -4,11 +4,11 @@ use std::ops::Range;
 
 use candle_core::{CpuStorage, Device, Storage, StorageRef, Tensor};
 
-use super::GROUP;
 use super::attention::HEAD;
+use super::groups::through;
 use super::matrix::{Matrix, Values};
 use super::panel::ROWS;
-use super::rooms::{Need, Shelf};
+use super::rooms::Shelf;
 use super::stack::{Layer, Stack, Weights};
 use super::unit::Units;
 use crate::error::Result;
@@ -41,18 +41,18 @@ pub(super) fn run(
     if !shapes || !fit(&layers, width, keep) {
         return Ok(None);
     }
-    let Some(first) = layers.first() else {
+    if layers.is_empty() {
         return Ok(Some(Vec::new()));
+    }
+    let stack = Stack {
+        unit,
+        layers: &layers,
+        activation: tower.activation,
+        width,
+        hidden: keys.flatten(),
+        input,
     };
-    let need = Need::new(unit, windows.min(GROUP), width, first.up.matrix.rows);
-    let mut kept = vec![vec![0.0; windows * ROWS * width]; keep.len()];
-    shelf.with(need, |room| {
-        let what = (layers.as_slice(), tower.activation);
-        let mut stack = Stack::new(unit, what, width, keys.flatten(), need.divide(room));
-        for first in (0..windows).step_by(GROUP) {
-            stack.group(first..windows.min(first + GROUP), input, keep, &mut kept);
-        }
-    });
+    let kept = through((unit, shelf), &stack, windows, keep);
     states(kept, (windows, ROWS, width)).map(Some)
 }
 

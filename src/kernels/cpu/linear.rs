@@ -2,14 +2,14 @@
 
 use std::ops::Range;
 
-use super::GROUP;
 use super::ahead::Ahead;
+use super::groups::GROUP;
 use super::isa::{Isa, Order};
 use super::matrix::{Matrix, Values};
 use super::panel::COLUMNS;
 use super::panels::Panels;
-use super::team::Team;
-use super::tile::Factors;
+use super::team::Lead;
+use super::tile::{Before, Factors};
 use crate::kernels::Activation;
 
 /// Tiles of rows in one task: many, where that leaves work for every thread. Then the panels come
@@ -47,32 +47,18 @@ pub(super) struct Linear<'a> {
     pub(super) then: Then,
 }
 
-impl Linear<'_> {
-    /// What the product is added to, for the rows from `first` on: the bias, alone or with what is
-    /// there.
-    pub(super) fn begin(&self, first: usize, rows: &mut [f32]) {
-        let bias = &self.bias[first..];
-        for (row, bias) in rows.chunks_exact_mut(COLUMNS).zip(bias) {
-            match self.then {
-                Then::Add => row.iter_mut().for_each(|value| *value += bias),
-                Then::Store | Then::Activate(_) => row.fill(*bias),
-            }
-        }
-    }
-}
-
 /// `matrix · panel + bias` for each panel: `[windows, depth, 80]` → `[windows, rows, 80]`.
 pub(super) fn linear(
     isa: &Isa,
-    team: &Team<'_>,
+    lead: Lead<'_>,
     linear: Linear<'_>,
     x: Panels<'_>,
     out: Panels<'_>,
 ) {
     let Matrix { rows, .. } = linear.matrix;
     assert!(out.features() == rows && linear.bias.len() == rows && out.windows() <= GROUP);
-    let chunk = chunk(isa, team, rows);
-    team.share_product((rows, chunk), out.windows(), |rows, windows, room| {
+    let chunk = chunk(isa, lead, rows);
+    lead.share_product((rows, chunk), out.windows(), |rows, windows, room| {
         let part = Part {
             isa,
             linear,
@@ -87,12 +73,12 @@ pub(super) fn linear(
 }
 
 /// Rows of a task: those with which the threads have the most equal shares. Even, as other forms want it.
-fn chunk(isa: &Isa, team: &Team<'_>, rows: usize) -> usize {
+fn chunk(isa: &Isa, lead: Lead<'_>, rows: usize) -> usize {
     let most = isa.tiles.len();
     let chunks = (TILES[0]..=TILES[1])
         .map(|tiles| tiles * most)
         .filter(|chunk| chunk.is_multiple_of(2));
-    let longest = |chunk: &usize| rows.div_ceil(*chunk).div_ceil(team.threads()) * chunk;
+    let longest = |chunk: &usize| rows.div_ceil(*chunk).div_ceil(lead.threads) * chunk;
     chunks.min_by_key(longest).unwrap_or(ROWS)
 }
 
@@ -119,12 +105,6 @@ impl Part<'_> {
     fn run(&self, room: &mut [f32]) {
         let (wide, apart) = room.split_at_mut(ROWS * Order::DEEPEST);
         let room = &mut Room { wide, apart };
-        for window in self.windows.clone() {
-            let rows = self.out(window, room);
-            // SAFETY: no other task touches these rows.
-            let rows = unsafe { std::slice::from_raw_parts_mut(rows, self.count * COLUMNS) };
-            self.linear.begin(self.first, rows);
-        }
         let depth = self.linear.matrix.depth;
         let (order, deepest) = (self.isa.order, self.isa.order.deep * self.isa.terms);
         for from in (0..depth).step_by(deepest) {
@@ -221,10 +201,23 @@ impl Part<'_> {
                 steps: (step / terms, 1),
                 x: self.x.taken(window, deep.start + near, depth),
                 depth: depth / terms,
+                before: self.before(rows, deep.start + near),
                 ahead: next.from(near).by(terms),
             };
             // SAFETY: the ranges were checked above, the rows are this task's, the unit is there.
             unsafe { self.isa.tiles[rows.len() - 1](factors, out) }
+        }
+    }
+
+    /// What these rows' sums from a depth on are added to: the bias at first, alone or with what is there.
+    fn before(&self, rows: &Range<usize>, depth: usize) -> Before {
+        let bias = &self.linear.bias[self.first + rows.start..][..rows.len()];
+        match (depth, self.linear.then) {
+            (0, then) => Before {
+                kept: matches!(then, Then::Add),
+                bias: bias.as_ptr(),
+            },
+            _ => Before::SUMS,
         }
     }
 

@@ -20,8 +20,10 @@ mod attention;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod board;
 #[cfg(target_arch = "x86_64")]
 mod dots;
+mod groups;
 mod held;
 mod isa;
 mod linear;
@@ -45,10 +47,6 @@ use self::rooms::Shelf;
 use self::unit::{Products, Units};
 use super::{Activation, Kernels, Reference, Tower};
 use crate::error::{Error, ErrorKind, Result};
-
-/// Windows that pass through the layers together: enough that reading a matrix costs little beside
-/// using it, few enough that their activations stay in the caches.
-const GROUP: usize = 8;
 
 /// Fused layers on the CPU's best units; single operations as in [`Reference`].
 #[derive(Debug)]

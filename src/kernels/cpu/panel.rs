@@ -3,37 +3,27 @@
 //! a layer works on as many tokens at once as a vector has places, no matrix is ever rearranged, and
 //! what a product makes is what the next one takes.
 
-use rayon::prelude::*;
-
 /// Rows of a window.
 pub(super) const ROWS: usize = 77;
 
 /// Columns of a panel.
 pub(super) const COLUMNS: usize = 80;
 
-/// `[windows, 77, features]` → panels, the padding zero.
-pub(super) fn from_rows(rows: &[f32], features: usize, panels: &mut [f32]) {
-    let windows = rows.par_chunks_exact(ROWS * features);
-    let panels = panels.par_chunks_exact_mut(features * COLUMNS);
-    windows.zip(panels).for_each(|(rows, panel)| {
-        panel.fill(0.0);
-        for (column, row) in rows.chunks_exact(features).enumerate() {
-            for (value, line) in row.iter().zip(panel.chunks_exact_mut(COLUMNS)) {
-                line[column] = *value;
-            }
+/// `[77, features]` → a panel, the padding zero.
+pub(super) fn from_rows(rows: &[f32], features: usize, panel: &mut [f32]) {
+    panel.fill(0.0);
+    for (column, row) in rows.chunks_exact(features).enumerate() {
+        for (value, line) in row.iter().zip(panel.chunks_exact_mut(COLUMNS)) {
+            line[column] = *value;
         }
-    });
+    }
 }
 
-/// Panels → `[windows, 77, features]`.
-pub(super) fn to_rows(panels: &[f32], features: usize, rows: &mut [f32]) {
-    let windows = rows.par_chunks_exact_mut(ROWS * features);
-    let panels = panels.par_chunks_exact(features * COLUMNS);
-    windows.zip(panels).for_each(|(rows, panel)| {
-        for (feature, line) in panel.chunks_exact(COLUMNS).enumerate() {
-            for (value, row) in line.iter().zip(rows.chunks_exact_mut(features)) {
-                row[feature] = *value;
-            }
+/// A panel → `[77, features]`.
+pub(super) fn to_rows(panel: &[f32], features: usize, rows: &mut [f32]) {
+    for (feature, line) in panel.chunks_exact(COLUMNS).enumerate() {
+        for (value, row) in line.iter().zip(rows.chunks_exact_mut(features)) {
+            row[feature] = *value;
         }
-    });
+    }
 }

@@ -19,10 +19,21 @@ pub(super) struct Shelf(Mutex<Vec<Aligned>>);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Need {
     unit: Units,
+    /// Windows of a group.
     windows: usize,
+    /// Groups at once.
+    leaders: usize,
     width: usize,
     mlp: usize,
     threads: usize,
+}
+
+/// The parts of a room.
+pub(super) struct Divided<'a> {
+    /// One for each group that is under way.
+    pub(super) rooms: Vec<Rooms<'a>>,
+    /// One for each thread.
+    pub(super) threads: Vec<&'a mut [f32]>,
 }
 
 /// Panels of a group between operations.
@@ -37,20 +48,22 @@ pub(super) struct Rooms<'a> {
     pub(super) inner: &'a mut [f32],
     /// A second form of `taken`.
     pub(super) second: &'a mut [f32],
-    /// One for each thread.
-    pub(super) threads: Vec<&'a mut [f32]>,
 }
 
 impl Need {
-    /// Of so many windows at once, on the threads of the caller's pool.
-    pub(super) fn new(unit: Units, windows: usize, width: usize, mlp: usize) -> Need {
-        let threads = rayon::current_num_threads();
+    /// Of groups of so many windows, so many of them at once, on the threads of the caller's pool.
+    pub(super) fn new(
+        unit: Units,
+        (windows, leaders): (usize, usize),
+        (width, mlp): (usize, usize),
+    ) -> Need {
         Need {
             unit,
             windows,
+            leaders,
             width,
             mlp,
-            threads,
+            threads: rayon::current_num_threads(),
         }
     }
 
@@ -69,27 +82,32 @@ impl Need {
     }
 
     /// The parts of a room that is large enough. What they hold is left over from other runs.
-    pub(super) fn divide(self, mut room: &mut [f32]) -> Rooms<'_> {
+    pub(super) fn divide(self, mut room: &mut [f32]) -> Divided<'_> {
         let (panels, thread) = self.lengths();
         let mut next = |length: usize| {
             let (part, rest) = std::mem::take(&mut room).split_at_mut(length);
             room = rest;
             part
         };
-        let [x, taken, query_key_value, inner, second] = panels.map(&mut next);
-        Rooms {
-            x,
-            taken,
-            query_key_value,
-            inner,
-            second,
+        let mut group = || {
+            let [x, taken, query_key_value, inner, second] = panels.map(&mut next);
+            Rooms {
+                x,
+                taken,
+                query_key_value,
+                inner,
+                second,
+            }
+        };
+        Divided {
+            rooms: (0..self.leaders).map(|_| group()).collect(),
             threads: (0..self.threads).map(|_| next(thread)).collect(),
         }
     }
 
     fn length(self) -> usize {
         let (panels, thread) = self.lengths();
-        panels.iter().sum::<usize>() + self.threads * thread
+        self.leaders * panels.iter().sum::<usize>() + self.threads * thread
     }
 }
 
@@ -131,7 +149,7 @@ mod tests {
         let Some(isa) = isa::available().into_iter().next() else {
             return;
         };
-        let need = |windows| Need::new(Units::vector(isa), windows, 64, 256);
+        let need = |windows| Need::new(Units::vector(isa), (windows, 1), (64, 256));
         let shelf = Shelf::default();
         let place = |windows| shelf.with(need(windows), |room| (room.as_ptr().addr(), room.len()));
         let large = place(3);
@@ -156,18 +174,21 @@ mod tests {
         let Some(isa) = isa::available().into_iter().next() else {
             return;
         };
-        let need = Need::new(Units::vector(isa), 2, 64, 256);
+        let need = Need::new(Units::vector(isa), (2, 2), (64, 256));
         let mut room = Aligned::zeros(need.length());
-        let Rooms {
-            x,
-            taken,
-            query_key_value,
-            inner,
-            second,
-            threads,
-        } = need.divide(&mut room);
-        let mut ranges: Vec<(usize, usize)> = [x, taken, query_key_value, inner, second]
-            .into_iter()
+        let Divided { rooms, threads } = need.divide(&mut room);
+        assert_eq!(rooms.len(), 2);
+        let panels = rooms.into_iter().flat_map(|rooms| {
+            let Rooms {
+                x,
+                taken,
+                query_key_value,
+                inner,
+                second,
+            } = rooms;
+            [x, taken, query_key_value, inner, second]
+        });
+        let mut ranges: Vec<(usize, usize)> = panels
             .chain(threads)
             .map(|part| (part.as_ptr().addr(), size_of_val(part)))
             .collect();

@@ -10,7 +10,8 @@ use super::norm::Norm;
 use super::panel::{self, COLUMNS, ROWS};
 use super::panels::Panels;
 use super::rooms::Rooms;
-use super::team::Team;
+use super::shared::SharedMut;
+use super::team::Lead;
 use super::unit::Units;
 use crate::kernels::Activation;
 
@@ -52,101 +53,105 @@ impl Layer<'_> {
     }
 }
 
-/// The layers, and room for the activations of a group.
+/// All layers, one at least and all of them alike, and what passes through them.
 #[derive(Debug)]
 pub(super) struct Stack<'a> {
-    unit: Units,
-    layers: &'a [Layer<'a>],
-    activation: Activation,
-    width: usize,
+    pub(super) unit: Units,
+    pub(super) layers: &'a [Layer<'a>],
+    pub(super) activation: Activation,
+    pub(super) width: usize,
     /// `[windows, 77]`
-    hidden: Option<&'a [f32]>,
-    team: Team<'a>,
-    rooms: Rooms<'a>,
+    pub(super) hidden: Option<&'a [f32]>,
+    /// `[windows, 77, width]`
+    pub(super) input: &'a [f32],
 }
 
-impl<'a> Stack<'a> {
-    /// For groups of as many windows as the rooms are for. All layers fit `width`.
-    pub(super) fn new(
-        unit: Units,
-        (layers, activation): (&'a [Layer<'a>], Activation),
-        width: usize,
-        hidden: Option<&'a [f32]>,
-        mut rooms: Rooms<'a>,
-    ) -> Stack<'a> {
-        Stack {
-            unit,
-            layers,
-            activation,
-            width,
-            hidden,
-            team: Team::new(std::mem::take(&mut rooms.threads)),
-            rooms,
-        }
+impl Stack<'_> {
+    /// Features between the MLP's two products.
+    pub(super) fn mlp(&self) -> usize {
+        self.layers.first().map_or(0, |layer| layer.up.matrix.rows)
     }
 
-    /// Takes some windows of `input` (`[windows, 77, width]`) through all layers; the states after
-    /// the layers in `keep` go to their places in `kept`.
+    /// Takes some windows, which are nobody else's, through all layers. The rooms are for as many at least.
+    /// The states after some layers are kept, in places for all windows: `[windows, 77, width]`.
     pub(super) fn group(
-        &mut self,
+        &self,
         windows: Range<usize>,
-        input: &[f32],
-        keep: &[usize],
-        kept: &mut [Vec<f32>],
+        kept: &[(usize, SharedMut<'_>)],
+        rooms: &mut Rooms<'_>,
+        lead: Lead<'_>,
     ) {
-        let (width, n) = (self.width, windows.len());
-        let rows = windows.start * ROWS * width..windows.end * ROWS * width;
-        panel::from_rows(&input[rows.clone()], width, self.rooms.x);
+        let n = windows.len();
         let hidden = self
             .hidden
             .map(|all| padded(&all[windows.start * ROWS..windows.end * ROWS]));
+        self.enter(&windows, Panels::plain(rooms.x, self.width, n), lead);
         for index in 0..self.layers.len() {
-            self.layer(index, n, hidden.as_deref());
-            for (place, _) in keep
-                .iter()
-                .enumerate()
-                .filter(|(_, layer)| **layer == index + 1)
-            {
-                panel::to_rows(self.rooms.x, width, &mut kept[place][rows.clone()]);
+            self.layer(index, n, hidden.as_deref(), (rooms, lead));
+            let after = kept.iter().filter(|(layer, _)| *layer == index + 1);
+            for (_, place) in after {
+                let x = Panels::plain(rooms.x, self.width, n);
+                self.keep(&windows, x, *place, lead);
             }
         }
     }
 
-    fn layer(&mut self, index: usize, n: usize, hidden: Option<&[f32]>) {
-        let (unit, team, width) = (self.unit, &self.team, self.width);
+    /// Rows → panels.
+    fn enter(&self, windows: &Range<usize>, x: Panels<'_>, lead: Lead<'_>) {
+        let values = ROWS * self.width;
+        lead.share(x.windows(), |window, _| {
+            let rows = &self.input[(windows.start + window) * values..][..values];
+            let panel = x.rows(window, 0, self.width);
+            // SAFETY: tasks have other windows.
+            let panel = unsafe { std::slice::from_raw_parts_mut(panel, self.width * COLUMNS) };
+            panel::from_rows(rows, self.width, panel);
+        });
+    }
+
+    /// Panels → rows.
+    fn keep(&self, windows: &Range<usize>, x: Panels<'_>, kept: SharedMut<'_>, lead: Lead<'_>) {
+        let values = ROWS * self.width;
+        lead.share(x.windows(), |window, _| {
+            let panel = x.rows(window, 0, self.width);
+            // SAFETY: nobody writes it now.
+            let panel = unsafe { std::slice::from_raw_parts(panel, self.width * COLUMNS) };
+            let rows = kept.at((windows.start + window) * values, values);
+            // SAFETY: tasks have other windows, and so have groups.
+            let rows = unsafe { std::slice::from_raw_parts_mut(rows, values) };
+            panel::to_rows(panel, self.width, rows);
+        });
+    }
+
+    fn layer(
+        &self,
+        index: usize,
+        n: usize,
+        hidden: Option<&[f32]>,
+        (rooms, lead): (&mut Rooms<'_>, Lead<'_>),
+    ) {
+        let (unit, width) = (self.unit, self.width);
         let layer = &self.layers[index];
-        let Rooms {
-            x,
-            taken,
-            query_key_value,
-            inner,
-            second,
-            ..
-        } = &mut self.rooms;
-        let x = Panels::plain(x, width, n);
-        let stacked = Panels::plain(query_key_value, 3 * width, n);
+        let x = Panels::plain(rooms.x, width, n);
+        let stacked = Panels::plain(rooms.query_key_value, 3 * width, n);
+        let inner = Panels::only(unit, &layer.down.matrix, n, rooms.inner);
         let product = |weights: Weights<'_>, then, from: Panels<'_>, to: Panels<'_>| {
             let Weights { matrix, bias } = weights;
-            unit.linear(team, Linear { matrix, bias, then }, from, to);
+            unit.linear(lead, Linear { matrix, bias, then }, from, to);
         };
         let mut taken_by =
             |weights: Weights<'_>, make: &dyn Fn(Panels<'_>), then, to: Panels<'_>| {
-                let panels = Panels::both(unit, &weights.matrix, n, (&mut *taken, &mut *second));
+                let room = (&mut *rooms.taken, &mut *rooms.second);
+                let panels = Panels::both(unit, &weights.matrix, n, room);
                 make(panels);
                 product(weights, then, panels, to);
             };
-        let inner = Panels::only(unit, &layer.down.matrix, n, inner);
-        let normed = |by, out: Panels<'_>| norms(unit.isa, team, by, x, out);
-        let attended = |out: Panels<'_>| attention(unit.isa, team, stacked, hidden, out);
-        let activate = Then::Activate(self.activation);
-        taken_by(
-            layer.query_key_value,
-            &|out| normed(layer.norm1, out),
-            Then::Store,
-            stacked,
-        );
+        let first = |out: Panels<'_>| norms(unit.isa, lead, layer.norm1, x, out);
+        let second = |out: Panels<'_>| norms(unit.isa, lead, layer.norm2, x, out);
+        let attended = |out: Panels<'_>| attention(unit.isa, lead, stacked, hidden, out);
+        taken_by(layer.query_key_value, &first, Then::Store, stacked);
         taken_by(layer.out, &attended, Then::Add, x);
-        taken_by(layer.up, &|out| normed(layer.norm2, out), activate, inner);
+        let activate = Then::Activate(self.activation);
+        taken_by(layer.up, &second, activate, inner);
         product(layer.down, Then::Add, inner, x);
     }
 }
@@ -161,11 +166,11 @@ fn padded(keys: &[f32]) -> Vec<f32> {
 }
 
 /// Layer norm of all panels.
-fn norms(isa: &Isa, team: &Team<'_>, by: [&[f32]; 2], x: Panels<'_>, out: Panels<'_>) {
+fn norms(isa: &Isa, lead: Lead<'_>, by: [&[f32]; 2], x: Panels<'_>, out: Panels<'_>) {
     let features = x.features();
     let parts = COLUMNS / 16;
     assert!(by.iter().all(|by| by.len() == features) && out.features() == features);
-    team.share(x.windows() * parts, |task, _| {
+    lead.share(x.windows() * parts, |task, _| {
         let (window, column) = (task / parts, task % parts * 16);
         let norm = Norm {
             x: x.rows(window, 0, features),
@@ -184,14 +189,14 @@ fn norms(isa: &Isa, team: &Team<'_>, by: [&[f32]; 2], x: Panels<'_>, out: Panels
 /// Attention of all heads of all panels; `stacked` holds query, key and value of each.
 fn attention(
     isa: &Isa,
-    team: &Team<'_>,
+    lead: Lead<'_>,
     stacked: Panels<'_>,
     hidden: Option<&[f32]>,
     out: Panels<'_>,
 ) {
     let width = out.features();
     let heads = width / HEAD;
-    team.share(out.windows() * heads, |task, room| {
+    lead.share(out.windows() * heads, |task, room| {
         let (window, row) = (task / heads, task % heads * HEAD);
         let part = |part: usize| stacked.rows(window, part * width + row, HEAD).cast_const();
         let hidden = hidden.map(|all| all[window * COLUMNS..][..COLUMNS].as_ptr());

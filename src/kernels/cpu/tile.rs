@@ -13,8 +13,33 @@ pub(super) struct Factors {
     /// `depth` rows of [`COLUMNS`].
     pub(super) x: *const f32,
     pub(super) depth: usize,
+    /// What the sums are added to.
+    pub(super) before: Before,
     /// What is asked for meanwhile, a little at each [`STRIDE`].
     pub(super) ahead: Ahead,
+}
+
+/// What is there before a product.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Before {
+    /// If what stands in the result's place counts. Else it is nothing.
+    pub(super) kept: bool,
+    /// One more value for each row, or null.
+    pub(super) bias: *const f32,
+}
+
+impl Before {
+    /// Nothing.
+    pub(super) const NOTHING: Before = Before {
+        kept: false,
+        bias: std::ptr::null(),
+    };
+
+    /// The sums of other values of `k`.
+    pub(super) const SUMS: Before = Before {
+        kept: true,
+        ..Before::NOTHING
+    };
 }
 
 /// Values of `k` between two requests for what is needed next: a line of f32.
@@ -36,7 +61,7 @@ impl<S: Simd> Multiply<S> for Float {
     }
 }
 
-/// `c[n, :] += Σₖ w[n, k] · x[k, :]` for `N` rows `n` and `depth` values of `k`; `A` vectors of
+/// `c[n, :] = before + Σₖ w[n, k] · x[k, :]` for `N` rows `n` and `depth` values of `k`; `A` vectors of
 /// columns at once, which with `N` must fill the vector unit's registers and no more.
 ///
 /// # Safety
@@ -56,35 +81,60 @@ pub(super) unsafe fn tile<S: Simd, M: Multiply<S>, const N: usize, const A: usiz
                 factors.ahead.ask(from, 1);
             }
             for _ in from..depth.min(from + STRIDE) {
-                multiply::<S, M, N, A>((w, steps.0), x, &mut sums);
+                multiply::<S, M, N, A, 0>((w, steps.0), x, &mut sums);
                 (w, x) = (w.wrapping_add(steps.1), x.wrapping_add(COLUMNS));
             }
         }
-        let c = c.add(first);
-        for (n, sums) in sums.iter().enumerate() {
-            for (a, sum) in sums.iter().enumerate() {
-                let c = c.add(n * COLUMNS + a * S::LANES);
-                S::store(c, S::add(*sum, S::load(c)));
-            }
+        put::<S, N, A, 0>(&sums, factors.before, c.add(first));
+    }
+}
+
+/// Puts sums in their place, those of vectors from `FROM` on.
+#[inline(always)]
+pub(super) unsafe fn put<S: Simd, const N: usize, const A: usize, const FROM: usize>(
+    sums: &[[S::V; A]; N],
+    before: Before,
+    c: *mut f32,
+) {
+    for (n, sums) in sums.iter().enumerate() {
+        let bias = if before.bias.is_null() {
+            S::splat(0.0)
+        } else {
+            S::splat(*before.bias.add(n))
+        };
+        for (a, sum) in (FROM..A).zip(&sums[FROM..]) {
+            let c = c.add(n * COLUMNS + a * S::LANES);
+            let there = if before.kept {
+                S::add(S::load(c), bias)
+            } else {
+                bias
+            };
+            S::store(c, S::add(*sum, there));
         }
     }
 }
 
-/// One value of `k`; the rows' weights are `step` values apart.
+/// One value of `k`, for vectors from `FROM` on; the rows' weights are `step` values apart.
 #[inline(always)]
-unsafe fn multiply<S: Simd, M: Multiply<S>, const N: usize, const A: usize>(
+pub(super) unsafe fn multiply<
+    S: Simd,
+    M: Multiply<S>,
+    const N: usize,
+    const A: usize,
+    const FROM: usize,
+>(
     (w, step): (*const f32, usize),
     x: *const f32,
     sums: &mut [[S::V; A]; N],
 ) {
     let mut across = [S::splat(0.0); A];
-    for (a, part) in across.iter_mut().enumerate() {
+    for (a, part) in (FROM..A).zip(&mut across[FROM..]) {
         *part = S::load(x.add(a * S::LANES));
     }
     for (n, sums) in sums.iter_mut().enumerate() {
         let weight = S::splat(w.add(n * step).read_unaligned());
-        for (sum, part) in sums.iter_mut().zip(across) {
-            *sum = M::add(part, weight, *sum);
+        for (sum, part) in sums[FROM..].iter_mut().zip(&across[FROM..]) {
+            *sum = M::add(*part, weight, *sum);
         }
     }
 }

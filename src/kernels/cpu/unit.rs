@@ -13,7 +13,7 @@ use super::linear::{self, Linear};
 use super::matrix::Matrix;
 use super::panel::COLUMNS;
 use super::panels::{Form, Panels};
-use super::team::Team;
+use super::team::Lead;
 
 /// A vector unit, and what makes some products faster where it is there.
 #[derive(Clone, Copy, Debug)]
@@ -141,7 +141,7 @@ impl Units {
     /// `[windows, depth, 80]` → `[windows, rows, 80]`.
     pub(super) fn linear(
         self,
-        team: &Team<'_>,
+        lead: Lead<'_>,
         product: Linear<'_>,
         x: Panels<'_>,
         out: Panels<'_>,
@@ -150,13 +150,13 @@ impl Units {
         match (self.products, x.form()) {
             #[cfg(target_arch = "x86_64")]
             (Products::Matrix(_), Some(Form::Parts(parts))) => {
-                amx::linear(self.isa, team, product, parts, out);
+                amx::linear(self.isa, lead, product, parts, out);
             }
             #[cfg(target_arch = "x86_64")]
             (Products::Dots(isa), Some(Form::Words(_))) => {
-                linear::linear(isa, team, product, x, out);
+                linear::linear(isa, lead, product, x, out);
             }
-            _ => linear::linear(self.isa, team, product, x, out),
+            _ => linear::linear(self.isa, lead, product, x, out),
         }
     }
 }

@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 
-use super::super::GROUP;
 use super::super::ahead::Ahead;
+use super::super::groups::GROUP;
 use super::super::isa::Isa;
 use super::super::linear::Linear;
 use super::super::matrix::{Matrix, Values};
 use super::super::panels::Panels;
-use super::super::team::Team;
+use super::super::team::Lead;
 use super::finish::{Finish, add};
 use super::parts::{ACROSS, Parts, pairs, step};
 use super::rows::{DEPTH, ROWS, Rows};
@@ -60,21 +60,21 @@ pub(in super::super) fn whole(matrix: &Matrix<'_>) -> bool {
 /// What [`linear`](super::super::linear::linear) does, on the unit.
 pub(in super::super) fn linear(
     isa: &Isa,
-    team: &Team<'_>,
+    lead: Lead<'_>,
     linear: Linear<'_>,
     parts: Parts<'_>,
     out: Panels<'_>,
 ) {
     match linear.matrix.values {
-        Values::Bf16(_) => parted::<1>(isa, team, linear, parts, out),
-        Values::F16(_) => parted::<2>(isa, team, linear, parts, out),
-        Values::F32(_) => parted::<3>(isa, team, linear, parts, out),
+        Values::Bf16(_) => parted::<1>(isa, lead, linear, parts, out),
+        Values::F16(_) => parted::<2>(isa, lead, linear, parts, out),
+        Values::F32(_) => parted::<3>(isa, lead, linear, parts, out),
     }
 }
 
 fn parted<const PARTS: usize>(
     isa: &Isa,
-    team: &Team<'_>,
+    lead: Lead<'_>,
     linear: Linear<'_>,
     panels: Parts<'_>,
     out: Panels<'_>,
@@ -91,7 +91,7 @@ fn parted<const PARTS: usize>(
     };
     let chunk = if windows > 2 { MANY } else { FEW };
     let share = (matrix.rows, chunk);
-    team.share_product(share, pairs(windows), |rows, pairs, room| {
+    lead.share_product(share, pairs(windows), |rows, pairs, room| {
         let part = Part::<PARTS> {
             matrix,
             panels,
