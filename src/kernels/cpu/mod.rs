@@ -44,7 +44,7 @@ mod unit;
 use candle_core::{Device, Tensor};
 
 use self::rooms::Shelf;
-use self::unit::{Products, Units};
+use self::unit::Units;
 use super::{Activation, Kernels, Reference, Tower};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -75,18 +75,10 @@ impl Cpu {
     }
 
     /// One for each unit of this machine, best first: the matrix unit where there is one (`amx`),
-    /// AVX-512's products of bf16 (`avx512bf16`), then vector units alone (`avx512`, `avx2`, `neon`).
+    /// then vector units (`avx512`, `avx2`, `neon`). AVX-512's products of bf16 (`avx512bf16`) come before
+    /// `avx512` where they are faster than those of f32, else behind it.
     pub fn all() -> Result<Vec<Cpu>> {
-        let vector = isa::available();
-        let first = vector.first().copied();
-        let products = Products::available().into_iter();
-        let better = products.filter_map(|products| {
-            Some(Units {
-                isa: first?,
-                products,
-            })
-        });
-        let units = better.chain(vector.iter().copied().map(Units::vector));
+        let units = Units::available().into_iter();
         let each = units.map(|unit| {
             let plain = Reference::new(&Device::Cpu)?;
             let shelf = Shelf::default();

@@ -35,25 +35,28 @@ pub(super) enum Products {
     Matrix(amx::Amx),
 }
 
-impl Products {
-    /// What this machine has beside its vector unit, best first.
-    #[cfg(target_arch = "x86_64")]
-    pub(super) fn available() -> Vec<Products> {
-        let matrix = amx::Amx::ask().map(Products::Matrix);
-        matrix
-            .into_iter()
-            .chain(isa::dots().map(Products::Dots))
-            .collect()
-    }
-
-    /// Nothing.
-    #[cfg(not(target_arch = "x86_64"))]
-    pub(super) fn available() -> Vec<Products> {
-        Vec::new()
-    }
-}
-
 impl Units {
+    /// What this machine has, best first.
+    pub(super) fn available() -> Vec<Units> {
+        let vector = isa::available();
+        let units = vector.iter().copied().map(Units::vector);
+        #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut))]
+        let mut units: Vec<Units> = units.collect();
+        #[cfg(target_arch = "x86_64")]
+        if let Some(isa) = vector.first().copied() {
+            if let Some(dots) = isa::dots() {
+                let products = Products::Dots(dots);
+                let place = usize::from(!isa::dots_are_faster());
+                units.insert(place, Units { isa, products });
+            }
+            if let Some(amx) = amx::Amx::ask() {
+                let products = Products::Matrix(amx);
+                units.insert(0, Units { isa, products });
+            }
+        }
+        units
+    }
+
     /// The vector unit alone.
     pub(super) fn vector(isa: &'static Isa) -> Units {
         Units {
