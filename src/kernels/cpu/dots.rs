@@ -74,3 +74,62 @@ impl<'a> Words<'a> {
         amx::columns::<1>(from, (count, COLUMNS), (to.cast(), TWO * COLUMNS));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use half::bf16;
+
+    use super::super::isa;
+    use super::*;
+
+    const DEPTH: usize = 64;
+
+    /// Values of both signs and all sizes.
+    fn values() -> Vec<f32> {
+        let value = |number: usize| (number as f32 * 0.37 - 1000.0).powi(3) * 1.3e-7;
+        (0..2 * DEPTH * COLUMNS).map(value).collect()
+    }
+
+    #[test]
+    fn words_are_neighbours_in_depth_rounded_to_bf16() {
+        if isa::dots().is_none() {
+            return;
+        }
+        let floats = values();
+        let mut room = vec![0.0; Words::room(2, DEPTH)];
+        let words = Words::new(DEPTH, 2, &mut room);
+        for (window, panel) in floats.chunks_exact(DEPTH * COLUMNS).enumerate() {
+            for column in (0..COLUMNS).step_by(16) {
+                // In two pieces, as two tasks would.
+                for (first, count) in [(0, 10), (10, DEPTH - 10)] {
+                    let from = panel[first * COLUMNS + column..].as_ptr();
+                    // SAFETY: the instructions are there, and the panel holds the rows.
+                    unsafe { words.put((window, column), (first, count), from) }
+                }
+            }
+        }
+        for (place, word) in room.iter().enumerate() {
+            let (row, column) = (place / COLUMNS * TWO, place % COLUMNS);
+            let value = |row: usize| bf16::from_f32(floats[row * COLUMNS + column]).to_bits();
+            let both = u32::from(value(row)) | u32::from(value(row + 1)) << 16;
+            assert_eq!(word.to_bits(), both, "{row} {column}");
+        }
+    }
+
+    #[test]
+    fn only_whole_bf16_matrices_take_words() {
+        let values = vec![bf16::ONE; 64 * 64];
+        let floats = vec![1.0; 64 * 64];
+        let takes = |values, rows, depth| {
+            Words::take(&Matrix {
+                values,
+                rows,
+                depth,
+            })
+        };
+        assert!(takes(Values::Bf16(&values), 64, 64));
+        assert!(!takes(Values::Bf16(&values[..64 * 30]), 64, 30));
+        assert!(!takes(Values::Bf16(&values[..30 * 64]), 30, 64));
+        assert!(!takes(Values::F32(&floats), 64, 64));
+    }
+}

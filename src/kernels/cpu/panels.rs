@@ -26,8 +26,8 @@ pub(super) enum Form<'a> {
     Parts(Parts<'a>),
     #[cfg(target_arch = "x86_64")]
     Words(Words<'a>),
-    /// There is none elsewhere.
     #[cfg(not(target_arch = "x86_64"))]
+    #[expect(dead_code, reason = "there is no other form elsewhere")]
     Never(std::convert::Infallible, std::marker::PhantomData<&'a ()>),
 }
 
@@ -145,10 +145,10 @@ impl<'a> Panels<'a> {
         columns: impl IntoIterator<Item = usize>,
         from: *const f32,
     ) {
+        #[cfg(target_arch = "x86_64")]
         for column in columns {
             let from = from.add(column);
             match self.form {
-                #[cfg(target_arch = "x86_64")]
                 Some(Form::Parts(parts)) => {
                     let register = (window * COLUMNS + column) / 16;
                     for depth in rows.clone().step_by(DEEP) {
@@ -156,12 +156,13 @@ impl<'a> Panels<'a> {
                         parts.put((register, depth), from, (DEEP, COLUMNS));
                     }
                 }
-                #[cfg(target_arch = "x86_64")]
                 Some(Form::Words(words)) => {
                     words.put((window, column), (rows.start, rows.len()), from);
                 }
-                _ => {}
+                None => return,
             }
         }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (window, rows, columns, from);
     }
 }
