@@ -1,4 +1,5 @@
-//! Where one thread posts tasks and several take them.
+//! Where one thread posts tasks and several take them. Each has a share of neighbouring tasks, for what one
+//! asks for ahead the next one needs, and takes those of others when it has no more.
 
 use std::cell::UnsafeCell;
 use std::fmt;
@@ -13,12 +14,13 @@ const BITS: u32 = 20;
 const MASK: u64 = (1 << BITS) - 1;
 
 /// Tasks that wait to be taken.
-#[derive(Default)]
 pub(super) struct Board {
-    /// Which posting it is, how many tasks it has, how many of them were taken: `[24, 20, 20]` bits. In one
-    /// word, so that who takes a task knows what it belongs to.
-    ticket: AtomicU64,
-    /// Tasks of this posting that are done.
+    /// For each share, which posting it is of, where it ends, and which of its tasks is the next:
+    /// `[24, 20, 20]` bits. In one word, so that who takes a task knows what it belongs to.
+    shares: Box<[AtomicU64]>,
+    /// Tasks of this posting.
+    tasks: AtomicU64,
+    /// Those of them that are done.
     done: AtomicUsize,
     /// Written by who posts, while no task can be taken; read by who has taken one.
     work: UnsafeCell<Option<Work<'static>>>,
@@ -31,16 +33,31 @@ unsafe impl Sync for Board {}
 
 impl fmt::Debug for Board {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Board").field(&self.ticket).finish()
+        f.debug_tuple("Board").field(&self.shares).finish()
     }
 }
 
-/// The posting that a ticket is of, its tasks, and those that were taken.
-fn parts(ticket: u64) -> (u64, u64, u64) {
-    (ticket >> (2 * BITS), ticket >> BITS & MASK, ticket & MASK)
+/// The posting that a share is of, its end, and its next task.
+fn parts(share: u64) -> (u64, u64, u64) {
+    (share >> (2 * BITS), share >> BITS & MASK, share & MASK)
+}
+
+fn share(posting: u64, end: u64, next: u64) -> u64 {
+    posting << (2 * BITS) | end << BITS | next
 }
 
 impl Board {
+    /// With shares for so many threads, one at least.
+    pub(super) fn new(shares: usize) -> Board {
+        Board {
+            shares: (0..shares.max(1)).map(|_| AtomicU64::new(0)).collect(),
+            tasks: AtomicU64::new(0),
+            done: AtomicUsize::new(0),
+            work: UnsafeCell::new(None),
+            posted: AtomicBool::new(false),
+        }
+    }
+
     /// Posts tasks while `run` runs; returns when no thread works on them any more. Tasks that nobody has
     /// taken by the end of `run` are taken down.
     pub(super) fn post(&self, tasks: usize, work: Work<'_>, run: impl FnOnce()) {
@@ -53,30 +70,25 @@ impl Board {
         // SAFETY: the last posting's tasks are all taken and done.
         unsafe { *self.work.get() = Some(work) }
         self.done.store(0, Ordering::Relaxed);
-        let (posting, _, _) = parts(self.ticket.load(Ordering::Relaxed));
-        let next = (posting + 1) % (1 << (64 - 2 * BITS));
-        let ticket = next << (2 * BITS) | (tasks as u64) << BITS;
+        self.tasks.store(tasks as u64, Ordering::Relaxed);
         let _taken_down = Posted(self);
-        self.ticket.store(ticket, Ordering::Release);
+        let (tasks, shares) = (tasks as u64, self.shares.len() as u64);
+        for (number, place) in (0..).zip(&self.shares) {
+            let (posting, _, _) = parts(place.load(Ordering::Relaxed));
+            let next = (posting + 1) % (1 << (64 - 2 * BITS));
+            let [from, end] = [number, number + 1].map(|number| number * tasks / shares);
+            place.store(share(next, end, from), Ordering::Release);
+        }
         run();
     }
 
-    /// Takes a task, if there is one, and has it done. False if there was none.
+    /// Takes a task, if there is one, and has it done: of this thread's share first. False if there was none.
     #[expect(clippy::cast_possible_truncation, reason = "a number of 20 bits")]
-    pub(super) fn take(&self, does: impl FnOnce(usize, Work<'_>)) -> bool {
-        let mut ticket = self.ticket.load(Ordering::Relaxed);
-        loop {
-            let (_, tasks, taken) = parts(ticket);
-            if taken >= tasks {
-                return false;
-            }
-            let [ok, not] = [Ordering::Acquire, Ordering::Relaxed];
-            match (self.ticket).compare_exchange_weak(ticket, ticket + 1, ok, not) {
-                Ok(_) => break,
-                Err(other) => ticket = other,
-            }
-        }
-        let (_, _, task) = parts(ticket);
+    pub(super) fn take(&self, number: usize, does: impl FnOnce(usize, Work<'_>)) -> bool {
+        let (before, own) = self.shares.split_at(number % self.shares.len());
+        let Some(task) = own.iter().chain(before).find_map(take_of) else {
+            return false;
+        };
         let _when_done = Done(&self.done);
         // SAFETY: this task is not done, so its posting stands.
         if let Some(work) = unsafe { *self.work.get() } {
@@ -84,6 +96,16 @@ impl Board {
         }
         true
     }
+}
+
+/// The next task of a share.
+fn take_of(place: &AtomicU64) -> Option<u64> {
+    let one_more = |share| {
+        let (_, end, next) = parts(share);
+        (next < end).then_some(share + 1)
+    };
+    let taken = place.fetch_update(Ordering::Acquire, Ordering::Relaxed, one_more);
+    taken.ok().map(|share| parts(share).2)
 }
 
 /// Counts a task as done, even if it panicked.
@@ -101,10 +123,17 @@ struct Posted<'a>(&'a Board);
 impl Drop for Posted<'_> {
     fn drop(&mut self) {
         let Posted(board) = self;
-        let ticket = board.ticket.load(Ordering::Relaxed);
-        let (posting, _, _) = parts(ticket);
-        let none = posting << (2 * BITS);
-        let (_, _, taken) = parts(board.ticket.swap(none, Ordering::Relaxed));
+        let mut left = 0;
+        for place in &board.shares {
+            let down = |share_now| {
+                let (posting, end, _) = parts(share_now);
+                Some(share(posting, end, end))
+            };
+            let before = place.fetch_update(Ordering::Relaxed, Ordering::Relaxed, down);
+            let (_, end, next) = parts(before.unwrap_or_else(|share| share));
+            left += end - next;
+        }
+        let taken = board.tasks.load(Ordering::Relaxed) - left;
         let mut patience = Patience::default();
         while (board.done.load(Ordering::Acquire) as u64) < taken {
             patience.wait();

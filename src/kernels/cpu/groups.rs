@@ -50,8 +50,8 @@ impl Division {
     }
 }
 
-/// Takes one window or more through the layers, one at least; the states after those in `keep`,
-/// `[windows, 77, width]` each.
+/// Takes so many windows through all layers, of which there is one at least; the states after those in
+/// `keep`, `[windows, 77, width]` each.
 pub(super) fn through(
     (unit, shelf): (Units, &Shelf),
     stack: &Stack<'_>,

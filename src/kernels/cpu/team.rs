@@ -46,9 +46,11 @@ pub(super) struct Lead<'a> {
 impl<'a> Team<'a> {
     /// One room at least, one for each thread; so many may lead at once.
     pub(super) fn new(rooms: Vec<&'a mut [f32]>, leaders: usize, groups: usize) -> Team<'a> {
+        let leaders = leaders.max(1);
+        let shares = rooms.len().div_ceil(leaders);
         Team {
             rooms: rooms.into_iter().map(Mutex::new).collect(),
-            boards: (0..leaders.max(1)).map(|_| Board::default()).collect(),
+            boards: (0..leaders).map(|_| Board::new(shares)).collect(),
             groups,
             arrived: AtomicUsize::new(0),
             begun: AtomicUsize::new(0),
@@ -95,7 +97,9 @@ impl<'a> Team<'a> {
         let (before, after) = self.boards.split_at(number % self.boards.len());
         while self.ended.load(Ordering::Acquire) < self.groups {
             let mut boards = after.iter().chain(before);
-            if boards.any(|board| board.take(|task, work| self.at_work(task, work))) {
+            // Leaders have the first shares.
+            let share = number / self.boards.len();
+            if boards.any(|board| board.take(share, |task, work| self.at_work(task, work))) {
                 patience = Patience::default();
             } else {
                 patience.wait();
@@ -144,7 +148,7 @@ impl Lead<'_> {
     /// Calls `work` for each number below `tasks`, many at once, and returns when all are done.
     pub(super) fn share(self, tasks: usize, work: impl Fn(usize, &mut [f32]) + Sync) {
         self.board
-            .post(tasks, &work, || while self.board.take(self.at_work) {});
+            .post(tasks, &work, || while self.board.take(0, self.at_work) {});
     }
 }
 
