@@ -220,20 +220,23 @@ fn behind(matrix: &Tensor, skipped: usize) -> Tensor {
 
 #[test]
 fn a_window_has_the_same_bits_in_any_company() {
-    let blocks = [3, 40].map(|salt| owned(128, 512, salt, DType::F32));
-    let tower = Tower {
-        blocks: blocks.iter().map(Owned::block).collect(),
-        heads: 2,
-        activation: Activation::QuickGelu,
-    };
     let x = scaled(&[19, ROWS, 128], 5, 2.0, 0.0);
-    for unit in Cpu::all().unwrap() {
-        let all = unit.run(&tower, &x, None, &[2]).unwrap().unwrap();
-        for window in [0, 7, 8, 18] {
-            let alone = x.narrow(0, window, 1).unwrap();
-            let alone = unit.run(&tower, &alone, None, &[2]).unwrap().unwrap();
-            let among = all[0].narrow(0, window, 1).unwrap().contiguous().unwrap();
-            assert_eq!(bits(&alone[0]), bits(&among), "{} {window}", unit.name());
+    for dtype in [DType::F32, DType::BF16] {
+        let blocks = [3, 40].map(|salt| owned(128, 512, salt, dtype));
+        let tower = Tower {
+            blocks: blocks.iter().map(Owned::block).collect(),
+            heads: 2,
+            activation: Activation::QuickGelu,
+        };
+        for unit in Cpu::all().unwrap() {
+            let all = unit.run(&tower, &x, None, &[2]).unwrap().unwrap();
+            for window in [0, 7, 8, 18] {
+                let alone = x.narrow(0, window, 1).unwrap();
+                let alone = unit.run(&tower, &alone, None, &[2]).unwrap().unwrap();
+                let among = all[0].narrow(0, window, 1).unwrap().contiguous().unwrap();
+                let what = format!("{} {dtype:?} {window}", unit.name());
+                assert_eq!(bits(&alone[0]), bits(&among), "{what}");
+            }
         }
     }
 }

@@ -19,7 +19,6 @@ use super::board::{Board, Patience, Work};
 const SHARES: usize = 3;
 
 /// Who works on a run.
-#[derive(Debug)]
 pub(super) struct Team<'a> {
     /// One for each thread.
     rooms: Vec<Mutex<&'a mut [f32]>>,
