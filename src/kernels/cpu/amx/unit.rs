@@ -41,15 +41,19 @@ const XFEATURE_XTILEDATA: i64 = 18;
 
 /// True if the unit is there and this process may use it, from now on and in all threads.
 pub(super) fn permitted() -> bool {
-    let vectors = is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bf16")
-        && is_x86_feature_detected!("avx512bw");
-    if !vectors || !cfg!(target_os = "linux") {
+    if !vectors() || !cfg!(target_os = "linux") {
         return false;
     }
     // SAFETY: every processor with AVX-512 has leaf 7 and XCR0.
     let there = unsafe { __cpuid_count(7, 0).edx & PRODUCTS == PRODUCTS && saved() };
     there && asked()
+}
+
+/// The vector instructions that go with it.
+pub(super) fn vectors() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bf16")
+        && is_x86_feature_detected!("avx512bw")
 }
 
 #[target_feature(enable = "xsave")]
