@@ -10,9 +10,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("prompt", &["error"]),
     ("tokens", &["prompt", "error"]),
     ("pages", &[]),
-    ("weights", &["error", "pages"]),
-    ("kernels", &["error", "pages"]),
-    ("encoder", &["tokens", "weights", "kernels", "error"]),
+    ("uploads", &["error"]),
+    ("weights", &["error", "pages", "uploads"]),
+    ("kernels", &["error", "pages", "uploads"]),
+    (
+        "encoder",
+        &["tokens", "weights", "kernels", "uploads", "error"],
+    ),
     (
         "conditioning",
         &["prompt", "tokens", "weights", "encoder", "kernels", "error"],

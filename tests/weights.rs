@@ -18,6 +18,7 @@ mod paths;
 mod pickles;
 mod summaries;
 mod tokenizers;
+mod uploads;
 mod values;
 mod writing;
 

@@ -8,6 +8,7 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::{Block, Kernels, NormOf, Product, placed};
+use crate::uploads::Uploads;
 use crate::weights::TensorSource;
 
 use super::ClipConfig;
@@ -17,6 +18,7 @@ pub(super) struct Loader<'a> {
     pub(super) source: &'a dyn TensorSource,
     pub(super) kept: Kept,
     pub(super) device: &'a Device,
+    pub(super) uploads: Option<&'a dyn Uploads>,
 }
 
 /// How an encoder's matrices are kept in memory.
@@ -100,11 +102,15 @@ fn stack(parts: Vec<Tensor>) -> Result<Tensor> {
 
 impl Loader<'_> {
     pub(super) fn matrix(&self, name: &str) -> Result<Tensor> {
-        self.source.load(name, self.kept.dtype, self.device)
+        stack(self.stacks(&[vec![name.to_owned()]])?)
     }
 
     fn stacks(&self, names: &[Vec<String>]) -> Result<Vec<Tensor>> {
-        self.source.load_stacks(names, self.kept.dtype, self.device)
+        let (source, dtype) = (self.source, self.kept.dtype);
+        match self.uploads {
+            Some(uploads) => source.load_stacks_by(uploads, names, dtype, self.device),
+            None => source.load_stacks(names, dtype, self.device),
+        }
     }
 
     /// Matrices that stay quantized, if that is wanted and the file has all of them so.

@@ -32,6 +32,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 
 use crate::error::Result;
+use crate::uploads::Uploads;
 
 /// Which non-linearity an MLP has. Named by formula, because "gelu" means two different ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -98,6 +99,12 @@ pub trait Kernels: fmt::Debug + Send + Sync {
     /// for a card, may be done now, while they are read. What fails here is told by the first call.
     fn expect(&self, _dtype: DType) {}
 
+    /// The device's own way for weights that are read in parts; two loads that go on at once share it. It
+    /// has memory of its own until it is dropped.
+    fn uploads(&self) -> Option<Arc<dyn Uploads>> {
+        None
+    }
+
     /// How many forwards of an encoder are captured, to be replayed in one call.
     fn captured(&self, _prepared: &Prepared) -> usize {
         0
@@ -139,6 +146,8 @@ pub(crate) fn while_expecting<T>(
     dtype: DType,
     load: impl FnOnce() -> T,
 ) -> T {
+    // All encoders share one.
+    let _uploads = kernels.uploads();
     rayon::in_place_scope(|scope| {
         scope.spawn(|_| kernels.expect(dtype));
         load()

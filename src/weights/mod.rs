@@ -39,6 +39,7 @@ use candle_core::quantized::QTensor;
 use candle_core::{DType, Device, Tensor};
 
 use crate::error::Result;
+pub use crate::uploads::{Fill, Uploads};
 
 /// One of the text encoders that Stable Diffusion uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -188,6 +189,18 @@ pub trait TensorSource: fmt::Debug + Send + Sync {
         let load = |name: &String| self.load(name, dtype, device);
         let stacks = stacks.iter().map(|names| stack(names.iter().map(load)));
         stacks.collect()
+    }
+
+    /// The same on a device with a way of its own for values that come in parts.
+    fn load_stacks_by(
+        &self,
+        uploads: &dyn Uploads,
+        stacks: &[Vec<String>],
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Vec<Tensor>> {
+        let _ = uploads;
+        self.load_stacks(stacks, dtype, device)
     }
 
     /// Reads one matrix as it is quantized, without expanding it. `None` where the file has it in

@@ -11,13 +11,15 @@ use super::ahead::make_ahead;
 use super::checkpoint::Located;
 use super::format::archive::{Archive, Entry};
 use super::format::decode::{self, Flaw};
-use super::format::filling::{Filling, Piece};
+use super::format::filling::Filling;
+use super::format::pieces::{Piece, Pieces};
 use super::format::stored::Stored;
 use super::format::turning;
 use super::layout::names::Part;
 use super::layout::tower::Recipe;
 use super::{EncoderId, TensorInfo, TensorSource, stack};
 use crate::error::{Error, ErrorKind, Result};
+use crate::uploads::Uploads;
 
 /// What was read, and the shapes of its stacks.
 struct Filled<'a> {
@@ -61,19 +63,38 @@ impl TowerSource {
         let Some(shapes) = shapes.collect::<Option<Vec<_>>>() else {
             return Ok(None);
         };
-        let recipes = || stacks.iter().flatten().copied();
-        let pieces = recipes().map(|recipe: &'a Recipe| Piece {
-            entry: &recipe.entry,
-            range: third(recipe.part, recipe.entry.n_bytes),
-            n_values: recipe.shape.iter().product(),
-        });
-        let Some(mut filling) = Filling::new(pieces.collect(), dtype, device) else {
+        let recipes: Vec<&Recipe> = stacks.iter().flatten().copied().collect();
+        let filling = pieces(&recipes).and_then(|all| Filling::new(all, dtype, device));
+        let Some(mut filling) = filling else {
             return Ok(None);
         };
-        for (recipe, flaw) in recipes().zip(filling.read(&self.archive)?) {
+        self.judge_all(&recipes, filling.read(&self.archive)?)?;
+        Ok(Some(Filled { filling, shapes }))
+    }
+
+    /// A stack read on its way to the device; `None` where that is not done.
+    fn sent(
+        &self,
+        recipes: &[&Recipe],
+        dtype: DType,
+        to: (&Device, &dyn Uploads),
+    ) -> Result<Option<Tensor>> {
+        let (Some(shape), Some(pieces)) = (stacked(recipes), pieces(recipes)) else {
+            return Ok(None);
+        };
+        let Some((tensor, flaws)) = pieces.send(&self.archive, dtype, to)? else {
+            return Ok(None);
+        };
+        self.judge_all(recipes, flaws)?;
+        Ok(Some(tensor.reshape(shape)?))
+    }
+
+    /// The first that is flawed is an error.
+    fn judge_all(&self, recipes: &[&Recipe], flaws: Vec<Option<Flaw>>) -> Result<()> {
+        for (recipe, flaw) in recipes.iter().zip(flaws) {
             judge(flaw, &recipe.entry).map_err(|error| self.place(error, recipe))?;
         }
-        Ok(Some(Filled { filling, shapes }))
+        Ok(())
     }
 
     /// Stacks one at a time; while one is copied to the device, the next is read.
@@ -202,6 +223,24 @@ impl TensorSource for TowerSource {
         self.one_by_one(&recipes, dtype, device)
     }
 
+    fn load_stacks_by(
+        &self,
+        uploads: &dyn Uploads,
+        stacks: &[Vec<String>],
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Vec<Tensor>> {
+        let load = |recipes: &Vec<&Recipe>| match self.sent(recipes, dtype, (device, uploads))? {
+            Some(tensor) => Ok(tensor),
+            None => stack(
+                self.one_by_one(std::slice::from_ref(recipes), dtype, device)?
+                    .into_iter()
+                    .map(Ok),
+            ),
+        };
+        self.all_of(stacks)?.iter().map(load).collect()
+    }
+
     fn load_quantized(&self, name: &str, device: &Device) -> Result<Option<QTensor>> {
         let Some(recipe) = self.recipes.get(name).filter(|recipe| !recipe.transposed) else {
             return Ok(None);
@@ -236,6 +275,16 @@ where
         Part::Third(1) => n / N::from(3)..n / N::from(3) * N::from(2),
         Part::Third(_) => n / N::from(3) * N::from(2)..n,
     }
+}
+
+/// Where their values are, if they are of one type that is read in place.
+fn pieces<'a>(recipes: &[&'a Recipe]) -> Option<Pieces<'a>> {
+    let piece = |recipe: &&'a Recipe| Piece {
+        entry: &recipe.entry,
+        range: third(recipe.part, recipe.entry.n_bytes),
+        n_values: recipe.shape.iter().product(),
+    };
+    Pieces::new(recipes.iter().map(piece).collect())
 }
 
 /// The shape of tensors below each other, if they are as the file has them and fit.

@@ -7,11 +7,13 @@ use std::sync::OnceLock;
 
 use sd_conditioner::candle_core::{DType, Device, Tensor};
 use sd_conditioner::conditioner::CacheOptions;
-use sd_conditioner::kernels::{Options, Tune};
+use sd_conditioner::kernels::{Options, Tune, choose};
 use sd_conditioner::weights::SyntheticSize;
-use sd_conditioner::{Conditioner, Family, Profile, Request};
+use sd_conditioner::{Conditioner, Error, ErrorKind, Family, Profile, Request};
 
+use crate::support::checkpoints::{Layout, write};
 use crate::support::close::{assert_close, distance};
+use crate::support::entries::Stored;
 
 /// Text that needs every operation: strengths, masks, means.
 const CASES: [(Profile, &str); 5] = [
@@ -193,5 +195,69 @@ fn encoders_move_with_all_their_handles() {
         other.offload().unwrap();
         assert!(here.device().is_cpu());
         assert_close("back", encode(&here).context(), before.context(), 0.0);
+    }
+}
+
+/// What is read from a file in parts, and what is moved in parts, is what a CPU reads.
+#[test]
+fn a_file_gives_the_same_numbers_on_every_device() {
+    let folder = tempfile::tempdir().unwrap();
+    for stored in [Stored::F32, Stored::F16] {
+        let paths = write(folder.path(), Family::Sdxl, Layout::SingleFile, stored, 73);
+        let open = |device: &Device, dtype| {
+            let builder = Conditioner::builder().device(device.clone()).dtype(dtype);
+            let builder = builder.cache(CacheOptions::OFF).output_dtype(DType::F32);
+            builder.open(&paths[0]).unwrap()
+        };
+        let encode = |text: &Conditioner| {
+            let encoded = text.encode("a lighthouse at dusk").unwrap();
+            encoded.to_device(&Device::Cpu).unwrap()
+        };
+        let want = encode(&open(&Device::Cpu, DType::F32));
+        for device in devices() {
+            for (dtype, bar) in BARS {
+                let bar = on_card(dtype, bar);
+                let ours = open(&device, dtype);
+                let read = encode(&ours);
+                assert_close("read", read.context(), want.context(), bar);
+                ours.offload().unwrap();
+                ours.load_to(&device).unwrap();
+                assert_close("moved", encode(&ours).context(), read.context(), 0.0);
+            }
+        }
+    }
+}
+
+/// Several threads send at once, more parts than there are at a time.
+#[test]
+fn parts_arrive_in_their_places() {
+    for device in cards() {
+        let kernels = choose(device).unwrap();
+        let uploads = kernels.uploads().expect("a card has a way of its own");
+        let send = |salt: usize| {
+            let n_values = 9_000_001 + salt;
+            // A prime below 2²³: all are exact, and no two neighbouring parts are alike.
+            let value = |place: usize| ((place + salt * 1_000_003) % 8_388_593) as f32;
+            let tensor = uploads.upload(DType::F32, n_values, &mut |first, room| {
+                for (place, room) in room.chunks_exact_mut(4).enumerate() {
+                    room.copy_from_slice(&value(first + place).to_ne_bytes());
+                }
+                Ok(())
+            });
+            let there = tensor.unwrap().to_vec1::<f32>().unwrap();
+            assert_eq!(there.len(), n_values);
+            let mut all = there.iter().enumerate();
+            assert!(all.all(|(place, there)| there.to_bits() == value(place).to_bits()));
+        };
+        std::thread::scope(|scope| {
+            for salt in [0, 1, 2] {
+                scope.spawn(move || (send(salt), send(salt + 3)));
+            }
+        });
+        let failed = uploads.upload(DType::F16, 9_000_001, &mut |first, _| {
+            let error = Error::new(ErrorKind::FileFormat, "broken");
+            if first == 0 { Ok(()) } else { Err(error) }
+        });
+        assert_eq!(failed.unwrap_err().kind(), ErrorKind::FileFormat);
     }
 }

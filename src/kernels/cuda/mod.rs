@@ -17,13 +17,14 @@ mod start;
 mod tensors;
 mod trial;
 mod trying;
+mod uploads;
 mod weights;
 
 pub(crate) use memory::{memory, release_unused};
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use candle_core::cuda_backend::CudaDevice;
 use candle_core::cuda_backend::cudarc::driver::CudaStream;
@@ -32,6 +33,7 @@ use candle_core::{DType, Device, Tensor};
 use self::buffers::Wanted;
 use self::engine::{Engine, Spliced};
 use self::shared::Shared;
+use self::uploads::CudaUploads;
 use self::weights::Weights;
 use super::plan::{Kind, Place, PooledFrom, Sizes, Spec, WINDOW, is_sound, pieces};
 use super::{Batch, Options, Prepared, ReadOut, Reference, WholeEncoder};
@@ -45,6 +47,8 @@ pub(super) struct CudaKernels {
     options: Options,
     /// Compiled when they are first expected or needed.
     shared: Mutex<BTreeMap<Kind, Made>>,
+    /// As long as a load holds it.
+    uploads: Mutex<Weak<CudaUploads>>,
 }
 
 /// What is made for a type of matrices, by whoever comes first.
@@ -60,7 +64,8 @@ impl CudaKernels {
             device: device.clone(),
             plain: Reference::new(&Device::Cuda(device.clone()))?,
             options: options.clone(),
-            shared: Mutex::new(BTreeMap::new()),
+            shared: Mutex::default(),
+            uploads: Mutex::default(),
         })
     }
 

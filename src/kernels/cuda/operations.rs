@@ -1,7 +1,7 @@
 //! The same kernels one by one, on candle's tensors and candle's stream: for encoders that cannot be run
 //! whole, and to check each kernel against its plain twin.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use candle_core::cuda_backend::cudarc::driver::CudaStream;
 use candle_core::{DType, Device, Tensor};
@@ -11,9 +11,11 @@ use super::functions::{Address, Finish, NormAddress};
 use super::product::{Operands, WORKSPACE};
 use super::start::On;
 use super::tensors::{address, unwritten};
+use super::uploads::CudaUploads;
 use crate::error::Result;
 use crate::kernels::plan::{ALIGNMENT, Kind, ProductShape, Tiles, WINDOW};
 use crate::kernels::{Activation, Batch, Kernels, Prepared, ReadOut, WholeEncoder};
+use crate::uploads::Uploads;
 
 /// Head width of the attention kernels.
 const HEAD: usize = 64;
@@ -223,6 +225,16 @@ impl Kernels for CudaKernels {
     fn expect(&self, dtype: DType) {
         // What fails now fails again, and is told, when it is needed.
         let _ = Kind::of(dtype).map(|kind| self.shared(kind));
+    }
+
+    fn uploads(&self) -> Option<Arc<dyn Uploads>> {
+        let mut kept = self.uploads.lock().unwrap_or_else(PoisonError::into_inner);
+        let shared = kept.upgrade().unwrap_or_else(|| {
+            let made = Arc::new(CudaUploads::new(&self.device));
+            *kept = Arc::downgrade(&made);
+            made
+        });
+        Some(shared)
     }
 
     fn captured(&self, prepared: &Prepared) -> usize {

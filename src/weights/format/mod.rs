@@ -18,7 +18,9 @@ pub(crate) mod pickle;
 #[cfg(not(feature = "pickle"))]
 #[path = "no_pickle.rs"]
 pub(crate) mod pickle;
+pub(crate) mod pieces;
 mod positioned;
+mod sending;
 pub(crate) mod shards;
 pub(crate) mod sniff;
 pub(crate) mod stored;

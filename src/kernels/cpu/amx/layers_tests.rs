@@ -1,6 +1,8 @@
 //! Layers on the matrix unit, or on what stands in for it, against those on vector units, whose twins
 //! are the plain operations (`tests/kernels/towers.rs`).
 
+use std::io::Write as _;
+
 use candle_core::{DType, Device, Tensor};
 
 use super::super::Cpu;
@@ -9,14 +11,23 @@ use super::super::rooms::Shelf;
 use super::super::unit::{Products, Units};
 use super::Amx;
 use crate::kernels::{Activation, Block, Kernels, NormOf, Product, Reference, Tower};
-use crate::weights::Synthetic;
 
 const ROWS: usize = 77;
+
+/// The matrix unit, or what stands in for it. Says so where there is neither.
+pub(super) fn unit() -> Option<Amx> {
+    let amx = Amx::or_stand_in();
+    if amx.is_none() {
+        let why = "NOT RUN: it takes a CPU with AVX-512 and its bf16 instructions, and Linux";
+        writeln!(std::io::stderr(), "{why}").unwrap();
+    }
+    amx
+}
 
 /// The matrix unit beside the vector unit that rounds as it does with such matrices; `None` if this
 /// machine has not even the instructions around it.
 fn units(dtype: DType) -> Option<[Cpu; 2]> {
-    let amx = Amx::in_tests()?;
+    let amx = unit()?;
     let isa = isa::available().into_iter().next()?;
     let twin = match dtype {
         DType::BF16 => Products::Dots(isa::dots()?),
@@ -41,8 +52,14 @@ fn bar(dtype: DType) -> f32 {
 }
 
 fn tensor(shape: &[usize], salt: usize, scale: f64, middle: f64) -> Tensor {
-    let values = Synthetic::plain(73, "amx", &salt.to_string(), shape.iter().product(), scale);
-    (Tensor::from_vec(values, shape, &Device::Cpu).unwrap() + middle).unwrap()
+    // The fractions of multiples of the golden ratio, which fill -1 to 1 evenly.
+    let value = |number: usize| ((number + salt * 7919) as f64 * 0.618_033_988_749_895).fract();
+    let n_values = shape.iter().product();
+    let value = |number: usize| 2.0 * value(number * number % 100_003) - 1.0;
+    let values: Vec<f64> = (0..n_values).map(value).collect();
+    let values = Tensor::from_vec(values, shape, &Device::Cpu).unwrap();
+    let values = values.affine(scale, middle).unwrap();
+    values.to_dtype(DType::F32).unwrap()
 }
 
 /// Weights and biases of a block's norms and products.

@@ -161,7 +161,7 @@ pub(in super::super) unsafe fn columns<const PARTS: usize>(
 mod tests {
     use half::bf16;
 
-    use super::super::Amx;
+    use super::super::layers_tests::unit;
     use super::*;
 
     /// Values of all sizes and both signs, with all digits.
@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn three_parts_are_all_of_a_value_and_one_is_its_rounding() {
-        if Amx::in_tests().is_none() {
+        if unit().is_none() {
             return;
         }
         let row = values();
@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn two_parts_are_all_of_f16_and_nearly_all_of_f32() {
-        if Amx::in_tests().is_none() {
+        if unit().is_none() {
             return;
         }
         let row = values();
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn columns_have_the_parts_of_rows_two_rows_side_by_side() {
-        if Amx::in_tests().is_none() {
+        if unit().is_none() {
             return;
         }
         let row = values();
@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn what_is_no_number_stays_so() {
-        if Amx::in_tests().is_none() {
+        if unit().is_none() {
             return;
         }
         for bits in [0x7fff_ffff, 0xffff_ffff, 0x7f80_0001, 0x7fc0_0000] {
