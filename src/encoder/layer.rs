@@ -127,6 +127,11 @@ impl Loader<'_> {
     pub(super) fn vector(&self, name: &str) -> Result<Tensor> {
         self.source.load(name, DType::F32, self.device)
     }
+
+    /// One after the other, as one.
+    fn vectors(&self, names: Vec<String>) -> Result<Tensor> {
+        stack(self.source.load_stacks(&[names], DType::F32, self.device)?)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -211,8 +216,8 @@ impl Layer {
         let name = |part: &str| format!("layers.{layer}.{part}");
         let linear = |place: usize| {
             let biases = STACKS[place].iter();
-            let biases = biases.map(|part| load.vector(&name(&format!("{part}.bias"))));
-            let bias = stack(biases.collect::<Result<_>>()?)?;
+            let biases = biases.map(|part| name(&format!("{part}.bias")));
+            let bias = load.vectors(biases.collect())?;
             let weight = weights[place].clone();
             Ok::<Linear, Error>(Linear { weight, bias })
         };

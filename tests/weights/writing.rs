@@ -54,6 +54,28 @@ fn check_same_bytes(copy: &Path, original: &Path) -> usize {
     copy.len()
 }
 
+#[test]
+fn encoders_may_come_from_elsewhere() {
+    let (folder, original) = single(Sdxl, Stored::F16);
+    let made = |encoder| {
+        let tensors = source(encoder, SEED);
+        let tensors = match encoder {
+            EncoderId::ClipL => tensors.without_projection(),
+            _ => tensors,
+        };
+        let tensors: Box<dyn TensorSource> = Box::new(tensors);
+        (encoder, tensors)
+    };
+    let encoders = || Sdxl.encoders().iter().copied().map(made).collect();
+    let conversion = Conversion::to(Arrangement::SingleFile).dtype(DType::F16);
+    let out = folder.path().join("made.safetensors");
+    let report = conversion.write_encoders(encoders(), &out, &mut |_, _, _| ());
+    assert_eq!(check_same_bytes(&out, &original), report.unwrap().n_tensors);
+    assert_eq!(Checkpoint::open(&out).unwrap().family(), Some(Sdxl));
+    let again = conversion.write_encoders(encoders(), &out, &mut |_, _, _| ());
+    assert_eq!(again.unwrap_err().kind(), ErrorKind::Io);
+}
+
 /// The encoder of one file or folder equals that of another in every canonical tensor.
 #[track_caller]
 fn check_same_encoders(copy: &Path, original: &Path, stored: Stored) {

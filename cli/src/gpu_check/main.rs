@@ -7,6 +7,7 @@
 
 mod encoders;
 mod kernels;
+mod loading;
 mod measure;
 mod report;
 
@@ -124,6 +125,7 @@ fn everything(wishes: &Wishes, report: &mut Report) -> Result<()> {
         Some(measured) => drop(report.attempt("the first calls", measured)),
         None => report.note("the first calls", "not measured"),
     }
+    loading::all(&device, (extent.size, &in_time), report);
     report.memory(device_memory(&device)?);
     println!("all done after {:.1} s", seconds_since(start));
     Ok(())

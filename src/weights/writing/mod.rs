@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 
 use super::format::writer;
-use super::{Checkpoint, EncoderId, TensorSource};
+use super::{Checkpoint, EncoderId, Encoders, TensorSource};
 use crate::error::{Error, ErrorKind, Result};
 use plan::{Outgoing, Planned};
 
@@ -127,8 +127,26 @@ impl Conversion {
         out: &Path,
         progress: WriteProgress<'_>,
     ) -> Result<ConversionReport> {
+        self.write_encoders(self.sources(checkpoint)?, out, progress)
+    }
+
+    /// The same for encoders that come from elsewhere, [`Synthetic`](super::Synthetic) ones for example.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](Self::write).
+    pub fn write_encoders(
+        self,
+        encoders: Encoders,
+        out: &Path,
+        progress: WriteProgress<'_>,
+    ) -> Result<ConversionReport> {
         self.check(out)?;
-        let sources = self.sources(checkpoint)?;
+        let wanted = |(encoder, _): &(EncoderId, _)| self.only.is_none_or(|only| only == *encoder);
+        let sources = encoders.into_iter().filter(wanted);
+        let sources: Vec<Source> = sources
+            .map(|(encoder, tensors)| Source { encoder, tensors })
+            .collect();
         let plan = plan::plan(self.arrangement, self.dtype, &sources, out)?;
         let written = write_all(&plan, &sources, progress);
         if written.is_err() {
@@ -153,18 +171,13 @@ impl Conversion {
         Ok(())
     }
 
-    fn sources(self, checkpoint: &Checkpoint) -> Result<Vec<Source>> {
+    fn sources(self, checkpoint: &Checkpoint) -> Result<Encoders> {
         let encoders = checkpoint.encoders().into_iter();
         let wanted: Vec<_> = match self.only {
             Some(encoder) => vec![encoder],
             None => encoders.collect(),
         };
-        let source = |encoder| {
-            Ok(Source {
-                encoder,
-                tensors: checkpoint.encoder(encoder)?,
-            })
-        };
+        let source = |encoder| Ok((encoder, checkpoint.encoder(encoder)?));
         wanted.into_iter().map(source).collect()
     }
 }
