@@ -53,7 +53,7 @@ pub mod profile;
 pub mod prompt;
 pub mod storage;
 pub mod tokens;
-mod uploads;
+mod transfers;
 pub mod weights;
 
 pub use candle_core;

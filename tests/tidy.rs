@@ -10,12 +10,12 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("prompt", &["error"]),
     ("tokens", &["prompt", "error"]),
     ("pages", &[]),
-    ("uploads", &["error"]),
-    ("weights", &["error", "pages", "uploads"]),
-    ("kernels", &["error", "pages", "uploads"]),
+    ("transfers", &["error"]),
+    ("weights", &["error", "pages", "transfers"]),
+    ("kernels", &["error", "pages", "transfers"]),
     (
         "encoder",
-        &["tokens", "weights", "kernels", "uploads", "error"],
+        &["tokens", "weights", "kernels", "transfers", "error"],
     ),
     (
         "conditioning",

@@ -18,7 +18,7 @@ mod paths;
 mod pickles;
 mod summaries;
 mod tokenizers;
-mod uploads;
+mod transfers;
 mod values;
 mod writing;
 

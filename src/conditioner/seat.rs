@@ -86,7 +86,7 @@ impl Home {
 
     fn carry(&self, seats: &[Arc<Seat>], device: &Device) -> Result<()> {
         let kernels = self.choice.kernels(device)?;
-        let mut go = Move::to(device, &*kernels);
+        let mut go = Move::to(device);
         let moved = |seat: &Arc<Seat>| seat.placed().moved(device, &kernels, &mut go);
         let all = || seats.iter().map(moved).collect::<Result<Vec<_>>>();
         let dtype = |seat: &Arc<Seat>| seat.placed().parts.first().map(|part| part.clip.dtype());

@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::{Block, Kernels, NormOf, Product, placed};
-use crate::uploads::Uploads;
+use crate::transfers::Transfers;
 use crate::weights::TensorSource;
 
 use super::ClipConfig;
@@ -18,7 +18,7 @@ pub(super) struct Loader<'a> {
     pub(super) source: &'a dyn TensorSource,
     pub(super) kept: Kept,
     pub(super) device: &'a Device,
-    pub(super) uploads: Option<&'a dyn Uploads>,
+    pub(super) transfers: Option<&'a dyn Transfers>,
 }
 
 /// How an encoder's matrices are kept in memory.
@@ -107,8 +107,8 @@ impl Loader<'_> {
 
     fn stacks(&self, names: &[Vec<String>]) -> Result<Vec<Tensor>> {
         let (source, dtype) = (self.source, self.kept.dtype);
-        match self.uploads {
-            Some(uploads) => source.load_stacks_by(uploads, names, dtype, self.device),
+        match self.transfers {
+            Some(transfers) => source.load_stacks_by(transfers, names, dtype, self.device),
             None => source.load_stacks(names, dtype, self.device),
         }
     }

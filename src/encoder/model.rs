@@ -66,12 +66,12 @@ impl ClipText {
         device: &Device,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<ClipText> {
-        let uploads = kernels.uploads();
+        let transfers = kernels.transfers();
         let load = Loader {
             source,
             kept,
             device,
-            uploads: uploads.as_deref(),
+            transfers: transfers.as_deref(),
         };
         let layers = load_layers(&load, config.layers, progress)?;
         let clip = ClipText::around(layers, &load, config, kernels)?;

@@ -4,38 +4,30 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use candle_core::{CpuStorage, Device, Storage, Tensor, TensorId};
-use half::slice::HalfFloatSliceExt as _;
-use rayon::prelude::*;
 
 use crate::error::Result;
-use crate::kernels::{Kernels, Prepared, placed};
-use crate::uploads::Uploads;
+use crate::kernels::{Kernels, Prepared, carried, placed};
+use crate::transfers::Transfers;
 use crate::weights::moved_quantized;
 
 use super::ClipText;
 use super::layer::{Layer, Linear, Norm, Weight};
 use super::model::settle;
 
-/// Bytes from which a tensor goes a device's own way.
-const SENT: usize = 1 << 20;
-
-/// Bytes that a thread copies at once.
-const COPIED: usize = 1 << 18;
-
 /// Tensors on their way to one device. What several encoders share is moved once, and shared again.
 #[derive(Debug)]
 pub(crate) struct Move<'a> {
     device: &'a Device,
-    uploads: Option<Arc<dyn Uploads>>,
+    /// That of the device that is not the CPU.
+    way: Option<Arc<dyn Transfers>>,
     done: HashMap<TensorId, Tensor>,
 }
 
 impl Move<'_> {
-    /// `kernels` are the device's.
-    pub(crate) fn to<'a>(device: &'a Device, kernels: &dyn Kernels) -> Move<'a> {
+    pub(crate) fn to(device: &Device) -> Move<'_> {
         Move {
             device,
-            uploads: kernels.uploads(),
+            way: None,
             done: HashMap::new(),
         }
     }
@@ -45,11 +37,11 @@ impl Move<'_> {
             *tensor = there.clone();
             return Ok(());
         }
-        let sent = match &self.uploads {
-            Some(uploads) => sent(tensor, &**uploads)?,
+        let carried = match &self.way {
+            Some(way) => carried(tensor, self.device, &**way)?,
             None => None,
         };
-        let there = match sent {
+        let there = match carried {
             Some(there) => there,
             None => placed(alone(tensor)?.to_device(self.device)?)?,
         };
@@ -99,11 +91,13 @@ impl ClipText {
     /// The encoder on another device, with kernels for it; this one stays as it is. Tensors that are
     /// there already are shared.
     pub fn to_device(&self, device: &Device, kernels: Arc<dyn Kernels>) -> Result<ClipText> {
-        self.moved(&mut Move::to(device, &*kernels), kernels)
+        self.moved(&mut Move::to(device), kernels)
     }
 
     /// The same as part of a move of several encoders.
     pub(crate) fn moved(&self, go: &mut Move<'_>, kernels: Arc<dyn Kernels>) -> Result<ClipText> {
+        // The one before is held until then, so that all encoders share it.
+        go.way = self.kernels.transfers().or_else(|| kernels.transfers());
         let mut there = self.clone();
         go.tensor(&mut there.token_embedding)?;
         go.tensor(&mut there.position_embedding)?;
@@ -120,33 +114,6 @@ impl ClipText {
         settle(go.device)?;
         Ok(there)
     }
-}
-
-/// A large tensor of this machine's memory on the device's own way there; `None` for others.
-fn sent(tensor: &Tensor, uploads: &dyn Uploads) -> Result<Option<Tensor>> {
-    let (storage, layout) = tensor.storage_and_layout();
-    let (Some((start, end)), Storage::Cpu(storage)) = (layout.contiguous_offsets(), &*storage)
-    else {
-        return Ok(None);
-    };
-    let values = start..end;
-    let bytes: &[u8] = match storage {
-        CpuStorage::F32(all) => bytemuck::cast_slice(&all[values]),
-        CpuStorage::F16(all) => bytemuck::cast_slice(all[values].reinterpret_cast()),
-        CpuStorage::BF16(all) => bytemuck::cast_slice(all[values].reinterpret_cast()),
-        _ => return Ok(None),
-    };
-    if bytes.len() < SENT {
-        return Ok(None);
-    }
-    let (dtype, size) = (tensor.dtype(), tensor.dtype().size_in_bytes());
-    let there = uploads.upload(dtype, tensor.elem_count(), &mut |first, room| {
-        let from = &bytes[first * size..][..room.len()];
-        let both = room.par_chunks_mut(COPIED).zip(from.par_chunks(COPIED));
-        both.for_each(|(to, from)| to.copy_from_slice(from));
-        Ok(())
-    })?;
-    Ok(Some(there.reshape(tensor.shape())?))
 }
 
 /// A tensor that shares its memory with others, in memory of its own: all of a memory is moved.
@@ -172,50 +139,6 @@ mod tests {
     use candle_core::DType;
 
     use super::*;
-    use crate::uploads::Fill;
-
-    /// To the CPU, in parts of so many values.
-    #[derive(Debug)]
-    struct InParts(usize);
-
-    impl Uploads for InParts {
-        fn upload(&self, dtype: DType, n_values: usize, fill: &mut Fill<'_>) -> Result<Tensor> {
-            let size = dtype.size_in_bytes();
-            let mut bytes = vec![0; n_values * size];
-            for (number, room) in bytes.chunks_mut(self.0 * size).enumerate() {
-                fill(number * self.0, room)?;
-            }
-            Ok(Tensor::from_raw_buffer(
-                &bytes,
-                dtype,
-                &[n_values],
-                &Device::Cpu,
-            )?)
-        }
-    }
-
-    #[test]
-    fn a_large_tensor_goes_the_devices_own_way() {
-        let whole = Tensor::rand(-1f32, 1.0, (1025, 1024), &Device::Cpu).unwrap();
-        for dtype in [DType::F32, DType::F16, DType::BF16] {
-            let whole = whole.to_dtype(dtype).unwrap();
-            // Parts that end inside of what a thread copies, and that hold several of those.
-            for parts in [100_001, 900_000, 2_000_000] {
-                let part = whole.narrow(0, 1, 1024).unwrap();
-                let there = sent(&part, &InParts(parts)).unwrap().unwrap();
-                assert_eq!((there.dims(), there.dtype()), (part.dims(), dtype));
-                let values = |tensor: &Tensor| {
-                    let wide = tensor.to_dtype(DType::F32).unwrap();
-                    wide.flatten_all().unwrap().to_vec1::<f32>().unwrap()
-                };
-                assert!(values(&there) == values(&part), "{dtype:?} {parts}");
-            }
-            let turned = whole.t().unwrap();
-            assert!(sent(&turned, &InParts(1000)).unwrap().is_none());
-            let small = whole.narrow(0, 0, 3).unwrap();
-            assert!(sent(&small, &InParts(1000)).unwrap().is_none());
-        }
-    }
 
     #[test]
     fn only_what_a_tensor_shows_is_moved() {

@@ -4,6 +4,7 @@
 //! Activations are f32 between operations on every device; matrices may be stored in f32, f16 or bf16,
 //! and a product may round what it takes to their type.
 
+mod carrying;
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
@@ -18,6 +19,7 @@ mod reference;
 mod tower;
 mod whole;
 
+pub(crate) use carrying::carried;
 pub use cpu::Cpu;
 pub(crate) use placing::placed;
 pub use reference::Reference;
@@ -32,7 +34,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 
 use crate::error::Result;
-use crate::uploads::Uploads;
+use crate::transfers::Transfers;
 
 /// Which non-linearity an MLP has. Named by formula, because "gelu" means two different ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -101,7 +103,7 @@ pub trait Kernels: fmt::Debug + Send + Sync {
 
     /// The device's own way for weights that are read in parts; two loads that go on at once share it. It
     /// has memory of its own until it is dropped.
-    fn uploads(&self) -> Option<Arc<dyn Uploads>> {
+    fn transfers(&self) -> Option<Arc<dyn Transfers>> {
         None
     }
 
@@ -147,7 +149,7 @@ pub(crate) fn while_expecting<T>(
     load: impl FnOnce() -> T,
 ) -> T {
     // All encoders share one.
-    let _uploads = kernels.uploads();
+    let _transfers = kernels.transfers();
     rayon::in_place_scope(|scope| {
         scope.spawn(|_| kernels.expect(dtype));
         load()

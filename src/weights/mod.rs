@@ -39,7 +39,7 @@ use candle_core::quantized::QTensor;
 use candle_core::{DType, Device, Tensor};
 
 use crate::error::Result;
-pub use crate::uploads::{Fill, Uploads};
+pub use crate::transfers::{Fill, Take, Transfers};
 
 /// One of the text encoders that Stable Diffusion uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -194,12 +194,12 @@ pub trait TensorSource: fmt::Debug + Send + Sync {
     /// The same on a device with a way of its own for values that come in parts.
     fn load_stacks_by(
         &self,
-        uploads: &dyn Uploads,
+        transfers: &dyn Transfers,
         stacks: &[Vec<String>],
         dtype: DType,
         device: &Device,
     ) -> Result<Vec<Tensor>> {
-        let _ = uploads;
+        let _ = transfers;
         self.load_stacks(stacks, dtype, device)
     }
 

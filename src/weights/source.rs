@@ -19,7 +19,7 @@ use super::layout::names::Part;
 use super::layout::tower::Recipe;
 use super::{EncoderId, TensorInfo, TensorSource, stack};
 use crate::error::{Error, ErrorKind, Result};
-use crate::uploads::Uploads;
+use crate::transfers::Transfers;
 
 /// What was read, and the shapes of its stacks.
 struct Filled<'a> {
@@ -77,7 +77,7 @@ impl TowerSource {
         &self,
         recipes: &[&Recipe],
         dtype: DType,
-        to: (&Device, &dyn Uploads),
+        to: (&Device, &dyn Transfers),
     ) -> Result<Option<Tensor>> {
         let (Some(shape), Some(pieces)) = (stacked(recipes), pieces(recipes)) else {
             return Ok(None);
@@ -225,12 +225,12 @@ impl TensorSource for TowerSource {
 
     fn load_stacks_by(
         &self,
-        uploads: &dyn Uploads,
+        transfers: &dyn Transfers,
         stacks: &[Vec<String>],
         dtype: DType,
         device: &Device,
     ) -> Result<Vec<Tensor>> {
-        let load = |recipes: &Vec<&Recipe>| match self.sent(recipes, dtype, (device, uploads))? {
+        let load = |recipes: &Vec<&Recipe>| match self.sent(recipes, dtype, (device, transfers))? {
             Some(tensor) => Ok(tensor),
             None => stack(
                 self.one_by_one(std::slice::from_ref(recipes), dtype, device)?

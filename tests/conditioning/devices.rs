@@ -233,31 +233,53 @@ fn a_file_gives_the_same_numbers_on_every_device() {
 fn parts_arrive_in_their_places() {
     for device in cards() {
         let kernels = choose(device).unwrap();
-        let uploads = kernels.uploads().expect("a card has a way of its own");
+        let transfers = kernels.transfers().expect("a card has a way of its own");
         let send = |salt: usize| {
             let n_values = 9_000_001 + salt;
             // A prime below 2²³: all are exact, and no two neighbouring parts are alike.
             let value = |place: usize| ((place + salt * 1_000_003) % 8_388_593) as f32;
-            let tensor = uploads.upload(DType::F32, n_values, &mut |first, room| {
+            let tensor = transfers.upload(DType::F32, n_values, &mut |first, room| {
                 for (place, room) in room.chunks_exact_mut(4).enumerate() {
                     room.copy_from_slice(&value(first + place).to_ne_bytes());
                 }
                 Ok(())
             });
-            let there = tensor.unwrap().to_vec1::<f32>().unwrap();
+            let tensor = tensor.unwrap();
+            let there = tensor.to_vec1::<f32>().unwrap();
             assert_eq!(there.len(), n_values);
             let mut all = there.iter().enumerate();
             assert!(all.all(|(place, there)| there.to_bits() == value(place).to_bits()));
+            let mut seen = 0;
+            let fetched = transfers.download(&tensor, &mut |first, part| {
+                assert_eq!(first, seen);
+                for (place, value) in there[first..].iter().zip(part.chunks_exact(4)) {
+                    assert_eq!(place.to_ne_bytes(), value);
+                }
+                seen += part.len() / 4;
+                Ok(())
+            });
+            fetched.unwrap();
+            assert_eq!(seen, n_values);
         };
         std::thread::scope(|scope| {
             for salt in [0, 1, 2] {
                 scope.spawn(move || (send(salt), send(salt + 3)));
             }
         });
-        let failed = uploads.upload(DType::F16, 9_000_001, &mut |first, _| {
+        let failed = transfers.upload(DType::F16, 9_000_001, &mut |first, _| {
             let error = Error::new(ErrorKind::FileFormat, "broken");
             if first == 0 { Ok(()) } else { Err(error) }
         });
         assert_eq!(failed.unwrap_err().kind(), ErrorKind::FileFormat);
+        let zeros = Tensor::zeros(9_000_001, DType::F16, device).unwrap();
+        let failed = transfers.download(&zeros, &mut |first, _| {
+            let error = Error::new(ErrorKind::Io, "no room");
+            if first == 0 { Ok(()) } else { Err(error) }
+        });
+        assert_eq!(failed.unwrap_err().kind(), ErrorKind::Io);
+        let turned = zeros.narrow(0, 0, 9_000_000).unwrap();
+        let turned = turned.reshape((3_000_000, 3)).unwrap().t().unwrap();
+        let failed = transfers.download(&turned, &mut |_, _| Ok(()));
+        assert_eq!(failed.unwrap_err().kind(), ErrorKind::Device);
     }
 }

@@ -11,7 +11,7 @@ use sd_conditioner::candle_core::{DType, Device, Tensor};
 use sd_conditioner::conditioner::CacheOptions;
 use sd_conditioner::kernels::{Options, choose};
 use sd_conditioner::weights::{
-    Arrangement, Conversion, EncoderId, Encoders, Synthetic, SyntheticSize,
+    Arrangement, Conversion, EncoderId, Encoders, Synthetic, SyntheticSize, Transfers,
 };
 
 use crate::measured_folder;
@@ -30,16 +30,15 @@ fn n_values(size: SyntheticSize) -> usize {
     }
 }
 
+type Step = fn(SyntheticSize, &Device, &mut Report) -> Result<()>;
+
 /// All of it, as long as there is time.
 pub(crate) fn all(
     device: &Device,
     (size, in_time): (SyntheticSize, &dyn Fn() -> bool),
     report: &mut Report,
 ) {
-    let steps: [(&str, fn(SyntheticSize, &Device, &mut Report) -> Result<()>); 2] = [
-        ("values sent in parts", sending),
-        ("a load from a file", whole),
-    ];
+    let steps: [(&str, Step); 2] = [("values in parts", sending), ("a load from a file", whole)];
     for (what, step) in steps {
         if in_time() {
             let done = step(size, device, report);
@@ -50,63 +49,84 @@ pub(crate) fn all(
     }
 }
 
-/// Values sent in parts arrive, and how fast they and others do.
+/// Values sent in parts arrive and come back, and how fast they and others do.
 fn sending(size: SyntheticSize, device: &Device, report: &mut Report) -> Result<()> {
-    let Some(uploads) = choose(device)?.uploads() else {
-        report.note("values sent in parts", "this device has no way of its own");
+    let Some(way) = choose(device)?.transfers() else {
+        report.note("values in parts", "this device has no way of its own");
         return Ok(());
     };
     let n_values = n_values(size);
     let values = (0..n_values).map(|place| (place % 8_388_593) as f32);
     let values: Vec<f32> = values.collect();
-    let (mut times, mut all_there) = ([Vec::new(), Vec::new()], true);
     let here = Tensor::from_slice(&values, n_values, &Device::Cpu)?;
+    let (mut times, mut right) = ([(); 3].map(|()| Vec::new()), true);
     for _ in 0..RUNS {
         let start = Instant::now();
-        let sent = uploads.upload(DType::F32, n_values, &mut |first, room| {
-            let room = room.chunks_exact_mut(4);
-            for (to, from) in room.zip(&values[first..]) {
-                to.copy_from_slice(&from.to_ne_bytes());
-            }
-            Ok(())
-        })?;
+        let there = sent(&*way, &values)?;
         device.synchronize()?;
         times[0].push(start.elapsed().as_secs_f64());
-        all_there &= sent.to_vec1::<f32>()? == values;
+        right &= there.to_vec1::<f32>()? == values;
         let start = Instant::now();
-        let _there = here.to_device(device)?;
-        device.synchronize()?;
+        right &= fetched(&*way, &there, &values)?;
         times[1].push(start.elapsed().as_secs_f64());
+        let start = Instant::now();
+        drop(here.to_device(device)?);
+        device.synchronize()?;
+        times[2].push(start.elapsed().as_secs_f64());
     }
-    report.holds("values sent in parts are there", all_there);
+    report.holds("values in parts are there, and come back", right);
     let rates = times.map(|times| (4 * n_values) as f64 / 1e9 / median(times));
-    let found = format!("{:.1} / {:.1} GB/s", rates[0], rates[1]);
-    report.note(
-        "to the card, in parts (filled by one thread) / at once",
-        &found,
-    );
+    let rates = rates.map(|rate| format!("{rate:.1}")).join(" / ");
+    let what = "one thread: values in parts to the card / from it / to it at once";
+    report.note(what, &format!("{rates} GB/s"));
     Ok(())
+}
+
+fn sent(way: &dyn Transfers, values: &[f32]) -> Result<Tensor> {
+    let sent = way.upload(DType::F32, values.len(), &mut |first, room| {
+        let room = room.chunks_exact_mut(4);
+        for (to, from) in room.zip(&values[first..]) {
+            to.copy_from_slice(&from.to_ne_bytes());
+        }
+        Ok(())
+    });
+    Ok(sent?)
+}
+
+/// True if they are these.
+fn fetched(way: &dyn Transfers, there: &Tensor, values: &[f32]) -> Result<bool> {
+    let (mut same, mut seen) = (true, 0);
+    way.download(there, &mut |first, part| {
+        let both = values[first..].iter().zip(part.chunks_exact(4));
+        for (here, there) in both {
+            same &= here.to_ne_bytes() == there;
+            seen += 1;
+        }
+        Ok(())
+    })?;
+    Ok(same && seen == values.len())
 }
 
 /// The encoders of SDXL in f16, from a file in the page cache.
 fn whole(size: SyntheticSize, device: &Device, report: &mut Report) -> Result<()> {
     let path = written(size)?;
-    let mut columns: [Vec<f64>; 3] = Default::default();
+    let mut columns = [(); 5].map(|()| Vec::new());
     for _ in 0..RUNS {
-        let read = read_alone(&path)?;
-        let [load, first] = loaded(&path, device)?;
-        for (column, time) in columns.iter_mut().zip([read, load, first]) {
+        let read = [read_alone(&path)?].into_iter();
+        let times = read.chain(loaded(&path, device)?);
+        for (column, time) in columns.iter_mut().zip(times) {
             column.push(1e3 * time);
         }
     }
-    let [read, load, first] = columns.map(median);
+    let [read, load, first, off, back] = columns.map(median);
     let what = "a file of SDXL's encoders, f16: read alone / loaded / first pair";
     report.note(what, &format!("{read:.1} / {load:.1} / {first:.1} ms"));
+    let what = "loaded, and loaded with the first pair, against reading alone (goal 1.3)";
     let ratios = [load / read, (load + first) / read];
-    let found = format!("{:.2} / {:.2}", ratios[0], ratios[1]);
+    report.note(what, &format!("{:.2} / {:.2}", ratios[0], ratios[1]));
     report.note(
-        "loaded, and loaded with the first pair, against reading alone (goal 1.3)",
-        &found,
+        "the same encoders: offload / load_to",
+        &format!("{off:.1} / {back:.1} ms"),
     );
     Ok(())
 }
@@ -134,20 +154,30 @@ fn read_alone(path: &Path) -> Result<f64> {
     Ok(start.elapsed().as_secs_f64())
 }
 
-/// Seconds until the encoders are loaded, and from then until the first pair is there.
-fn loaded(path: &Path, device: &Device) -> Result<[f64; 2]> {
+/// Seconds until the encoders are loaded, and from then until the first pair is there; to move them to the
+/// CPU, and back.
+fn loaded(path: &Path, device: &Device) -> Result<[f64; 4]> {
     let options = Options {
         cache_dir: Some(measured_folder()),
         ..Options::default()
     };
     let builder = Conditioner::builder().device(device.clone());
     let builder = builder.dtype(DType::F16).kernel_options(options);
-    let start = Instant::now();
+    let mut start = Instant::now();
+    let mut since = || -> Result<f64> {
+        device.synchronize()?;
+        let seconds = start.elapsed().as_secs_f64();
+        start = Instant::now();
+        Ok(seconds)
+    };
     let text = builder.cache(CacheOptions::OFF).open(path)?;
-    let loaded = start.elapsed().as_secs_f64();
+    let loaded = since()?;
     let _pair = text.encode_pair("a lighthouse on a cliff at dusk", "blurry")?;
-    device.synchronize()?;
-    Ok([loaded, start.elapsed().as_secs_f64() - loaded])
+    let first = since()?;
+    text.offload()?;
+    let off = since()?;
+    text.load_to(device)?;
+    Ok([loaded, first, off, since()?])
 }
 
 fn median(mut times: Vec<f64>) -> f64 {

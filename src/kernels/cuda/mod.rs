@@ -10,14 +10,15 @@ mod graph;
 mod memory;
 mod operations;
 mod own_products;
+mod pinned;
 mod product;
 mod running;
 mod shared;
 mod start;
 mod tensors;
+mod transfers;
 mod trial;
 mod trying;
-mod uploads;
 mod weights;
 
 pub(crate) use memory::{memory, release_unused};
@@ -33,7 +34,7 @@ use candle_core::{DType, Device, Tensor};
 use self::buffers::Wanted;
 use self::engine::{Engine, Spliced};
 use self::shared::Shared;
-use self::uploads::CudaUploads;
+use self::transfers::CudaTransfers;
 use self::weights::Weights;
 use super::plan::{Kind, Place, PooledFrom, Sizes, Spec, WINDOW, is_sound, pieces};
 use super::{Batch, Options, Prepared, ReadOut, Reference, WholeEncoder};
@@ -48,7 +49,7 @@ pub(super) struct CudaKernels {
     /// Compiled when they are first expected or needed.
     shared: Mutex<BTreeMap<Kind, Made>>,
     /// As long as a load holds it.
-    uploads: Mutex<Weak<CudaUploads>>,
+    transfers: Mutex<Weak<CudaTransfers>>,
 }
 
 /// What is made for a type of matrices, by whoever comes first.
@@ -65,7 +66,7 @@ impl CudaKernels {
             plain: Reference::new(&Device::Cuda(device.clone()))?,
             options: options.clone(),
             shared: Mutex::default(),
-            uploads: Mutex::default(),
+            transfers: Mutex::default(),
         })
     }
 

@@ -11,11 +11,11 @@ use super::functions::{Address, Finish, NormAddress};
 use super::product::{Operands, WORKSPACE};
 use super::start::On;
 use super::tensors::{address, unwritten};
-use super::uploads::CudaUploads;
+use super::transfers::CudaTransfers;
 use crate::error::Result;
 use crate::kernels::plan::{ALIGNMENT, Kind, ProductShape, Tiles, WINDOW};
 use crate::kernels::{Activation, Batch, Kernels, Prepared, ReadOut, WholeEncoder};
-use crate::uploads::Uploads;
+use crate::transfers::Transfers;
 
 /// Head width of the attention kernels.
 const HEAD: usize = 64;
@@ -227,10 +227,13 @@ impl Kernels for CudaKernels {
         let _ = Kind::of(dtype).map(|kind| self.shared(kind));
     }
 
-    fn uploads(&self) -> Option<Arc<dyn Uploads>> {
-        let mut kept = self.uploads.lock().unwrap_or_else(PoisonError::into_inner);
+    fn transfers(&self) -> Option<Arc<dyn Transfers>> {
+        let mut kept = self
+            .transfers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let shared = kept.upgrade().unwrap_or_else(|| {
-            let made = Arc::new(CudaUploads::new(&self.device));
+            let made = Arc::new(CudaTransfers::new(&self.device));
             *kept = Arc::downgrade(&made);
             made
         });

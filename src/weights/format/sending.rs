@@ -8,7 +8,7 @@ use super::converting::Place;
 use super::decode::Flaw;
 use super::pieces::Pieces;
 use crate::error::Result;
-use crate::uploads::Uploads;
+use crate::transfers::Transfers;
 
 /// Fewer values go in one piece.
 const IN_PARTS: usize = 1 << 20;
@@ -21,7 +21,7 @@ impl Pieces<'_> {
         &self,
         archive: &Archive,
         want: DType,
-        (device, uploads): (&Device, &dyn Uploads),
+        (device, transfers): (&Device, &dyn Transfers),
     ) -> Result<Option<(Tensor, Vec<Option<Flaw>>)>> {
         let dtype = self.sent_as(want, device);
         let known = matches!(dtype, DType::F32 | DType::F16 | DType::BF16);
@@ -29,7 +29,7 @@ impl Pieces<'_> {
             return Ok(None);
         }
         let mut job = self.job(archive, dtype);
-        let tensor = uploads.upload(dtype, self.n_values(), &mut |first, room| {
+        let tensor = transfers.upload(dtype, self.n_values(), &mut |first, room| {
             job.fill(
                 first,
                 match dtype {

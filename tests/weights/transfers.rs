@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use candle_core::{DType, Device, Tensor};
 use sd_conditioner::candle_core;
-use sd_conditioner::weights::{Checkpoint, EncoderId, Fill, TensorSource, Uploads};
+use sd_conditioner::weights::{Checkpoint, EncoderId, Fill, Take, TensorSource, Transfers};
 use sd_conditioner::{Error, ErrorKind};
 
 use super::check_refused;
@@ -27,7 +27,7 @@ impl InParts {
     }
 }
 
-impl Uploads for InParts {
+impl Transfers for InParts {
     fn upload(&self, dtype: DType, n_values: usize, fill: &mut Fill<'_>) -> Result<Tensor, Error> {
         let size = dtype.size_in_bytes();
         let mut bytes = Vec::new();
@@ -46,6 +46,10 @@ impl Uploads for InParts {
             &[n_values],
             &Device::Cpu,
         )?)
+    }
+
+    fn download(&self, _: &Tensor, _: &mut Take<'_>) -> Result<(), Error> {
+        unreachable!("a load fetches nothing")
     }
 }
 
@@ -82,8 +86,8 @@ fn parts_make_the_tensor_that_is_read_whole() {
         with_encoder(&entries(stored), |encoder| {
             for dtype in [DType::F32, DType::F16, DType::BF16] {
                 let whole = encoder.load_stacks(&stacks, dtype, &Device::Cpu).unwrap();
-                let uploads = InParts::of(3_000_001);
-                let sent = encoder.load_stacks_by(&uploads, &stacks, dtype, &Device::Cpu);
+                let transfers = InParts::of(3_000_001);
+                let sent = encoder.load_stacks_by(&transfers, &stacks, dtype, &Device::Cpu);
                 let sent = sent.unwrap();
                 assert_eq!(sent.len(), 2);
                 for (sent, whole) in sent.iter().zip(&whole) {
@@ -93,7 +97,7 @@ fn parts_make_the_tensor_that_is_read_whole() {
                 let n_values = whole[0].elem_count();
                 let parts: Vec<usize> = (0..n_values).step_by(3_000_001).collect();
                 assert!(parts.len() > 2);
-                assert_eq!(*uploads.begun.lock().unwrap(), parts);
+                assert_eq!(*transfers.begun.lock().unwrap(), parts);
             }
         });
     }
@@ -108,8 +112,13 @@ fn what_cannot_be_weights_is_found_in_any_part() {
     values[2_000_007] = f32::NAN;
     entry.make = std::rc::Rc::new(move || values.clone());
     let loaded = with_encoder(&entries, |encoder| {
-        let uploads = InParts::of(1_000_003);
-        encoder.load_stacks_by(&uploads, &[vec![NAME.to_owned()]], DType::F16, &Device::Cpu)
+        let transfers = InParts::of(1_000_003);
+        encoder.load_stacks_by(
+            &transfers,
+            &[vec![NAME.to_owned()]],
+            DType::F16,
+            &Device::Cpu,
+        )
     });
     check_refused(loaded, ErrorKind::TensorValue, &[NAME, "value 2000007"]);
 }
@@ -119,9 +128,13 @@ fn what_cannot_be_weights_is_found_in_any_part() {
 fn an_upload_that_fails_is_told() {
     #[derive(Debug)]
     struct Broken;
-    impl Uploads for Broken {
+    impl Transfers for Broken {
         fn upload(&self, _: DType, _: usize, _: &mut Fill<'_>) -> Result<Tensor, Error> {
             Err(Error::new(ErrorKind::Device, "out of memory"))
+        }
+
+        fn download(&self, _: &Tensor, _: &mut Take<'_>) -> Result<(), Error> {
+            unreachable!("a load fetches nothing")
         }
     }
     let loaded = with_encoder(&entries(Stored::F16), |encoder| {
