@@ -101,8 +101,8 @@ pub trait Kernels: fmt::Debug + Send + Sync {
     /// for a card, may be done now, while they are read. What fails here is told by the first call.
     fn expect(&self, _dtype: DType) {}
 
-    /// The device's own way for weights that are read in parts; two loads that go on at once share it. It
-    /// has memory of its own until it is dropped.
+    /// The device's own way for large tensors, if it has one. All who hold it share one, which has memory
+    /// of its own until the last lets it go.
     fn transfers(&self) -> Option<Arc<dyn Transfers>> {
         None
     }
