@@ -14,7 +14,8 @@ use crate::weights::{
 };
 
 use super::cache::{Cache, CacheOptions};
-use super::seat::{Choice, Home};
+use super::choice::Choice;
+use super::seat::Home;
 use super::{Conditioner, Inner, Part};
 
 type Sources = Vec<(EncoderId, Box<dyn TensorSource>)>;

@@ -3,6 +3,7 @@
 mod batch;
 mod builder;
 mod cache;
+mod choice;
 mod compose;
 mod embeddings;
 mod finish;

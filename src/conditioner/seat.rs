@@ -6,9 +6,10 @@ use candle_core::Device;
 
 use crate::encoder::Move;
 use crate::error::Result;
-use crate::kernels::{self, Kernels, Reference};
+use crate::kernels::{self, Kernels};
 
 use super::cache::{Cache, CacheStats};
+use super::choice::Choice;
 use super::{Conditioner, Part};
 
 /// The encoders of some handles, wherever they are now.
@@ -126,24 +127,6 @@ impl Placed {
     }
 }
 
-/// Which kernels a load runs on, wherever it is.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Choice {
-    /// Plain ones.
-    pub(super) reference: bool,
-    /// How the best ones for a device work.
-    pub(super) options: kernels::Options,
-}
-
-impl Choice {
-    pub(super) fn kernels(&self, device: &Device) -> Result<Arc<dyn Kernels>> {
-        if self.reference {
-            return Ok(Arc::new(Reference::new(device)?));
-        }
-        kernels::choose_with(device, &self.options)
-    }
-}
-
 impl Conditioner {
     /// Moves the encoders to the CPU's memory, so that a GPU is free for a U-Net:
     /// [`load_to`](Self::load_to) with the CPU.
@@ -166,7 +149,8 @@ impl Conditioner {
     /// others of the same load ([`with_loras`](Self::with_loras)) move together: tensors that they
     /// share are moved once and stay shared. Calls in progress end where they began; the old
     /// device's memory is free when the last of them has ended. What was handed out stays where it
-    /// is. The cache's memory is emptied. If anything fails (no room on the device), everything
+    /// is. What was compiled and measured for a GPU is kept for the way back. The cache's
+    /// memory is emptied. If anything fails (no room on the device), everything
     /// stays where it was. Nothing happens if the encoders are there already.
     pub fn load_to(&self, device: &Device) -> Result<()> {
         self.inner.home.carry_to(device)
