@@ -2,7 +2,8 @@
 //! all of it, in one run. `gpu_check [--quick | --tiny] [--device N]`; a failed check is exit code 1. The
 //! table comes last, whatever fails before. `--tiny` is the least that still reaches everything, for a card
 //! that is emulated. `--cpu` tries the program itself: plain operations on both sides. Weights are seeded
-//! and random, so nothing is read or downloaded.
+//! and random, so nothing is downloaded; a file of 1.6 GB is written to the folder for temporary files, loaded
+//! and removed.
 #![expect(clippy::print_stdout, reason = "a program that shows what it finds")]
 
 mod encoders;
