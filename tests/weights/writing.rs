@@ -72,6 +72,11 @@ fn encoders_may_come_from_elsewhere() {
     let report = conversion.write_encoders(encoders(), &out, &mut |_, _, _| ());
     assert_eq!(check_same_bytes(&out, &original), report.unwrap().n_tensors);
     assert_eq!(Checkpoint::open(&out).unwrap().family(), Some(Sdxl));
+    let other = folder.path().join("none");
+    let none = Conversion::to(Arrangement::Standalone).only(EncoderId::OpenClipH);
+    let none = none.write_encoders(encoders(), &other, &mut |_, _, _| ());
+    assert_eq!(none.unwrap_err().kind(), ErrorKind::MissingTensor);
+    assert!(!other.exists());
     let again = conversion.write_encoders(encoders(), &out, &mut |_, _, _| ());
     assert_eq!(again.unwrap_err().kind(), ErrorKind::Io);
 }

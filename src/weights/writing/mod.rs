@@ -147,6 +147,10 @@ impl Conversion {
         let sources: Vec<Source> = sources
             .map(|(encoder, tensors)| Source { encoder, tensors })
             .collect();
+        if sources.is_empty() {
+            let message = "there is no encoder to write, or not the one that is wanted";
+            return Err(Error::new(ErrorKind::MissingTensor, message).at_path(out));
+        }
         let plan = plan::plan(self.arrangement, self.dtype, &sources, out)?;
         let written = write_all(&plan, &sources, progress);
         if written.is_err() {
