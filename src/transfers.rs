@@ -7,6 +7,9 @@ use candle_core::{DType, Tensor};
 
 use crate::error::Result;
 
+/// Bytes from which a tensor goes in parts; fewer come as fast in one piece.
+pub(crate) const IN_PARTS: usize = 1 << 20;
+
 /// Fills the bytes of some values, the first of which has this number.
 pub type Fill<'a> = dyn FnMut(usize, &mut [u8]) -> Result<()> + 'a;
 

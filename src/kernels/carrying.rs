@@ -9,10 +9,7 @@ use rayon::prelude::*;
 
 use crate::error::Result;
 use crate::pages;
-use crate::transfers::Transfers;
-
-/// Bytes from which a tensor goes that way.
-const LARGE: usize = 1 << 20;
+use crate::transfers::{IN_PARTS, Transfers};
 
 /// Bytes that a thread copies at once.
 const COPIED: usize = 1 << 18;
@@ -21,7 +18,7 @@ const COPIED: usize = 1 << 18;
 /// `None` for others, which go candle's way.
 pub(crate) fn carried(tensor: &Tensor, to: &Device, way: &dyn Transfers) -> Result<Option<Tensor>> {
     let n_bytes = tensor.elem_count() * tensor.dtype().size_in_bytes();
-    if n_bytes < LARGE || !tensor.is_contiguous() {
+    if n_bytes < IN_PARTS || !tensor.is_contiguous() {
         return Ok(None);
     }
     let there = match (tensor.device().is_cpu(), to.is_cpu()) {

@@ -1,4 +1,4 @@
-//! What one forward transfers: ids, ends and hidden keys, one after the other.
+//! What one forward uploads: ids, ends and hidden keys, one after the other.
 
 use std::ops::Range;
 

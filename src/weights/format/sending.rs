@@ -8,10 +8,7 @@ use super::converting::Place;
 use super::decode::Flaw;
 use super::pieces::Pieces;
 use crate::error::Result;
-use crate::transfers::Transfers;
-
-/// Fewer values go in one piece.
-const IN_PARTS: usize = 1 << 20;
+use crate::transfers::{IN_PARTS, Transfers};
 
 impl Pieces<'_> {
     /// Reads all of them on their way to a device, as values of the type wanted or of one that it then
@@ -25,7 +22,7 @@ impl Pieces<'_> {
     ) -> Result<Option<(Tensor, Vec<Option<Flaw>>)>> {
         let dtype = self.sent_as(want, device);
         let known = matches!(dtype, DType::F32 | DType::F16 | DType::BF16);
-        if !known || self.n_values() < IN_PARTS {
+        if !known || self.n_values() * dtype.size_in_bytes() < IN_PARTS {
             return Ok(None);
         }
         let mut job = self.job(archive, dtype);
