@@ -77,6 +77,8 @@ impl<'a> Words<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use half::bf16;
 
     use super::super::isa;
@@ -93,7 +95,8 @@ mod tests {
     #[test]
     fn words_are_neighbours_in_depth_rounded_to_bf16() {
         if isa::dots().is_none() {
-            return;
+            let why = "NOT RUN: it takes a CPU with AVX-512 and its bf16 instructions";
+            return writeln!(std::io::stderr(), "{why}").unwrap();
         }
         let floats = values();
         let mut room = vec![0.0; Words::room(2, DEPTH)];

@@ -1,5 +1,6 @@
 //! Memory of the host that the card reads and writes by itself (page-locked), in parts that are used over
-//! and over. What is in other memory the driver copies there first, on the thread that asks.
+//! and over. What is in other memory the driver copies there first, on the thread that asks; so it goes where
+//! the system has no such memory to give.
 #![expect(
     unsafe_code,
     reason = "copies are asked for by address, and events say when they are done"
@@ -53,21 +54,44 @@ impl Parts {
     }
 }
 
-/// [`PART`] bytes, and the end of the copy that last read or wrote them.
+/// [`PART`] bytes, aligned for every type of value.
+enum Room {
+    Locked(PinnedHostSlice<u8>),
+    Ordinary(Vec<u64>),
+}
+
+impl Room {
+    /// Not of the kind that is fast to write and slow to read: values are looked at after they are read.
+    fn new(context: &Arc<CudaContext>) -> Result<Room> {
+        // SAFETY: it is written right below.
+        let locked = unsafe { context.alloc_pinned_with_flags::<u8>(PART, 0) };
+        // Systems set limits to this kind of memory only. Any other trouble shows at the next call.
+        let Ok(mut room) = locked else {
+            return Ok(Room::Ordinary(vec![0; PART / size_of::<u64>()]));
+        };
+        let start = room.as_mut_ptr().tried("wait for a copy")?;
+        // SAFETY: there are so many bytes, which nobody else has.
+        unsafe { start.write_bytes(0, PART) };
+        Ok(Room::Locked(room))
+    }
+
+    fn bytes(&mut self) -> Result<&mut [u8]> {
+        match self {
+            Room::Locked(room) => room.as_mut_slice().tried("wait for a copy"),
+            Room::Ordinary(room) => Ok(bytemuck::cast_slice_mut(room)),
+        }
+    }
+}
+
+/// Room for some values, and the end of the copy that last read or wrote them.
 pub(super) struct Part {
-    room: PinnedHostSlice<u8>,
+    room: Room,
     copied: CudaEvent,
 }
 
 impl Part {
-    /// Not of the kind that is fast to write and slow to read: values are looked at after they are read.
     fn new(context: &Arc<CudaContext>) -> Result<Part> {
-        // SAFETY: it is written right below.
-        let room = unsafe { context.alloc_pinned_with_flags::<u8>(PART, 0) };
-        let mut room = room.tried("allocate memory of the host")?;
-        let start = room.as_mut_ptr().tried("wait for a copy")?;
-        // SAFETY: there are so many bytes, which nobody else has.
-        unsafe { start.write_bytes(0, PART) };
+        let room = Room::new(context)?;
         let copied = context.new_event(None).tried("make an event")?;
         Ok(Part { room, copied })
     }
@@ -75,7 +99,7 @@ impl Part {
     /// Its bytes, once no copy is under way.
     pub(super) fn room(&mut self) -> Result<&mut [u8]> {
         self.copied.synchronize().tried("wait for a copy")?;
-        self.room.as_mut_slice().tried("wait for a copy")
+        self.room.bytes()
     }
 
     /// Copies the first bytes to the card when the stream gets there.
