@@ -254,11 +254,13 @@ impl Conditioner {
     ) -> Result<Vec<Conditioning>> {
         let (inner, placed) = (&self.inner, self.placed());
         let mut by_encoder = Vec::with_capacity(placed.parts.len());
-        for place in 0..placed.parts.len() {
+        // SDXL's larger one is its last; on a card the other runs beside it.
+        for place in (0..placed.parts.len()).rev() {
             let plans = plans.iter().map(|plan| &plan.as_ref()[place]);
             let plans: Vec<&Planned> = plans.collect();
             by_encoder.push(self.states(&placed, place, (requests, &plans), calls)?);
         }
+        by_encoder.reverse();
         let each = requests.iter().zip(plans).enumerate();
         let each = each.map(|(index, (request, plan))| {
             let states = by_encoder

@@ -126,6 +126,12 @@ impl ClipText {
         self.kernels.capture_failure(&self.prepared)
     }
 
+    /// What was measured to make its forwards fast, a line each, to be read by people: ways to make each product,
+    /// manners in which kernels follow each other (CUDA).
+    pub fn measured(&self) -> Vec<String> {
+        self.kernels.measured(&self.prepared)
+    }
+
     /// How its embeddings and, unless they are kept quantized, its matrices are kept.
     pub fn dtype(&self) -> DType {
         self.token_embedding.dtype()

@@ -25,7 +25,8 @@ pub(crate) use placing::placed;
 pub use reference::Reference;
 pub use tower::{Block, NormOf, Product, Tower};
 pub use whole::{
-    Batch, DeviceMemory, Options, PooledRow, Prepared, Products, ReadOut, Tune, WholeEncoder,
+    Batch, DeviceMemory, Follow, Options, PooledRow, Prepared, Products, ReadOut, Tune,
+    WholeEncoder,
 };
 
 use std::fmt;
@@ -115,6 +116,11 @@ pub trait Kernels: fmt::Debug + Send + Sync {
     /// Why a forward could not be captured, if that was tried in vain. It was run all the same.
     fn capture_failure(&self, _prepared: &Prepared) -> Option<String> {
         None
+    }
+
+    /// What was measured to make an encoder's forwards fast, a line each, to be read by people.
+    fn measured(&self, _prepared: &Prepared) -> Vec<String> {
+        Vec::new()
     }
 }
 

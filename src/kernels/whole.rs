@@ -117,6 +117,8 @@ pub struct Options {
     pub products: Products,
     /// CUDA: when that is measured.
     pub tune: Tune,
+    /// CUDA: how the kernels of a captured forward follow each other.
+    pub follow: Follow,
 }
 
 /// When what takes long, and pays only if it is repeated, is done for a number of windows: measuring what
@@ -149,6 +151,24 @@ pub enum Products {
     Own,
 }
 
+/// How the kernels of a captured forward follow each other on a card. The results are the same bits. A card or
+/// driver that does not capture a manner goes plainly.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Follow {
+    /// In whichever manner is fastest when it is measured, once for each number of windows up to eight; plainly
+    /// above.
+    #[default]
+    Measured,
+    /// One after the other.
+    Plain,
+    /// Each asks for the next product's matrix before its own work.
+    Ahead,
+    /// Each starts while the one before drains (compute capability 9.0 and driver 12.4 on).
+    Overlapping,
+    /// Both.
+    Both,
+}
+
 impl Default for Options {
     fn default() -> Options {
         Options {
@@ -157,6 +177,7 @@ impl Default for Options {
             capture: true,
             products: Products::Measured,
             tune: Tune::AtSecond,
+            follow: Follow::Measured,
         }
     }
 }

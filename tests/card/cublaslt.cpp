@@ -1,5 +1,6 @@
 // cuBLASLt: descriptions, a heuristic that proposes a few algorithms, and the product, with what the
 // library's documentation says about each checked.
+#include <cstdlib>
 #include <cstring>
 
 #include "products.h"
@@ -12,7 +13,8 @@ namespace {
 enum Status { SUCCESS = 0, INVALID_VALUE = 7, NOT_SUPPORTED = 15 };
 
 constexpr int COMPUTE_32F = 68;
-constexpr int TRANSA = 3, TRANSB = 4;           // attributes of a product
+constexpr int TRANSA = 3, TRANSB = 4, EPILOGUE = 7, BIAS_POINTER = 8;  // attributes of a product
+constexpr uint32_t DEFAULT = 1, BIAS = 4;       // epilogues
 constexpr int MAX_WORKSPACE = 1, SCHEMES = 3;   // attributes of a preference
 constexpr size_t ALIGNMENT = 256;               // of every matrix, unless a preference says otherwise
 constexpr uint64_t MARK = 0xca4d0000;
@@ -20,6 +22,8 @@ constexpr uint64_t MARK = 0xca4d0000;
 struct Description {
     int compute, scale;
     int transpose[2] = {0, 0};
+    uint32_t epilogue = DEFAULT;
+    uint64_t bias = 0;
 };
 struct Layout {
     Type type;
@@ -56,7 +60,7 @@ constexpr Way WAYS[] = {
 
 // An algorithm belongs to shapes and types.
 uint64_t key(const Description& description, const Layout& a, const Layout& b, const Layout& d) {
-    uint64_t hash = description.transpose[0] + 2 * description.transpose[1];
+    uint64_t hash = description.transpose[0] + 2 * description.transpose[1] + 4 * description.epilogue;
     for (const Layout* one : {&a, &b, &d})
         for (uint64_t value : {uint64_t(one->type), one->rows, one->columns, uint64_t(one->stride)}) hash = hash * 1000003 + value;
     return hash;
@@ -78,6 +82,7 @@ Multiplication described(const Description& description, const Layout& a, const 
 
 bool supported(const Description& description, const Layout& a, const Layout& b, const Layout& c, const Layout& d) {
     if (description.compute != COMPUTE_32F || description.scale != R_32F) return false;
+    if (description.epilogue != DEFAULT && (description.epilogue != BIAS || std::getenv("CARD_NO_EPILOGUE"))) return false;
     if (c.type != d.type || c.rows != d.rows || c.columns != d.columns || c.stride != d.stride) return false;
     for (const Layout* one : {&a, &b, &d})
         if (one->rows == 0 || one->columns == 0 || one->stride < int64_t(one->rows)) return false;
@@ -97,6 +102,8 @@ int cublasLtMatmulDescCreate(Description** description, int compute, int scale) 
 }
 int cublasLtMatmulDescDestroy(Description* description) { return delete description, SUCCESS; }
 int cublasLtMatmulDescSetAttribute(Description* description, int attribute, const void* value, size_t bytes) {
+    if (attribute == EPILOGUE && bytes == 4) return std::memcpy(&description->epilogue, value, bytes), SUCCESS;
+    if (attribute == BIAS_POINTER && bytes == 8) return std::memcpy(&description->bias, value, bytes), SUCCESS;
     if (attribute != TRANSA && attribute != TRANSB) fail("attribute %d of a product", attribute);
     if (bytes != sizeof(int32_t)) return INVALID_VALUE;
     std::memcpy(&description->transpose[attribute - TRANSA], value, bytes);
@@ -150,7 +157,10 @@ int cublasLtMatmul(void*, const Description* description, const float* alpha, co
                    const Algorithm* algorithm, void* workspace, size_t room, CUstream stream) {
     CARD_CALL;
     if (!supported(*description, *layout_a, *layout_b, *layout_c, *layout_d)) return NOT_SUPPORTED;
-    if (*beta != 0 || c != d) fail("cublasLtMatmul adds to its result");
+    const bool adds = description->epilogue == BIAS;
+    if (*beta != (adds ? 1 : 0) || c != d) fail("cublasLtMatmul adds to its result, or the bias alone");
+    if (adds && (layout_d->type != R_32F || layout_d->stride != int64_t(layout_d->rows) || description->bias % 16))
+        fail("a bias of another type, or not aligned as the heuristic was told");
     const Way* way = way_of(*algorithm, key(*description, *layout_a, *layout_b, *layout_d));
     if (!way) return INVALID_VALUE;
     if (!way->starts) return NOT_SUPPORTED;
@@ -162,16 +172,25 @@ int cublasLtMatmul(void*, const Description* description, const float* alpha, co
     const size_t bytes_d = extent(layout_d->rows, layout_d->columns, layout_d->stride, what.type_d);
     const Address scratch = Address(workspace);
     const size_t scratch_bytes = way->workspace;
+    const Address bias = adds ? description->bias : 0;
+    const size_t rows = layout_d->rows, columns = layout_d->columns;
     const auto touches = [=] {
-        return std::vector<Access>{{"the left factor", what.a, bytes_a, false, ALIGNMENT},
+        std::vector<Access> all{{"the left factor", what.a, bytes_a, false, ALIGNMENT},
                                    {"the right factor", what.b, bytes_b, false, ALIGNMENT},
                                    {"the product", what.d, bytes_d, true, ALIGNMENT},
                                    {"the scratch memory", scratch, scratch_bytes, true, ALIGNMENT}};
+        if (adds) all.push_back({"what is added to", what.d, bytes_d, false, ALIGNMENT});
+        if (adds) all.push_back({"the bias", bias, rows * sizeof(float), false, 16});
+        return all;
     };
     const auto run = [=] {
         counts().products++;
+        float* to = adds ? host<float>(what.d) : nullptr;
+        const std::vector<float> before(to, to + (adds ? rows * columns : 0));
         multiply(what);
+        for (size_t index = 0; index < before.size(); ++index) to[index] += before[index] + host<float>(bias)[index % rows];
     };
-    return put(stream, {"cublasLtMatmul", touches, run, way->milliseconds}) ? NOT_SUPPORTED : SUCCESS;
+    // In half the time, so that it is chosen.
+    return put(stream, {"cublasLtMatmul", touches, run, way->milliseconds * (adds ? 0.5 : 1)}) ? NOT_SUPPORTED : SUCCESS;
 }
 }

@@ -100,12 +100,12 @@ void residual_by_loops(const Call& call) {
     }
 }
 
-template <typename T>
+template <typename T, int MOST_PLANES>
 Kernel residual() {
     const auto touches = [](const Call& call) {
         const int width = call.get<int>(8), planes = call.get<int>(1);
         check_row_threads(call, width);
-        if (planes < 1) fail("a product of %d planes", planes);
+        if (planes < 1 || planes > MOST_PLANES) fail("a product of %d planes", planes);
         const size_t values = size_t(call.grid.x) * width;
         Accesses all{{"the product", call.pointer(0), planes * values * sizeof(float), false, QUAD},
                      {"the bias", call.pointer(2), width * sizeof(float), false, QUAD},
@@ -121,12 +121,12 @@ Kernel residual() {
         const Ahead ahead = ahead_of(call, 9);
         if (call.grid.x > EMULATED_ROWS) return residual_by_loops<T>(call);
         launch(call, [&] {
-            residual_norm<T>(host<float>(call.pointer(0)), call.get<int>(1), host<float>(call.pointer(2)), norm_of(call, 3),
-                             host<float>(call.pointer(5)), host<float>(call.pointer(6)), host<T>(call.pointer(7)), call.get<int>(8),
-                             ahead);
+            residual_norm<T, MOST_PLANES>(host<float>(call.pointer(0)), call.get<int>(1), host<float>(call.pointer(2)),
+                                          norm_of(call, 3), host<float>(call.pointer(5)), host<float>(call.pointer(6)),
+                                          host<T>(call.pointer(7)), call.get<int>(8), ahead);
         });
     };
-    return {{P, I, P, P, P, P, P, P, I, P, P}, 1024, touches, run};
+    return {{P, I, P, P, P, P, P, P, I, P, P}, MOST_PLANES == 1 ? 1024 : 512, touches, run};
 }
 
 template <typename T>
@@ -256,7 +256,8 @@ template <typename T>
 std::shared_ptr<Kernel> of_type(const std::string& name) {
     const auto made = [](Kernel kernel) { return std::make_shared<Kernel>(std::move(kernel)); };
     if (name == "embed_norm") return made(embed<T>());
-    if (name == "residual_norm") return made(residual<T>());
+    if (name == "residual_norm") return made(residual<T, 1>());
+    if (name == "residual_norm_planes") return made(residual<T, 8>());
     if (name == "norm_rows") return made(norms<T>());
     if (name == "bias_activate") return made(activation<T>());
     if (name == "attention_plain") return made(attention<T>(false));

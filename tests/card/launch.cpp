@@ -12,6 +12,7 @@ namespace {
 
 struct Program {
     std::string source, text, log;
+    bool binary = false;
 };
 
 struct Module {
@@ -27,6 +28,15 @@ struct Function {
 };
 
 constexpr char MARK[] = "// made by the fake card: ";
+constexpr char BINARY_MARK[] = "\x7f" "ELF by the fake card: ";
+
+// "sm_90" for the card that is there.
+std::string own_instructions() {
+    int major = 0, minor = 0;
+    cuDeviceGetAttribute(&major, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, 0);
+    cuDeviceGetAttribute(&minor, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, 0);
+    return "sm_" + std::to_string(10 * major + minor);
+}
 
 void check_launch(const Function& function, const Dim3& grid, const Dim3& block, unsigned shared) {
     const char* name = function.name.c_str();
@@ -83,24 +93,34 @@ int nvrtcCreateProgram(Program** program, const char* source, const char*, int h
 // The text comes back as the name of its type: what runs are our kernels, compiled as C++.
 int nvrtcCompileProgram(Program* program, int n_options, const char* const* options) {
     static const std::set<std::string> known = {"--gpu-architecture=compute_75", "--gpu-architecture=compute_80",
-                                                "--gpu-architecture=compute_90", "--std=c++17",
-                                                "--device-as-default-execution-space"};
-    for (int index = 0; index < n_options; ++index)
-        if (!known.count(options[index])) {
+                                                "--gpu-architecture=compute_90", "--gpu-architecture=sm_75",
+                                                "--gpu-architecture=sm_80",      "--gpu-architecture=sm_90",
+                                                "--std=c++17",                   "--device-as-default-execution-space"};
+    const std::string binary = "--gpu-architecture=sm_";
+    std::string made_for;
+    for (int index = 0; index < n_options; ++index) {
+        const std::string option = options[index];
+        if (!option.compare(0, binary.size(), binary)) made_for = option.substr(option.find('=') + 1) + " ";
+        if (!known.count(option)) {
             program->log = std::string("unknown option ") + options[index];
             return 5;  // NVRTC_ERROR_INVALID_OPTION
         }
+    }
     if (std::getenv("CARD_COMPILER") && compile_really(*program, n_options, options)) return 6;  // NVRTC_ERROR_COMPILATION
     const std::string define = "#define ONLY_";
     const size_t end = program->source.find(" 1\n");
     if (program->source.compare(0, define.size(), define) || end == std::string::npos) fail("which type is to be compiled?");
-    program->text = MARK + program->source.substr(define.size(), end - define.size());
+    program->binary = !made_for.empty();
+    program->text = (program->binary ? BINARY_MARK + made_for : MARK) + program->source.substr(define.size(), end - define.size());
     return 0;
 }
 
 int nvrtcVersion(int* major, int* minor) { return *major = 13, *minor = 0, 0; }
 int nvrtcGetPTXSize(Program* program, size_t* size) { return *size = program->text.size() + 1, 0; }
 int nvrtcGetPTX(Program* program, char* to) { return std::memcpy(to, program->text.c_str(), program->text.size() + 1), 0; }
+// There is none but for a card that was named.
+int nvrtcGetCUBINSize(Program* program, size_t* size) { return *size = program->binary ? program->text.size() + 1 : 0, 0; }
+int nvrtcGetCUBIN(Program* program, char* to) { return program->binary ? nvrtcGetPTX(program, to) : 0; }
 int nvrtcGetProgramLogSize(Program* program, size_t* size) { return *size = program->log.size() + 1, 0; }
 int nvrtcGetProgramLog(Program* program, char* to) { return std::memcpy(to, program->log.c_str(), program->log.size() + 1), 0; }
 int nvrtcDestroyProgram(Program** program) { return delete *program, *program = nullptr, 0; }
@@ -113,6 +133,12 @@ CUresult cuModuleLoadData(CUmodule* module, const void* image) {
     const auto* text = static_cast<const char*>(image);
     auto made = std::make_shared<Module>();
     if (std::strncmp(text, MARK, sizeof MARK - 1) == 0) made->only = text + sizeof MARK - 1;
+    if (std::strncmp(text, BINARY_MARK, sizeof BINARY_MARK - 1) == 0) {
+        // A driver that is too old for them takes assembly.
+        const std::string rest = text + sizeof BINARY_MARK - 1, own = own_instructions() + " ";
+        if (std::getenv("CARD_NO_BINARIES") || rest.compare(0, own.size(), own)) return CUDA_ERROR_NO_BINARY_FOR_GPU;
+        made->only = rest.substr(own.size());
+    }
     *module = reinterpret_cast<CUmodule>(new std::shared_ptr<Module>(made));
     return CUDA_SUCCESS;
 }
@@ -161,6 +187,7 @@ CUresult cuLaunchKernelEx(const CUlaunchConfig* config, CUfunction handle, void*
 
 CUresult cuFuncSetAttribute(CUfunction handle, CUfunction_attribute attribute, int value) {
     CARD_CALL;
+    if (attribute == CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT && value == 100) return CUDA_SUCCESS;
     if (attribute != CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES) fail("function attribute %d", int(attribute));
     if (value < 0 || value > 227 << 10) return CUDA_ERROR_INVALID_VALUE;
     reinterpret_cast<Function*>(handle)->shared = unsigned(value);

@@ -88,7 +88,9 @@ static int run(const std::string& kernel, int rows, int width, int option) {
         std::vector<T> normed(n);
         emulator::launch(rows, 1, threads, [&] {
             T* to = option >= 10 ? nullptr : normed.data();
-            residual_norm<T>(product, planes, bias, Norm{weight, norm_bias}, x, kept.data(), to, width, Ahead{nullptr, 0});
+            const Norm norm{weight, norm_bias};
+            const auto kernel = planes == 1 ? residual_norm<T, 1> : residual_norm<T, 8>;
+            kernel(product, planes, bias, norm, x, kept.data(), to, width, Ahead{nullptr, 0});
         });
         give(kept);
         give(normed);

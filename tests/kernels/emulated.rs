@@ -186,7 +186,7 @@ fn activations_equal_their_twins() {
 #[test]
 fn the_sum_with_its_norm_equals_its_twin() {
     // 192 channels do not fill a warp's last threads.
-    for (width, planes) in [(192, 1), (1280, 1), (192, 3)] {
+    for (width, planes) in [(192, 1), (1280, 1), (192, 3), (128, 8)] {
         let (rows, n) = (3, 3 * width);
         let product = tensor(&[planes, rows, width], 25);
         let x = tensor(&[rows, width], 26);
@@ -363,6 +363,7 @@ fn the_kernels_compile_for_cards() {
         for kernel in [
             "embed_norm",
             "residual_norm",
+            "residual_norm_planes",
             "norm_rows",
             "bias_activate",
             attention,

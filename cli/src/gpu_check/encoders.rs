@@ -7,12 +7,12 @@ use sd_conditioner::Family;
 use sd_conditioner::candle_core::{DType, Device, Tensor};
 use sd_conditioner::conditioner::chunks_for;
 use sd_conditioner::encoder::{ClipConfig, ClipText, Encoded, Pooled, Readout, Window};
-use sd_conditioner::kernels::{Kernels, Options, Products, Reference, Tune, choose_with};
+use sd_conditioner::kernels::{Follow, Kernels, Options, Products, Reference, Tune, choose_with};
 use sd_conditioner::tokens::Chunk;
 use sd_conditioner::weights::{EncoderId, Synthetic, SyntheticSize};
 
-use super::Extent;
 use super::report::{Report, distance, same};
+use super::{Extent, following};
 
 const SEED: u64 = 73;
 
@@ -31,7 +31,7 @@ pub(crate) struct Loaded {
 }
 
 /// The state before the last layer, and the pooled vector, of all windows.
-type States = [Tensor; 2];
+pub(crate) type States = [Tensor; 2];
 
 /// Windows, and what plain f32 gives for them.
 struct Exact {
@@ -92,6 +92,7 @@ pub(crate) fn check(
     let plain = f16.context("f16 is one of the types")?;
     let compared = odd_batches(&plain, &exact.windows, extent.batches, report);
     report.attempt(&format!("{id}: odd batches"), compared);
+    following::check(&plain, &exact.windows, extent.replays, report);
     all_ways(plain, &exact.windows, report)
 }
 
@@ -162,6 +163,7 @@ fn each_way(plain: &ClipText, windows: &[Chunk]) -> Result<(States, Vec<(&'stati
     let captured = on(plain, true, Products::Measured)?;
     let first = states(&captured, windows)?;
     let replayed = states(&captured, windows)?;
+    show(&captured);
     let fused = || on(plain, false, Products::Measured);
     let mut all = vec![
         ("plain", states(plain, windows)?),
@@ -177,6 +179,17 @@ fn each_way(plain: &ClipText, windows: &[Chunk]) -> Result<(States, Vec<(&'stati
         all.push((way, states(&on(plain, true, products)?, windows)?));
     }
     Ok((first, all))
+}
+
+/// What was measured so far, for whoever wonders at the times.
+pub(crate) fn show(clip: &ClipText) {
+    for line in clip.measured() {
+        println!(
+            "{} {}: {line}",
+            clip.config().encoder,
+            clip.dtype().as_str()
+        );
+    }
 }
 
 /// Numbers of windows that no graph has, hidden keys, vectors, and readouts that differ.
@@ -203,6 +216,7 @@ fn odd_batches(
             check_replay([plain, &captured], (windows, readouts), &what, report)?;
         }
     }
+    show(&captured);
     Ok(())
 }
 
@@ -283,13 +297,33 @@ fn load(id: EncoderId, size: SyntheticSize, dtype: DType, device: &Device) -> Re
 
 /// The same weights with other kernels, on the same device.
 fn on(plain: &ClipText, capture: bool, products: Products) -> Result<ClipText> {
+    with(
+        plain,
+        Options {
+            capture,
+            products,
+            ..Options::default()
+        },
+    )
+}
+
+/// The same with kernels that follow each other in this manner.
+pub(crate) fn following(plain: &ClipText, follow: Follow) -> Result<ClipText> {
+    with(
+        plain,
+        Options {
+            follow,
+            ..Options::default()
+        },
+    )
+}
+
+fn with(plain: &ClipText, options: Options) -> Result<ClipText> {
     let options = Options {
-        capture,
-        products,
         // Compiled and measured once for all: what the files keep is used, too.
         cache_dir: Some(super::measured_folder()),
         tune: Tune::AtFirst,
-        ..Options::default()
+        ..options
     };
     let kernels: Arc<dyn Kernels> = choose_with(plain.device(), &options)?;
     Ok(plain.with_kernels(kernels))
@@ -310,7 +344,7 @@ fn readout(clip: &ClipText) -> Readout {
     }
 }
 
-fn states(clip: &ClipText, windows: &[Chunk]) -> Result<States> {
+pub(crate) fn states(clip: &ClipText, windows: &[Chunk]) -> Result<States> {
     let windows: Vec<Window<'_>> = windows.iter().map(Window::from).collect();
     let readout = readout(clip);
     let encoded = clip.encode(&windows, &vec![readout; windows.len()])?;

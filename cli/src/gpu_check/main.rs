@@ -7,6 +7,7 @@
 #![expect(clippy::print_stdout, reason = "a program that shows what it finds")]
 
 mod encoders;
+mod following;
 mod kernels;
 mod loading;
 mod measure;
@@ -25,9 +26,6 @@ use sd_conditioner::weights::{EncoderId, SyntheticSize};
 use encoders::Loaded;
 use report::Report;
 
-/// After so long what is left is not begun: a lent card is given back at some time, and the table counts.
-const MOST_SECONDS: f64 = 400.0;
-
 /// What is asked for.
 struct Wishes {
     extent: Extent,
@@ -45,6 +43,10 @@ pub(crate) struct Extent {
     measured: [usize; 2],
     runs: usize,
     warm_up: usize,
+    /// Of each manner in which kernels follow each other.
+    replays: usize,
+    /// After so long what is left is not begun: a lent card is given back at some time, and the table counts.
+    most_seconds: f64,
 }
 
 const FULL: Extent = Extent {
@@ -54,6 +56,8 @@ const FULL: Extent = Extent {
     runs: 50,
     // Modules are loaded, products tuned, graphs captured before the first run that counts.
     warm_up: 5,
+    replays: 200,
+    most_seconds: 400.0,
 };
 
 /// Small encoders and few runs: does it work at all?
@@ -64,10 +68,12 @@ const QUICK: Extent = Extent {
 };
 
 const TINY: Extent = Extent {
-    batches: &[1, 5],
+    batches: &[1, 5, 9],
     measured: [2, 3],
     runs: 1,
     warm_up: 2,
+    replays: 2,
+    most_seconds: 7200.0,
     ..QUICK
 };
 
@@ -114,7 +120,7 @@ fn everything(wishes: &Wishes, report: &mut Report) -> Result<()> {
     let towers = [EncoderId::ClipL, EncoderId::OpenClipH, EncoderId::OpenClipG];
     let extent = &wishes.extent;
     let [l, h, g] = towers.map(|id| in_time_checked(id, (extent, start), &device, report));
-    let in_time = || seconds_since(start) < MOST_SECONDS;
+    let in_time = || seconds_since(start) < extent.most_seconds;
     measure::all(
         &device,
         [l.as_ref(), h.as_ref(), g.as_ref()],
@@ -150,7 +156,7 @@ fn in_time_checked(
     device: &Device,
     report: &mut Report,
 ) -> Option<Loaded> {
-    if seconds_since(start) > MOST_SECONDS {
+    if seconds_since(start) > extent.most_seconds {
         report.holds(&format!("{id}: not begun, out of time"), false);
         return None;
     }

@@ -9,7 +9,7 @@ use sd_conditioner::kernels::{Options, choose_with};
 use sd_conditioner::weights::EncoderId;
 
 use super::Extent;
-use super::encoders::{Loaded, window};
+use super::encoders::{self, Loaded, window};
 use super::report::Report;
 
 /// A family's encoders, with what it reads from them.
@@ -84,8 +84,9 @@ fn families([l, h, g]: [Option<&Loaded>; 3]) -> [(&'static str, Option<Towers<'_
     let sd2 = h.map(|h| vec![(h, readout(h, 1, true, Pooled::Skip))]);
     let sdxl = l.zip(g).map(|(l, g)| {
         vec![
-            (l, readout(l, 1, false, Pooled::Skip)),
+            // The one that takes longer begins.
             (g, readout(g, 1, false, Pooled::Projected)),
+            (l, readout(l, 1, false, Pooled::Skip)),
         ]
     });
     [
@@ -121,6 +122,9 @@ fn measure(
         let mut times = [0.0; 5];
         for (time, way) in times.iter_mut().zip(WAYS) {
             *time = median(device, family, windows, (extent.warm_up, runs), way)?;
+        }
+        for (loaded, _) in &family.encoders {
+            encoders::show(&loaded.captured);
         }
         let what = format!("{} f16, {windows} windows", family.name);
         report.times(&what, times, Some(goal));

@@ -136,6 +136,10 @@ pub(crate) fn distance(a: &Tensor, b: &Tensor) -> Result<Distance> {
 
 /// Equal bit for bit.
 pub(crate) fn same(a: &Tensor, b: &Tensor) -> Result<bool> {
+    let values = |tensor: &Tensor| -> Result<Vec<f32>> {
+        let tensor = tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+        Ok(tensor.flatten_all()?.to_vec1()?)
+    };
     let (a, b) = (values(a)?, values(b)?);
     Ok(a.len() == b.len() && a.iter().zip(&b).all(|(a, b)| a.to_bits() == b.to_bits()))
 }

@@ -42,9 +42,7 @@ __device__ void bias_activate(const T* in, const float* bias, T* out, int width,
     const float4 low = bias ? load4(bias + channel) : none, high = bias ? load4(bias + channel + 4) : none;
     begin();
     if (eight >= n_eights) return;
-    const float4 a = plus(load4(in + at), low), b = plus(load4(in + at + 4), high);
-    with_activation(activation, [&](auto chosen) {
-        store4(out + at, activated4(a, chosen));
-        store4(out + at + 4, activated4(b, chosen));
-    });
+    const Eight values = widened8(in + at);
+    const float4 a = plus(values.low, low), b = plus(values.high, high);
+    with_activation(activation, [&](auto chosen) { store8(out + at, {activated4(a, chosen), activated4(b, chosen)}); });
 }

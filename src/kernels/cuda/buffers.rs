@@ -10,7 +10,7 @@ use candle_core::cuda_backend::cudarc::driver::{
 
 use super::failure::{Tried, device_error};
 use super::functions::Address;
-use super::product::{Operands, WORKSPACE};
+use super::library::{Operands, WORKSPACE};
 use crate::error::Result;
 use crate::kernels::plan::{Arena, Place, Sizes, input_parts, input_words};
 

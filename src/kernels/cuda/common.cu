@@ -179,6 +179,24 @@ __device__ __forceinline__ void store4(T* to, float4 v) {
     *reinterpret_cast<uint2*>(to) = make_uint2(packed<T>(v.x, v.y), packed<T>(v.z, v.w));
 }
 
+// Eight at once: 16 bytes of 16-bit values.
+struct Eight {
+    float4 low, high;
+};
+__device__ __forceinline__ Eight widened8(const float* from) { return {load4(from), load4(from + 4)}; }
+template <typename T>
+__device__ __forceinline__ Eight widened8(const T* from) {
+    const uint4 words = load8(from);
+    return {widened4<T>(words.x, words.y), widened4<T>(words.z, words.w)};
+}
+__device__ __forceinline__ void store8(float* to, Eight v) { store4(to, v.low), store4(to + 4, v.high); }
+template <typename T>
+__device__ __forceinline__ void store8(T* to, Eight v) {
+    const float4 a = v.low, b = v.high;
+    *reinterpret_cast<uint4*>(to) =
+        make_uint4(packed<T>(a.x, a.y), packed<T>(a.z, a.w), packed<T>(b.x, b.y), packed<T>(b.z, b.w));
+}
+
 __device__ __forceinline__ float4 plus(float4 a, float4 b) {
     return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
 }

@@ -47,6 +47,8 @@ pub(super) struct Engine {
     pub(super) heads: usize,
     pub(super) capture: bool,
     tune: Tune,
+    /// How kernels follow each other, unless that is to be measured.
+    pub(super) follow: Option<Manner>,
 }
 
 /// What changes from call to call.
@@ -62,9 +64,11 @@ pub(super) struct State {
     pub(super) unmeasured: HashSet<ProductShape>,
     /// The fastest manner for a number of windows.
     pub(super) manners: HashMap<usize, Manner>,
+    /// What was found on the way, a line each.
+    pub(super) measured: Vec<String>,
     failures: usize,
     /// What the last capture that failed failed with.
-    failure: Option<String>,
+    pub(super) failure: Option<String>,
     /// When the last upload has been read from the host's memory.
     uploaded: CudaEvent,
     /// When the last forward is through.
@@ -83,6 +87,7 @@ impl State {
             products: HashMap::new(),
             unmeasured: HashSet::new(),
             manners: HashMap::new(),
+            measured: Vec::new(),
             failures: 0,
             failure: None,
             uploaded: event()?,
@@ -122,6 +127,7 @@ impl Engine {
             heads,
             capture: options.capture,
             tune: options.tune,
+            follow: Manner::wanted(options.follow),
         })
     }
 
@@ -137,7 +143,14 @@ impl Engine {
         state.failure.clone()
     }
 
-    /// Encodes some windows of a batch and copies what is wanted out, all of it enqueued only.
+    /// What was measured so far, a line each.
+    pub(super) fn measured(&self) -> Vec<String> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.measured.clone()
+    }
+
+    /// Encodes some windows of a batch and copies what is wanted out, all of it enqueued only. What is wanted is
+    /// asked for when the forward is on its way, so that it may take its time.
     /// `spliced` must stay where it is until candle's stream has run what this enqueues on it.
     pub(super) fn encode(
         &self,
@@ -145,7 +158,7 @@ impl Engine {
         (batch, windows): (&Batch<'_>, Range<usize>),
         spec: &Spec,
         spliced: &[Spliced],
-        wanted: &[Wanted],
+        wanted: impl FnOnce() -> Result<Vec<Wanted>>,
     ) -> Result<()> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let n_windows = windows.len();
@@ -158,9 +171,10 @@ impl Engine {
         let fill = |state: &mut State| self.fill(state, (batch, &windows), size, spliced);
         self.run(&mut state, size, spec, &fill)?;
         state.done.record(&self.stream).tried("record an event")?;
+        let wanted = wanted()?;
         candle.wait(&state.done).tried("wait for a forward")?;
         let memory = memory(&state)?;
-        for one in wanted {
+        for one in &wanted {
             let sizes = &self.weights.sizes;
             let values = Sizes::rows(one.from, n_windows) * sizes.row(one.from);
             let from = memory.at(one.from);

@@ -4,17 +4,21 @@
 #define THAT_AHEAD \
     Ahead { ahead, ahead_bytes }
 
+#define FOR_PLANES(THREADS, MOST_PLANES, KERNEL, T, NAME)                                                            \
+    extern "C" __global__ void __launch_bounds__(THREADS) KERNEL##_##NAME(                                           \
+        const float* product, int planes, const float* bias, const float* norm_weight, const float* norm_bias,       \
+        float* x, float* kept, T* normed, int width, AHEAD) {                                                        \
+        const Norm norm{norm_weight, norm_bias};                                                                     \
+        residual_norm<T, MOST_PLANES>(product, planes, bias, norm, x, kept, normed, width, THAT_AHEAD);              \
+    }
 #define FOR_TYPE(T, NAME)                                                                                            \
     extern "C" __global__ void __launch_bounds__(1024) embed_norm_##NAME(                                            \
         const unsigned* ids, const T* table, const float* positions, const float* weight, const float* bias,         \
         float* x, T* normed, int width, AHEAD) {                                                                     \
         embed_norm<T>(ids, table, positions, Norm{weight, bias}, x, normed, width, THAT_AHEAD);                      \
     }                                                                                                                \
-    extern "C" __global__ void __launch_bounds__(1024) residual_norm_##NAME(                                         \
-        const float* product, int planes, const float* bias, const float* norm_weight, const float* norm_bias,       \
-        float* x, float* kept, T* normed, int width, AHEAD) {                                                        \
-        residual_norm<T>(product, planes, bias, Norm{norm_weight, norm_bias}, x, kept, normed, width, THAT_AHEAD);   \
-    }                                                                                                                \
+    FOR_PLANES(1024, 1, residual_norm, T, NAME)                                                                      \
+    FOR_PLANES(512, 8, residual_norm_planes, T, NAME)                                                                \
     extern "C" __global__ void __launch_bounds__(1024) norm_rows_##NAME(                                             \
         const float* x, const unsigned* ends, const float* weight, const float* bias, float* plain, T* narrow,       \
         int width) {                                                                                                 \

@@ -18,15 +18,15 @@ pub(super) type Address = CUdeviceptr;
 /// Compute capability, times ten, from which f16 and bf16 fragments of 16 × 8 × 16 exist.
 const TENSOR_CORES: i32 = 80;
 
-/// The same from which a kernel can await the one before, and the driver's version from which that can
-/// be captured.
-const OVERLAP: (i32, i32) = (90, 12_040);
+/// The driver's version from which it can be captured that a kernel awaits the one before.
+const OVERLAP: i32 = 12_040;
 
 /// The kernels for one type of matrices.
 #[derive(Debug)]
 pub(super) struct Functions {
     embed_norm: CudaFunction,
-    residual_norm: CudaFunction,
+    /// For products in one piece, and in several.
+    residual_norm: [CudaFunction; 2],
     norm_rows: CudaFunction,
     bias_activate: CudaFunction,
     attention: CudaFunction,
@@ -64,13 +64,16 @@ impl Functions {
         };
         Ok(Functions {
             embed_norm: module.function("embed_norm")?,
-            residual_norm: module.function("residual_norm")?,
+            residual_norm: [
+                module.function("residual_norm")?,
+                module.function("residual_norm_planes")?,
+            ],
             norm_rows: module.function("norm_rows")?,
             bias_activate: module.function("bias_activate")?,
             attention: module.function(attention)?,
             products: tensor_cores.then(|| OwnProducts::new(compiler)),
             tensor_cores,
-            overlap: target >= OVERLAP.0 && driver >= OVERLAP.1,
+            overlap: module.awaits() && driver >= OVERLAP,
         })
     }
 
@@ -112,9 +115,16 @@ impl Functions {
         let rest = [Arg::Int(narrow(width)?), Arg::Address(on.ahead.0)];
         let to = to.map(Arg::Address);
         let args = [&from[..], &by, &to, &rest, &[Arg::Size(on.ahead.1)]].concat();
-        let function = (&self.residual_norm, "residual_norm");
-        // SAFETY: as above.
-        unsafe { start(on, function, by_rows(rows, width)?, &args) }
+        let function = &self.residual_norm[usize::from(planes > 1)];
+        // SAFETY: as above; `Tiles` makes no more planes than the kernel adds up.
+        unsafe {
+            start(
+                on,
+                (function, "residual_norm"),
+                by_rows(rows, width)?,
+                &args,
+            )
+        }
     }
 
     /// The norm of `rows` rows of `x`: all, or those that `ends` names; `plain` and `narrow` may be 0.

@@ -28,8 +28,16 @@ impl Graph {
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         stream.begin_capture(mode).tried("capture a forward")?;
         let enqueued = enqueue();
-        // Also after a failure: the stream must leave the capture.
+        // Also after a failure: the stream must leave the capture. An error that was noted before, on some other
+        // stream, is told first, and leaves it there.
         let graph = stream.end_capture(sys::CUgraphInstantiate_flags(0));
+        let left = stream.capture_status()
+            == Ok(sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE);
+        let graph = if left {
+            graph
+        } else {
+            stream.end_capture(sys::CUgraphInstantiate_flags(0))
+        };
         enqueued?;
         let graph = graph.tried("capture a forward")?;
         let graph = graph.ok_or_else(|| device_error("CUDA captured nothing"))?;

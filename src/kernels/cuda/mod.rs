@@ -3,10 +3,13 @@
 
 mod buffers;
 mod compiled;
+mod compiling;
 mod engine;
 mod failure;
 mod functions;
 mod graph;
+mod library;
+mod measuring;
 mod memory;
 mod operations;
 mod own_products;
@@ -111,18 +114,40 @@ impl CudaKernels {
         if !is_sound(batch, engine.weights.vocabulary) {
             return Ok(None);
         }
-        let out = self.unwritten(engine, batch)?;
         let stream = self.device.cuda_stream();
         let vectors = self.vectors(batch)?;
+        let mut out = None;
         for piece in pieces(batch.ends.len()) {
-            let run = encode_piece(engine, &stream, (batch, &piece), &vectors, &out);
+            let run = self.encode_piece(engine, &stream, (batch, &piece), &vectors, &mut out);
             if run.is_err() {
                 // Nothing may be dropped while the card still reads it; the first error is told.
                 let _ = engine.stream.synchronize();
             }
             run?;
         }
-        Ok(Some(out))
+        Ok(out)
+    }
+
+    /// Encodes some windows of a batch, and copies what is read to its place in `out`, which is made when the
+    /// first are on their way.
+    fn encode_piece(
+        &self,
+        engine: &Engine,
+        stream: &CudaStream,
+        (batch, windows): (&Batch<'_>, &Range<usize>),
+        vectors: &[(usize, Tensor)],
+        out: &mut Option<ReadOut>,
+    ) -> Result<()> {
+        let spliced = spliced(stream, windows, vectors);
+        let wanted = || {
+            let out = match out {
+                Some(out) => out,
+                None => out.insert(self.unwritten(engine, batch)?),
+            };
+            Ok(wanted(engine, stream, windows, out))
+        };
+        let spec = spec(batch);
+        engine.encode(stream, (batch, windows.clone()), &spec, &spliced, wanted)
     }
 
     /// The vectors of some rows as the card takes them.
@@ -161,20 +186,6 @@ impl CudaKernels {
             _ => Ok(None),
         }
     }
-}
-
-/// Encodes some windows of a batch, and copies what is read to its place in `out`.
-fn encode_piece(
-    engine: &Engine,
-    stream: &CudaStream,
-    (batch, windows): (&Batch<'_>, &Range<usize>),
-    vectors: &[(usize, Tensor)],
-    out: &ReadOut,
-) -> Result<()> {
-    let spliced = spliced(stream, windows, vectors);
-    let wanted = wanted(engine, stream, windows, out);
-    let spec = spec(batch);
-    engine.encode(stream, (batch, windows.clone()), &spec, &spliced, &wanted)
 }
 
 /// The vectors of some windows, by row of these.

@@ -61,11 +61,25 @@ __device__ void embed_norm(const unsigned* ids, const T* table, const float* pos
     if (channel < width) store4(normed + row * width + channel, v);
 }
 
+// The sum of the parts of a product, which lie behind each other: all are asked for before the first is added.
+template <int MOST_PLANES>
+__device__ __forceinline__ float4 product4(const float* first, int planes, Size plane_size) {
+    if constexpr (MOST_PLANES == 1) return load4(first);
+    float4 part[MOST_PLANES];
+#pragma unroll
+    for (int plane = 0; plane < MOST_PLANES; ++plane)
+        part[plane] = plane < planes ? load4(first + plane * plane_size) : make_float4(0.f, 0.f, 0.f, 0.f);
+    float4 sum = part[0];
+#pragma unroll
+    for (int plane = 1; plane < MOST_PLANES; ++plane) sum = plus(sum, part[plane]);
+    return sum;
+}
+
 // x += product + bias; a copy to `kept` and the norm to `normed` where these are wanted. The product is the sum
-// of `planes` parts that lie behind each other.
-template <typename T>
-__device__ void residual_norm(const float* product, int planes, const float* bias, Norm norm, float* x, float* kept,
-                              T* normed, int width, Ahead ahead) {
+// of `planes` parts.
+template <typename T, int MOST_PLANES>
+__device__ __forceinline__ void residual_norm(const float* product, int planes, const float* bias, Norm norm, float* x,
+                                              float* kept, T* normed, int width, Ahead ahead) {
     const Size row = blockIdx.x, plane_size = static_cast<Size>(gridDim.x) * width;
     const int channel = threadIdx.x * 4;
     const Size at = row * width + channel;
@@ -77,9 +91,7 @@ __device__ void residual_norm(const float* product, int planes, const float* bia
     float4 v = added;
     if (mine) {
         const float4 before = load4(x + at);
-        v = load4(product + at);
-#pragma unroll 4
-        for (int plane = 1; plane < planes; ++plane) v = plus(v, load4(product + plane * plane_size + at));
+        v = product4<MOST_PLANES>(product + at, planes, plane_size);
         v = plus(plus(v, added), before);
         store4(x + at, v);
         if (kept) store4(kept + at, v);

@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::CudaKernels;
 use super::functions::{Address, Finish, NormAddress};
-use super::product::{Operands, WORKSPACE};
+use super::library::{Operands, WORKSPACE};
 use super::start::On;
 use super::tensors::{address, unwritten};
 use super::transfers::CudaTransfers;
@@ -71,10 +71,14 @@ impl CudaKernels {
     /// In one piece: nothing here adds up planes.
     fn make_product(&self, shape: &ProductShape, at: Operands) -> Result<()> {
         let (shared, stream) = (self.shared(shape.kind)?, self.stream());
-        let (product, _) = shared.product(shape)?;
+        let (mut product, _) = shared.product(shape)?;
         let known = product.tiles().map(|tiles| Tiles { parts: 1, ..tiles });
         match shared.only_own(shape)?.or(known) {
-            None => product.run(&shared.library, &stream, at),
+            None => {
+                // What is not on the residual stream replaces what was there.
+                product.make_by(product.likely());
+                product.run(&shared.library, &stream, at, 0)
+            }
             Some(tiles) => {
                 let (on, finish) = (On::plainly(&stream), Finish::default());
                 let own = shared.functions.own_products()?;
@@ -246,6 +250,10 @@ impl Kernels for CudaKernels {
 
     fn capture_failure(&self, prepared: &Prepared) -> Option<String> {
         of_engine(prepared, super::Engine::capture_failure).flatten()
+    }
+
+    fn measured(&self, prepared: &Prepared) -> Vec<String> {
+        of_engine(prepared, super::Engine::measured).unwrap_or_default()
     }
 }
 

@@ -9,7 +9,7 @@ use candle_core::cuda_backend::cudarc::driver::sys::CUfunction_attribute_enum as
 use super::compiled::Compiler;
 use super::failure::{Tried, device_error};
 use super::functions::{Finish, narrow, number, odd_shape};
-use super::product::Operands;
+use super::library::Operands;
 use super::start::{Arg, On, start};
 use crate::error::Result;
 use crate::kernels::plan::{COLUMNS, Kind, ProductShape, Text, Tiles};
@@ -17,17 +17,22 @@ use crate::kernels::plan::{COLUMNS, Kind, ProductShape, Text, Tiles};
 #[derive(Debug)]
 pub(super) struct OwnProducts {
     compiler: Compiler,
-    /// One for each of [`COLUMNS`], or why there are none.
-    functions: OnceLock<std::result::Result<Vec<CudaFunction>, String>>,
+    /// Or why there are none.
+    loaded: OnceLock<std::result::Result<Loaded, String>>,
+}
+
+#[derive(Debug)]
+struct Loaded {
+    /// One for each of [`COLUMNS`].
+    functions: Vec<CudaFunction>,
+    /// Whether they await the kernel before.
+    await_previous: bool,
 }
 
 impl OwnProducts {
     pub(super) fn new(compiler: Compiler) -> OwnProducts {
-        let functions = OnceLock::new();
-        OwnProducts {
-            compiler,
-            functions,
-        }
+        let loaded = OnceLock::new();
+        OwnProducts { compiler, loaded }
     }
 
     /// Ways to make a product, for which there are so many bytes of planes. Not to be called in a capture: the
@@ -35,25 +40,25 @@ impl OwnProducts {
     pub(super) fn tiles(&self, shape: &ProductShape, room: usize) -> Result<Vec<Tiles>> {
         let all = Tiles::all(shape, room);
         if !all.is_empty() {
-            self.functions()?;
+            self.loaded()?;
         }
         Ok(all)
     }
 
     /// True if this is among them.
     pub(super) fn has(&self, tiles: Tiles, shape: &ProductShape, room: usize) -> bool {
-        tiles.fit(shape, room) && self.functions().is_ok()
+        tiles.fit(shape, room) && self.loaded().is_ok()
     }
 
-    fn functions(&self) -> Result<&[CudaFunction]> {
+    fn loaded(&self) -> Result<&Loaded> {
         let load = || self.load().map_err(|error| error.to_string());
-        match self.functions.get_or_init(load) {
-            Ok(functions) => Ok(functions),
+        match self.loaded.get_or_init(load) {
+            Ok(loaded) => Ok(loaded),
             Err(why) => Err(device_error(why.clone())),
         }
     }
 
-    fn load(&self) -> Result<Vec<CudaFunction>> {
+    fn load(&self) -> Result<Loaded> {
         let module = self.compiler.module(Text::Products)?;
         let each = COLUMNS.iter().map(|columns| {
             let function = module.function(&format!("product_{columns}"))?;
@@ -65,7 +70,10 @@ impl OwnProducts {
             set.tried("give a kernel its shared memory")?;
             Ok(function)
         });
-        each.collect()
+        Ok(Loaded {
+            functions: each.collect::<Result<_>>()?,
+            await_previous: module.awaits(),
+        })
     }
 
     /// A product that [has](Self::has) these tiles: to `at.out`, planes behind each other where it is f32.
@@ -78,12 +86,16 @@ impl OwnProducts {
         finish: Finish,
     ) -> Result<()> {
         let place = COLUMNS.iter().position(|own| *own == tiles.columns);
-        let functions = self.functions()?;
-        let function = place.and_then(|place| functions.get(place));
+        let loaded = self.loaded()?;
+        let function = place.and_then(|place| loaded.functions.get(place));
         let (Some(function), Some(launch)) = (function, tiles.launch(shape)) else {
             return Err(odd_shape(shape.rows, shape.inputs));
         };
         let args = arguments(shape, at, finish)?;
+        let on = On {
+            overlap: on.overlap && loaded.await_previous,
+            ..on
+        };
         // SAFETY: as the kernel takes them; `fit` has checked the shape.
         unsafe { start(on, (function, "product"), launch, &args) }
     }

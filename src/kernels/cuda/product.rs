@@ -1,59 +1,20 @@
-//! `x · weightᵀ`: by cuBLASLt with an algorithm of our choice, or by our own kernels; and the library's part.
-#![expect(unsafe_code, reason = "cuBLASLt is called through its C interface")]
+//! `x · weightᵀ`: by cuBLASLt with an algorithm of our choice, or by our own kernels.
 
-use std::ffi::c_void;
-use std::mem::MaybeUninit;
-
-use candle_core::cuda_backend::cudarc::cublaslt::{result, sys};
 use candle_core::cuda_backend::cudarc::driver::CudaStream;
 
-use super::failure::{Tried, device_error};
+use super::failure::device_error;
 use super::functions::Address;
+use super::library::{Algorithm, Before, Description, Library, Operands};
 use crate::error::Result;
-use crate::kernels::plan::{Chosen, Kind, ProductShape, Tiles};
-
-/// Bytes of scratch memory that the products of one stream share: what NVIDIA recommends for
-/// Hopper, and more than enough for older cards.
-pub(super) const WORKSPACE: usize = 32 << 20;
-
-/// Algorithms to ask the heuristic for.
-const MOST_CANDIDATES: usize = 16;
-
-/// The library's state. cuBLASLt's calls may share it between threads.
-#[derive(Debug)]
-pub(super) struct Library {
-    handle: sys::cublasLtHandle_t,
-}
-
-// SAFETY: cuBLASLt's documentation calls the handle thread-safe; it is destroyed once, in `drop`.
-unsafe impl Send for Library {}
-// SAFETY: as above.
-unsafe impl Sync for Library {}
-
-impl Library {
-    pub(super) fn new() -> Result<Library> {
-        let handle = result::create_handle().tried("start cuBLASLt")?;
-        Ok(Library { handle })
-    }
-
-    pub(super) fn version() -> usize {
-        // SAFETY: the call takes nothing and reads a constant of the library.
-        unsafe { sys::cublasLtGetVersion() }
-    }
-}
-
-impl Drop for Library {
-    fn drop(&mut self) {
-        // SAFETY: the handle was made by `create_handle` and is not used after this. That it could
-        // not be destroyed is nothing that could be told to anybody here.
-        let _ = unsafe { result::destroy_handle(self.handle) };
-    }
-}
+use crate::kernels::plan::{Chosen, Kind, MOST_ROWS, ProductShape, Tiles};
 
 /// What makes a product.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Way {
-    Library(sys::cublasLtMatmulAlgo_t),
+    Library(Algorithm),
+    /// The library, which adds product and bias to the residual stream: a pass over it less where it does not
+    /// stay in the card's cache.
+    Adding(Algorithm),
     Own(Tiles),
 }
 
@@ -61,272 +22,112 @@ impl Way {
     pub(super) fn chosen(self) -> Chosen {
         match self {
             Way::Library(algorithm) => Chosen::Library(algorithm.data),
+            Way::Adding(algorithm) => Chosen::Adding(algorithm.data),
             Way::Own(tiles) => Chosen::Own(tiles),
         }
     }
 }
 
-/// The descriptions of one product, and what makes it. cuBLASLt is column-major: it makes `outᵀ = weight · xᵀ`, where
-/// our row-major weight is its transposed left factor.
+/// The descriptions of one product, and what makes it.
 #[derive(Debug)]
 pub(super) struct Product {
-    operation: sys::cublasLtMatmulDesc_t,
-    weight: sys::cublasLtMatrixLayout_t,
-    x: sys::cublasLtMatrixLayout_t,
-    out: sys::cublasLtMatrixLayout_t,
+    plain: Description,
+    /// Where the product may be added to the residual stream.
+    adding: Option<Description>,
     /// What the library's heuristic thinks best.
-    likely: Option<sys::cublasLtMatmulAlgo_t>,
-    way: Option<Way>,
-}
-
-// SAFETY: the descriptions are plain memory of the library, owned by this value, changed by nobody
-// after `new`.
-unsafe impl Send for Product {}
-
-/// What a product reads and writes.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Operands {
-    pub(super) weight: Address,
-    pub(super) x: Address,
-    pub(super) out: Address,
-    pub(super) workspace: Address,
+    likely: Algorithm,
+    way: Way,
 }
 
 impl Product {
     /// With the algorithm that the heuristic thinks best.
     pub(super) fn new(library: &Library, shape: &ProductShape) -> Result<Product> {
-        let mut product = Product::described(shape)?;
-        let candidates = product.candidates(library, shape)?;
-        product.likely = candidates.first().copied();
-        if product.likely.is_none() {
-            return Err(device_error(format!(
-                "cuBLASLt has no algorithm for {shape:?}"
-            )));
-        }
-        product.way = product.likely.map(Way::Library);
-        Ok(product)
+        let plain = Description::new(shape, Before::Replaced)?;
+        let candidates = plain.candidates(library, shape)?;
+        let none = || device_error(format!("cuBLASLt has no algorithm for {shape:?}"));
+        let likely = candidates.first().copied().ok_or_else(none)?;
+        // Only sums of all windows' rows are f32 and that many.
+        let adds = shape.result == Kind::F32 && shape.rows > MOST_ROWS;
+        let adding = adds.then(|| Description::new(shape, Before::AddedTo));
+        Ok(Product {
+            plain,
+            adding: adding.transpose()?,
+            likely,
+            way: Way::Library(likely),
+        })
     }
 
-    /// The library's likely best one again.
-    pub(super) fn likely(&self) -> Option<Way> {
-        self.likely.map(Way::Library)
+    /// The library's likely best one.
+    pub(super) fn likely(&self) -> Way {
+        Way::Library(self.likely)
     }
 
-    pub(super) fn way(&self) -> Option<Way> {
+    pub(super) fn way(&self) -> Way {
         self.way
     }
 
     /// From now on it is made so. Our own kernels must be able to.
     pub(super) fn make_by(&mut self, way: Way) {
-        self.way = Some(way);
+        self.way = way;
     }
 
     /// How our own kernels make it, if they do.
     pub(super) fn tiles(&self) -> Option<Tiles> {
         match self.way {
-            Some(Way::Own(tiles)) => Some(tiles),
-            _ => None,
+            Way::Own(tiles) => Some(tiles),
+            Way::Library(_) | Way::Adding(_) => None,
         }
     }
 
-    fn described(shape: &ProductShape) -> Result<Product> {
-        let null = std::ptr::null_mut();
-        // Dropping a half-made one destroys what is there.
-        let mut product = Product {
-            operation: null,
-            weight: null.cast(),
-            x: null.cast(),
-            out: null.cast(),
-            likely: None,
-            way: None,
-        };
-        let compute = sys::cublasComputeType_t::CUBLAS_COMPUTE_32F;
-        let operation = result::create_matmul_desc(compute, sys::cudaDataType_t::CUDA_R_32F);
-        product.operation = operation.tried("describe a product")?;
-        turn_weight(product.operation)?;
-        product.weight = layout(shape.kind, shape.inputs, shape.outputs)?;
-        product.x = layout(shape.kind, shape.inputs, shape.rows)?;
-        product.out = layout(shape.result, shape.outputs, shape.rows)?;
-        Ok(product)
+    /// True if it is added to the residual stream, bias and all.
+    pub(super) fn adds(&self) -> bool {
+        matches!(self.way, Way::Adding(_))
     }
 
-    /// What could run this product with our scratch memory, the likely fastest first.
-    pub(super) fn candidates(
+    /// The library's ways, the likely fastest of each kind first.
+    pub(super) fn candidates(&self, library: &Library, shape: &ProductShape) -> Result<Vec<Way>> {
+        let plain = self.plain.candidates(library, shape)?.into_iter();
+        // A library that does not add in these types finds none, or says so.
+        let adding = self.adding.as_ref();
+        let adding = adding.and_then(|adding| adding.candidates(library, shape).ok());
+        let adding = adding.unwrap_or_default().into_iter();
+        Ok(plain
+            .map(Way::Library)
+            .chain(adding.map(Way::Adding))
+            .collect())
+    }
+
+    /// Takes an algorithm from a file, if the library still thinks that it makes this product so.
+    pub(super) fn restore(&mut self, library: &Library, way: Way) -> bool {
+        let can = match &way {
+            Way::Library(algorithm) => self.plain.takes(library, algorithm),
+            Way::Adding(algorithm) => {
+                let adding = self.adding.as_ref();
+                adding.is_some_and(|adding| adding.takes(library, algorithm))
+            }
+            Way::Own(_) => false,
+        };
+        if can {
+            self.way = way;
+        }
+        can
+    }
+
+    /// By the library. `bias` is added where the product [is](Self::adds), and is not looked at elsewhere.
+    pub(super) fn run(
         &self,
         library: &Library,
-        shape: &ProductShape,
-    ) -> Result<Vec<sys::cublasLtMatmulAlgo_t>> {
-        let preference = Preference::new(shape)?;
-        let none = MaybeUninit::<sys::cublasLtMatmulHeuristicResult_t>::zeroed();
-        let mut found = [none; MOST_CANDIDATES];
-        let mut count = 0;
-        // SAFETY: all descriptions are alive, and there is room for as many results as are asked for.
-        let status = unsafe {
-            sys::cublasLtMatmulAlgoGetHeuristic(
-                library.handle,
-                self.operation,
-                self.weight,
-                self.x,
-                self.out,
-                self.out,
-                preference.0,
-                i32::try_from(MOST_CANDIDATES).unwrap_or(1),
-                found.as_mut_ptr().cast(),
-                &raw mut count,
-            )
-        };
-        status.result().tried("find an algorithm for a product")?;
-        let filled = found.iter().take(usize::try_from(count).unwrap_or(0));
-        // SAFETY: the library has filled the first `count` results.
-        let filled = filled.map(|one| unsafe { one.assume_init() });
-        let usable = filled.filter(|one| one.state == sys::cublasStatus_t::CUBLAS_STATUS_SUCCESS);
-        Ok(usable.map(|one| one.algo).collect())
-    }
-
-    /// Takes an algorithm from a file, if the library still thinks it runs this product.
-    pub(super) fn restore(&mut self, library: &Library, data: [u64; 8]) -> bool {
-        let algorithm = sys::cublasLtMatmulAlgo_t { data };
-        let mut found = MaybeUninit::<sys::cublasLtMatmulHeuristicResult_t>::uninit();
-        // SAFETY: all descriptions are alive; the library reads the algorithm and fills the result.
-        let status = unsafe {
-            sys::cublasLtMatmulAlgoCheck(
-                library.handle,
-                self.operation,
-                self.weight,
-                self.x,
-                self.out,
-                self.out,
-                &raw const algorithm,
-                found.as_mut_ptr(),
-            )
-        };
-        if status != sys::cublasStatus_t::CUBLAS_STATUS_SUCCESS {
-            return false;
-        }
-        // SAFETY: the call succeeded, so the result is filled.
-        let needed = unsafe { found.assume_init() }.workspaceSize;
-        if needed <= WORKSPACE {
-            self.way = Some(Way::Library(algorithm));
-        }
-        needed <= WORKSPACE
-    }
-
-    /// By the library.
-    pub(super) fn run(&self, library: &Library, stream: &CudaStream, at: Operands) -> Result<()> {
-        let Some(Way::Library(algorithm)) = &self.way else {
-            return Err(device_error("a product has no algorithm"));
-        };
-        let (one, zero) = (1.0_f32, 0.0_f32);
-        // SAFETY: all descriptions are alive; the addresses are those of buffers of the described
-        // sizes (`Sizes`, or shapes checked by the caller), live until the stream has run.
-        let result = unsafe {
-            result::matmul(
-                library.handle,
-                self.operation,
-                (&raw const one).cast(),
-                (&raw const zero).cast(),
-                pointer(at.weight),
-                self.weight,
-                pointer(at.x),
-                self.x,
-                pointer(at.out),
-                self.out,
-                pointer(at.out),
-                self.out,
-                algorithm,
-                pointer(at.workspace),
-                WORKSPACE,
-                stream.cu_stream().cast(),
-            )
-        };
-        result.tried("start a product")
-    }
-}
-
-impl Drop for Product {
-    fn drop(&mut self) {
-        for layout in [self.weight, self.x, self.out]
-            .into_iter()
-            .filter(|layout| !layout.is_null())
-        {
-            // SAFETY: made by `layout`, destroyed once. A failure could be told to nobody.
-            let _ = unsafe { result::destroy_matrix_layout(layout) };
-        }
-        if !self.operation.is_null() {
-            // SAFETY: made by `create_matmul_desc`, destroyed once.
-            let _ = unsafe { result::destroy_matmul_desc(self.operation) };
-        }
-    }
-}
-
-/// What an algorithm may do.
-struct Preference(sys::cublasLtMatmulPreference_t);
-
-impl Preference {
-    fn new(shape: &ProductShape) -> Result<Preference> {
-        use sys::cublasLtMatmulPreferenceAttributes_t as Attribute;
-        use sys::cublasLtReductionScheme_t as Scheme;
-        let preference = Preference(result::create_matmul_pref().tried("describe a product")?);
-        let workspace = WORKSPACE as u64;
-        preference.set(
-            Attribute::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
-            &workspace,
-        )?;
-        // Parts of a sum may be rounded only to what they are summed in.
-        let schemes: u32 = match shape.result {
-            Kind::F32 => Scheme::CUBLASLT_REDUCTION_SCHEME_MASK as u32,
-            Kind::F16 | Kind::Bf16 => Scheme::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32,
-        };
-        preference.set(
-            Attribute::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
-            &schemes,
-        )?;
-        Ok(preference)
-    }
-
-    /// A number as wide as the attribute is.
-    fn set<T>(
-        &self,
-        attribute: sys::cublasLtMatmulPreferenceAttributes_t,
-        value: &T,
+        stream: &CudaStream,
+        at: Operands,
+        bias: Address,
     ) -> Result<()> {
-        let value = (&raw const *value).cast();
-        // SAFETY: the preference is alive; the library reads so many bytes.
-        let set =
-            unsafe { result::set_matmul_pref_attribute(self.0, attribute, value, size_of::<T>()) };
-        set.tried("describe a product")
+        let on = (library, stream);
+        match (&self.way, &self.adding) {
+            (Way::Library(algorithm), _) => self.plain.run(on, algorithm, at, bias),
+            (Way::Adding(algorithm), Some(adding)) => adding.run(on, algorithm, at, bias),
+            _ => Err(device_error(
+                "the library is to make a product that is not its own",
+            )),
+        }
     }
-}
-
-impl Drop for Preference {
-    fn drop(&mut self) {
-        // SAFETY: made by `create_matmul_pref`, destroyed once. A failure could be told to nobody.
-        let _ = unsafe { result::destroy_matmul_pref(self.0) };
-    }
-}
-
-/// The left factor is read the other way round.
-fn turn_weight(operation: sys::cublasLtMatmulDesc_t) -> Result<()> {
-    let transposed: i32 = 1; // CUBLAS_OP_T
-    let attribute = sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_TRANSA;
-    let value = (&raw const transposed).cast();
-    // SAFETY: the description is alive, the attribute is a 32-bit number.
-    let set =
-        unsafe { result::set_matmul_desc_attribute(operation, attribute, value, size_of::<i32>()) };
-    set.tried("describe a product")
-}
-
-fn layout(kind: Kind, rows: usize, columns: usize) -> Result<sys::cublasLtMatrixLayout_t> {
-    let kind = match kind {
-        Kind::F32 => sys::cudaDataType_t::CUDA_R_32F,
-        Kind::F16 => sys::cudaDataType_t::CUDA_R_16F,
-        Kind::Bf16 => sys::cudaDataType_t::CUDA_R_16BF,
-    };
-    let stride = i64::try_from(rows).map_err(|_| device_error("a matrix is too large"))?;
-    result::create_matrix_layout(kind, rows as u64, columns as u64, stride)
-        .tried("describe a matrix")
-}
-
-fn pointer(address: Address) -> *mut c_void {
-    std::ptr::with_exposed_provenance_mut(usize::try_from(address).unwrap_or(0))
 }

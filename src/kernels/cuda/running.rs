@@ -1,12 +1,16 @@
 //! The steps of a forward, put on the engine's stream.
 
-use super::buffers::Buffers;
+use std::fmt;
+
+use super::buffers::{Buffers, copy};
 use super::engine::{Engine, State, memory};
 use super::failure::device_error;
 use super::functions::{Address, Finish};
-use super::product::Operands;
+use super::library::Operands;
+use super::product::Product;
 use super::start::On;
 use crate::error::Result;
+use crate::kernels::Follow;
 use crate::kernels::plan::{Matrix, NormAt, Place, ProductShape, Sizes, Spec, Step, Tiles, steps};
 
 /// How the kernels of a forward follow each other. The results are the same bits.
@@ -16,6 +20,38 @@ pub(super) struct Manner {
     pub(super) overlap: bool,
     /// In front of a product, its matrix is asked for.
     pub(super) ahead: bool,
+}
+
+impl Manner {
+    pub(super) const AHEAD: Manner = Manner::new(false, true);
+    pub(super) const OVERLAPPING: Manner = Manner::new(true, false);
+    pub(super) const BOTH: Manner = Manner::new(true, true);
+
+    const fn new(overlap: bool, ahead: bool) -> Manner {
+        Manner { overlap, ahead }
+    }
+
+    /// `None` where it is to be measured.
+    pub(super) const fn wanted(follow: Follow) -> Option<Manner> {
+        match follow {
+            Follow::Measured => None,
+            Follow::Plain => Some(Manner::new(false, false)),
+            Follow::Ahead => Some(Manner::AHEAD),
+            Follow::Overlapping => Some(Manner::OVERLAPPING),
+            Follow::Both => Some(Manner::BOTH),
+        }
+    }
+}
+
+impl fmt::Display for Manner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match (self.overlap, self.ahead) {
+            (false, false) => "plain",
+            (false, true) => "asking ahead",
+            (true, false) => "overlapping",
+            (true, true) => "overlapping and asking ahead",
+        })
+    }
 }
 
 /// What a step works on.
@@ -66,7 +102,7 @@ impl Engine {
     }
 
     /// The matrix of the next step, if it is a product.
-    fn ahead(&self, manner: Manner, next: Option<&Step>) -> (Address, u64) {
+    pub(super) fn ahead(&self, manner: Manner, next: Option<&Step>) -> (Address, u64) {
         let (true, Some(Step::Product(which, _, _))) = (manner.ahead, next) else {
             return (0, 0);
         };
@@ -114,8 +150,16 @@ impl Engine {
         let product = at.state.products.get(&shape);
         let product = product.ok_or_else(|| device_error("a product was not prepared"))?;
         let operands = at.memory.operands(self.weights.product(which)[0], from, to);
+        let library = &self.shared.library;
         match product.tiles() {
-            None => product.run(&self.shared.library, on.stream, operands),
+            None if product.adds() => {
+                let onto = Operands {
+                    out: at.memory.at(Place::X),
+                    ..operands
+                };
+                product.run(library, on.stream, onto, self.weights.product(which)[1])
+            }
+            None => product.run(library, on.stream, operands, 0),
             Some(tiles) => self.own_product(on, which, (&shape, tiles), operands),
         }
     }
@@ -149,6 +193,29 @@ impl Engine {
     fn tiles(&self, at: At<'_>, from: Place, to: Place) -> Option<Tiles> {
         let shape = self.weights.sizes.product(from, to, at.windows);
         at.state.products.get(&shape)?.tiles()
+    }
+
+    /// True if the product of this is in the residual stream already.
+    fn adds(&self, at: At<'_>, from: Place) -> bool {
+        let shape = self.weights.sizes.product(from, Place::Product, at.windows);
+        let product = at.state.products.get(&shape);
+        product.is_some_and(Product::adds)
+    }
+
+    /// What is left to do there: a copy, and the norm.
+    fn normed(&self, at: At<'_>, on: On<'_>, norm: Option<NormAt>, keep: bool) -> Result<()> {
+        let place = |place| at.memory.at(place);
+        let size = [Sizes::rows(Place::X, at.windows), self.weights.sizes.width];
+        if keep {
+            let bytes = size[0] * size[1] * size_of::<f32>();
+            copy(on.stream, place(Place::X), place(Place::Hidden), bytes)?;
+        }
+        let Some(norm) = norm else {
+            return Ok(());
+        };
+        let (from, by) = ([place(Place::X), 0], self.weights.norm(norm));
+        let functions = &self.shared.functions;
+        functions.norm_rows(on, size, from, by, [0, place(Place::Normed)])
     }
 
     fn attention(&self, at: At<'_>, on: On<'_>, layer: usize) -> Result<()> {
@@ -185,6 +252,9 @@ impl Engine {
             Matrix::Out(_) => Place::Mixed,
             _ => Place::Inner,
         };
+        if self.adds(at, from) {
+            return self.normed(at, on, norm, keep);
+        }
         let product = match self.tiles(at, from, Place::Product) {
             Some(tiles) => (at.memory.workspace(), tiles.parts),
             None => (place(Place::Product), 1),

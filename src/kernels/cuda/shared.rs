@@ -10,7 +10,8 @@ use candle_core::cuda_backend::cudarc::driver::{CudaContext, sys};
 use super::compiled::Compiler;
 use super::failure::Tried;
 use super::functions::Functions;
-use super::product::{Library, Product, WORKSPACE, Way};
+use super::library::{Algorithm, Library, WORKSPACE};
+use super::product::{Product, Way};
 use crate::error::Result;
 use crate::kernels::plan::{Card, Chosen, Kind, ProductShape, Tiles, Tuned};
 use crate::kernels::{Options, Products};
@@ -32,7 +33,7 @@ impl Shared {
         // SAFETY: buffers of this context are used on streams of `Engine` only, or on candle's after
         // an event of ours; each says so where it does.
         unsafe { context.disable_event_tracking() };
-        let card = card(&context, options.products)?;
+        let card = card(&context, options)?;
         let compiler = Compiler {
             context: context.clone(),
             kind,
@@ -65,7 +66,10 @@ impl Shared {
     /// A choice from a file is believed as far as it can be made.
     fn restored(&self, product: &mut Product, shape: &ProductShape, chosen: Chosen) -> bool {
         match chosen {
-            Chosen::Library(data) => product.restore(&self.library, data),
+            Chosen::Library(data) => {
+                product.restore(&self.library, Way::Library(Algorithm { data }))
+            }
+            Chosen::Adding(data) => product.restore(&self.library, Way::Adding(Algorithm { data })),
             Chosen::Own(tiles) => {
                 let own = self.functions.products.as_ref();
                 let can = own.is_some_and(|own| own.has(tiles, shape, WORKSPACE));
@@ -85,7 +89,7 @@ impl Shared {
             return Ok(own);
         }
         let library = product.candidates(&self.library, shape)?.into_iter();
-        Ok(library.map(Way::Library).chain(own).collect())
+        Ok(library.chain(own).collect())
     }
 
     /// Our own ways to make a product. Where they cannot be compiled and others do, there are none.
@@ -123,7 +127,8 @@ impl Shared {
     }
 }
 
-fn card(context: &CudaContext, products: Products) -> Result<Card> {
+fn card(context: &CudaContext, options: &Options) -> Result<Card> {
+    let (products, capture) = (options.products, options.capture);
     let mut driver = 0;
     // SAFETY: the call writes one number.
     let status = unsafe { sys::cuDriverGetVersion(&raw mut driver) };
@@ -133,6 +138,10 @@ fn card(context: &CudaContext, products: Products) -> Result<Card> {
         capability: context.compute_capability().tried("tell the card's kind")?,
         driver,
         cublaslt: Library::version(),
-        products: format!("{products:?}"),
+        // What is captured is measured without the host's times.
+        products: format!(
+            "{products:?}, {}",
+            if capture { "captured" } else { "enqueued" }
+        ),
     })
 }

@@ -1,5 +1,5 @@
-//! What our own kernels make of a product beside what the library makes of it, on the host: whatever is
-//! wrong with them on some card, they are not used there.
+//! What our own kernels make of a product, and the library where it adds to the residual stream, beside what the
+//! library makes of it plainly, on the host: whatever is wrong with them on some card, they are not used there.
 #![expect(unsafe_code, reason = "memory of the card is copied by address")]
 
 use candle_core::cuda_backend::cudarc::driver::result;
@@ -13,7 +13,7 @@ use super::running::At;
 use super::start::On;
 use super::trying::{Unknown, set};
 use crate::error::Result;
-use crate::kernels::plan::{Kind, Matrix, Sizes, Step};
+use crate::kernels::plan::{Kind, Matrix, Place, Sizes, Step};
 
 /// How far two ways may be apart, beside the largest value: both sum in f32 and round once or twice.
 const fn bar(kind: Kind) -> f32 {
@@ -25,7 +25,7 @@ const fn bar(kind: Kind) -> f32 {
 }
 
 impl Engine {
-    /// True for the library's ways, and for ours where the results are close. `right` is kept from call
+    /// True for the library's plain ways, and for others where the results are close. `right` is kept from call
     /// to call: the library's result.
     pub(super) fn agrees(
         &self,
@@ -36,16 +36,21 @@ impl Engine {
         let (_, from, to) = product;
         let shape = self.weights.sizes.product(from, to, windows);
         let made = state.products.get(&shape);
-        let ways = made.and_then(|made| made.way().zip(made.likely()));
-        let Some((own @ Way::Own(_), likely)) = ways else {
+        let Some((way, likely)) = made.map(|made| (made.way(), made.likely())) else {
             return Ok(true);
         };
+        if matches!(way, Way::Library(_)) {
+            return Ok(true);
+        }
         if right.is_none() {
             set(state, &shape, likely);
             *right = Some(self.result(state, windows, product)?);
-            set(state, &shape, own);
+            set(state, &shape, way);
         }
-        let ours = self.result(state, windows, product)?;
+        let ours = match way {
+            Way::Adding(_) => self.added_result(state, windows, product)?,
+            Way::Library(_) | Way::Own(_) => self.result(state, windows, product)?,
+        };
         let right = right.as_deref().unwrap_or_default();
         Ok(close(&ours, right, bar(shape.result)))
     }
@@ -62,8 +67,8 @@ impl Engine {
             (Some(tiles), Kind::F32) => (at.memory.workspace(), count * tiles.parts),
             _ => (at.memory.at(to), count),
         };
-        // So that what was there before is nobody's result.
-        self.spoil(place, count_of_all * kind.bytes())?;
+        // So that what was there before is nobody's result: no number in any type.
+        self.fill_with(0xff, place, count_of_all * kind.bytes())?;
         let on = On::plainly(&self.stream);
         self.step(at, on, Step::Product(which, from, to))?;
         if let Matrix::Up(layer) = which {
@@ -72,10 +77,31 @@ impl Engine {
         Ok(added(&self.download(place, count_of_all, kind)?, count))
     }
 
-    /// Makes it bytes of no number in any type.
-    fn spoil(&self, place: Address, bytes: usize) -> Result<()> {
+    /// The same where it is added to the residual stream, which is zeros before: without the bias.
+    fn added_result(&self, state: &State, windows: usize, product: Unknown) -> Result<Vec<f32>> {
+        let (which, from, to) = product;
+        let (which, at) = (which.of_layer(0), At::new(state, windows)?);
+        let width = self.weights.sizes.width;
+        let (place, count) = (at.memory.at(Place::X), Sizes::rows(to, windows) * width);
+        self.fill_with(0, place, count * size_of::<f32>())?;
+        self.step(
+            at,
+            On::plainly(&self.stream),
+            Step::Product(which, from, to),
+        )?;
+        let bias = self.download(self.weights.product(which)[1], width, Kind::F32)?;
+        let mut sums = self.download(place, count, Kind::F32)?;
+        for row in sums.chunks_exact_mut(width) {
+            for (sum, bias) in row.iter_mut().zip(&bias) {
+                *sum -= bias;
+            }
+        }
+        Ok(sums)
+    }
+
+    fn fill_with(&self, byte: u8, place: Address, bytes: usize) -> Result<()> {
         // SAFETY: so many bytes are about to be written by a product.
-        let set = unsafe { result::memset_d8_async(place, 0xff, bytes, self.stream.cu_stream()) };
+        let set = unsafe { result::memset_d8_async(place, byte, bytes, self.stream.cu_stream()) };
         set.tried("fill memory of the card")
     }
 

@@ -1,23 +1,15 @@
 //! What makes each product best on this card, and how kernels follow each other best: tried on the
-//! encoder's own matrices, measured as captured graphs, which is how it is used.
+//! encoder's own matrices.
 
-use candle_core::cuda_backend::cudarc::driver::sys;
+use std::fmt::Write as _;
 
 use super::engine::{Engine, State};
-use super::failure::Tried;
 use super::graph::Graph;
 use super::product::Way;
 use super::running::{At, Manner};
 use super::start::On;
 use crate::error::Result;
-use crate::kernels::plan::{MOST_ROWS, Matrix, Place, ProductShape, Sizes, Spec, Step};
-
-/// Layers whose matrices a product is measured on: other ones each time, as in a forward, so that they
-/// come from the card's memory and not from its cache.
-const MEASURED_LAYERS: usize = 8;
-
-/// Times that each way is run.
-const MEASURED_ROUNDS: usize = 3;
+use crate::kernels::plan::{MOST_ROWS, Matrix, Place, ProductShape, Sizes, Spec, Step, Tiles};
 
 /// A product of the steps.
 pub(super) type Unknown = (Matrix, Place, Place);
@@ -51,29 +43,30 @@ impl Engine {
         let mut ways = self.shared.ways(&shape, made)?;
         // One row a window: nothing to gain.
         ways.retain(|way| which != Matrix::Projection || matches!(way, Way::Library(_)));
-        let (mut best, mut right) = (None, None);
+        let mut trials = Trials::default();
+        let mut right = None;
         for way in ways {
             set(state, &shape, way);
-            let Ok(time) = self.time(state, windows, product) else {
-                continue; // one that the heuristic proposes and the library refuses
-            };
-            let faster = best.is_none_or(|(least, _)| time < least);
-            if faster && self.agrees(state, (windows, product), &mut right)? {
-                best = Some((time, way));
-            }
+            // An error is one that the heuristic proposes and the library refuses.
+            let time = self.time(state, windows, product).ok();
+            let wins = time.is_some_and(|time| trials.would_win(time));
+            let agrees = !wins || self.agrees(state, (windows, product), &mut right)?;
+            trials.note(way, time, agrees);
         }
-        if let Some(way) = best.map(|(_, way)| way).or(before) {
-            set(state, &shape, way);
-            self.shared.keep_choice(&shape, way);
+        state.measured.push(trials.told(which, &shape));
+        match trials.best() {
+            Some(way) => self.shared.keep_choice(&shape, way),
+            None => state.measured.push("none of them can be used".to_owned()),
         }
+        set(state, &shape, trials.best().unwrap_or(before));
         Ok(())
     }
 
     /// Milliseconds of a product and of what follows it, over some layers.
     fn time(&self, state: &State, windows: usize, product: Unknown) -> Result<f32> {
         let overlap = self.shared.functions.overlap;
-        let layers = 0..self.weights.n_layers().min(MEASURED_LAYERS);
-        self.timed(|| {
+        let layers = 0..self.measured_layers(windows);
+        self.timed(state, (windows, product.0), || {
             layers
                 .clone()
                 .try_for_each(|layer| self.try_product(state, windows, (product, layer), overlap))
@@ -103,44 +96,20 @@ impl Engine {
         }
     }
 
-    /// Milliseconds on the card, after one round to warm up.
-    fn timed(&self, enqueue: impl Fn() -> Result<()>) -> Result<f32> {
-        let graph = self
-            .capture
-            .then(|| Graph::capture(&self.stream, &enqueue).ok());
-        match graph.flatten() {
-            Some(graph) => self.timed_rounds(|| graph.launch()),
-            None => self.timed_rounds(enqueue),
-        }
-    }
-
-    fn timed_rounds(&self, run: impl Fn() -> Result<()>) -> Result<f32> {
-        let event = || {
-            let flags = Some(sys::CUevent_flags::CU_EVENT_DEFAULT);
-            self.shared.context.new_event(flags).tried("make an event")
-        };
-        let (start, end) = (event()?, event()?);
-        run()?;
-        start.record(&self.stream).tried("record an event")?;
-        for _ in 0..MEASURED_ROUNDS {
-            run()?;
-        }
-        end.record(&self.stream).tried("record an event")?;
-        start.elapsed_ms(&end).tried("measure a product")
-    }
-
-    /// A forward in the manner that is fastest for so many windows, which is tried out once.
+    /// A forward in the manner that is wanted; where that is the fastest one, it is tried out once for so many
+    /// windows.
     pub(super) fn capture_fastest(
         &self,
         state: &mut State,
         windows: usize,
         spec: &Spec,
     ) -> Result<Graph> {
-        let known = state.manners.get(&windows).copied();
-        if let Some(manner) = known
-            && let Ok(graph) = self.captured_in(state, windows, spec, manner)
-        {
-            return Ok(graph);
+        let known = state.manners.get(&windows).copied().or(self.follow);
+        if let Some(manner) = known {
+            match self.captured_in(state, windows, spec, manner) {
+                Ok(graph) => return Ok(graph),
+                Err(error) => state.failure = Some(error.to_string()),
+            }
         }
         let plain = self.captured_in(state, windows, spec, Manner::default())?;
         if known.is_some() || Sizes::rows(Place::X, windows) > MOST_ROWS {
@@ -154,23 +123,30 @@ impl Engine {
     /// All manners are captured and run; the plain one is captured already.
     fn fastest(
         &self,
-        state: &State,
+        state: &mut State,
         windows: usize,
         spec: &Spec,
         plain: Graph,
     ) -> Result<(Manner, Graph)> {
-        let time = self.timed_rounds(|| plain.launch())?;
+        let time = self.timed_forward(&plain)?;
+        let mut told = format!("{windows} windows: plain {time:.3} ms");
         let mut best = (time, Manner::default(), plain);
         for manner in self.manners() {
             // A card that does not capture it this way goes without.
-            let Ok(graph) = self.captured_in(state, windows, spec, manner) else {
-                continue;
+            let graph = match self.captured_in(state, windows, spec, manner) {
+                Ok(graph) => graph,
+                Err(error) => {
+                    let _ = write!(told, ", {manner} fails ({error})");
+                    continue;
+                }
             };
-            let time = self.timed_rounds(|| graph.launch())?;
+            let time = self.timed_forward(&graph)?;
+            let _ = write!(told, ", {manner} {time:.3} ms");
             if time < best.0 {
                 best = (time, manner, graph);
             }
         }
+        state.measured.push(told);
         Ok((best.1, best.2))
     }
 
@@ -187,10 +163,69 @@ impl Engine {
     /// All manners but the plain one.
     fn manners(&self) -> Vec<Manner> {
         let overlap = self.shared.functions.overlap;
-        let each = [(false, true), (true, true), (true, false)].into_iter();
-        each.filter(|manner| overlap || !manner.0)
-            .map(|(overlap, ahead)| Manner { overlap, ahead })
-            .collect()
+        let each = [Manner::AHEAD, Manner::BOTH, Manner::OVERLAPPING].into_iter();
+        each.filter(|manner| overlap || !manner.overlap).collect()
+    }
+}
+
+/// What was found of the ways to make a product.
+#[derive(Default)]
+struct Trials {
+    /// Of each kind of way: the best, and how many were measured.
+    best: [Option<(f32, Way)>; 3],
+    measured: [usize; 3],
+    refused: usize,
+    wrong: usize,
+}
+
+/// The kinds of ways, in the order in which [`Trials`] has them.
+const KINDS: [&str; 3] = ["library's", "library's, added,", "own"];
+
+impl Trials {
+    /// True if so few milliseconds are the least of all so far.
+    fn would_win(&self, time: f32) -> bool {
+        let mut best = self.best.iter().flatten();
+        best.all(|(least, _)| time < *least)
+    }
+
+    fn note(&mut self, way: Way, time: Option<f32>, agrees: bool) {
+        let (Some(time), true) = (time, agrees) else {
+            self.refused += usize::from(time.is_none());
+            self.wrong += usize::from(!agrees);
+            return;
+        };
+        let kind = match way {
+            Way::Library(_) => 0,
+            Way::Adding(_) => 1,
+            Way::Own(_) => 2,
+        };
+        self.measured[kind] += 1;
+        if self.best[kind].is_none_or(|(least, _)| time < least) {
+            self.best[kind] = Some((time, way));
+        }
+    }
+
+    fn best(&self) -> Option<Way> {
+        let best = self.best.iter().flatten();
+        best.min_by(|a, b| a.0.total_cmp(&b.0)).map(|best| best.1)
+    }
+
+    /// In a line.
+    fn told(&self, which: Matrix, shape: &ProductShape) -> String {
+        let [rows, inputs, outputs] = [shape.rows, shape.inputs, shape.outputs];
+        let mut line = format!("{} [{rows}, {inputs}] to {outputs}:", which.name());
+        let kinds = KINDS.iter().zip(&self.best).zip(self.measured);
+        for ((kind, best), measured) in kinds {
+            let Some((time, way)) = best else { continue };
+            let _ = write!(line, " {kind} {time:.3} ms, best of {measured}");
+            if let Way::Own(Tiles { columns, parts }) = way {
+                let _ = write!(line, " ({columns} columns, depth in {parts})");
+            }
+            line.push(';');
+        }
+        let (refused, wrong) = (self.refused, self.wrong);
+        let _ = write!(line, " {refused} refused, {wrong} wrong");
+        line
     }
 }
 

@@ -39,8 +39,13 @@ pub(super) fn write(file: &Path, body: String) -> io::Result<()> {
 
 /// In hexadecimal digits.
 pub(super) fn sha256(bytes: &[u8]) -> String {
-    let digest = Sha256::digest(bytes);
-    digest.iter().fold(String::new(), |mut text, byte| {
+    hexadecimal(&Sha256::digest(bytes))
+}
+
+/// Two digits a byte.
+pub(super) fn hexadecimal(bytes: &[u8]) -> String {
+    let room = String::with_capacity(2 * bytes.len());
+    bytes.iter().fold(room, |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text
     })

@@ -51,6 +51,17 @@ impl Matrix {
         }
     }
 
+    /// What it makes.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Matrix::QueryKeyValue(_) => "query, key, value",
+            Matrix::Out(_) => "attention's output",
+            Matrix::Up(_) => "MLP, up",
+            Matrix::Down(_) => "MLP, down",
+            Matrix::Projection => "projection",
+        }
+    }
+
     /// The step that takes its product, where it depends on what has made the product: our own kernels
     /// leave the second part to it, or do all of it themselves.
     pub(crate) const fn follower(self) -> Option<Step> {

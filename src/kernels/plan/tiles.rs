@@ -25,6 +25,10 @@ pub(crate) const COLUMNS: [usize; 2] = [32, 64];
 /// Into how many parts the depth is cut.
 const PARTS: [usize; 6] = [1, 2, 3, 4, 6, 8];
 
+/// Columns up to which several planes of sums are added up (`residual_norm_planes` in `entries.cu`, by at most 512
+/// threads with four columns each).
+const MOST_COLUMNS: usize = 4 * 512;
+
 /// How a product is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Tiles {
@@ -55,7 +59,10 @@ impl Tiles {
         let share = stages.div_ceil(self.parts.max(1));
         let none_empty = self.parts > 0 && share > 0 && (self.parts - 1) * share < stages;
         let planes = match shape.result {
-            Kind::F32 => self.planes_size(shape).is_some_and(|size| size <= room),
+            Kind::F32 => {
+                let added_up = self.parts == 1 || shape.outputs <= MOST_COLUMNS;
+                added_up && self.planes_size(shape).is_some_and(|size| size <= room)
+            }
             Kind::F16 | Kind::Bf16 => self.parts == 1 && shape.result == shape.kind,
         };
         (1..=MOST_ROWS).contains(&shape.rows) && sixteen_bits && whole && none_empty && planes

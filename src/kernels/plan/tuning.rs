@@ -11,7 +11,7 @@ use super::sealed::{self, sha256};
 use super::{Kind, Tiles};
 
 /// Of the file's form.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// More than any file of ours has.
 const MOST_BYTES: u64 = 1 << 20;
@@ -34,6 +34,8 @@ pub(crate) struct ProductShape {
 pub(crate) enum Chosen {
     /// An algorithm as cuBLASLt describes it: opaque, valid for one version of the library.
     Library([u64; 8]),
+    /// The same, added to the residual stream.
+    Adding([u64; 8]),
     /// Our own kernels.
     Own(Tiles),
 }
