@@ -3,6 +3,7 @@
 
 use std::ffi::c_void;
 use std::mem::MaybeUninit;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use candle_core::cuda_backend::cudarc::cublaslt::{result, sys};
 use candle_core::cuda_backend::cudarc::driver::CudaStream;
@@ -29,6 +30,9 @@ const BIAS_ALIGNMENT: Address = 16;
 #[derive(Debug)]
 pub(super) struct Library {
     handle: sys::cublasLtHandle_t,
+    /// Held by who asks for algorithms, and by who captures: cuBLASLt 13.3 is said to find none while any stream
+    /// of the process captures.
+    turn: Mutex<()>,
 }
 
 // SAFETY: cuBLASLt's documentation calls the handle thread-safe; it is destroyed once, in `drop`.
@@ -39,7 +43,13 @@ unsafe impl Sync for Library {}
 impl Library {
     pub(super) fn new() -> Result<Library> {
         let handle = result::create_handle().tried("start cuBLASLt")?;
-        Ok(Library { handle })
+        let turn = Mutex::default();
+        Ok(Library { handle, turn })
+    }
+
+    /// Until this is dropped, nobody else captures or asks for algorithms.
+    pub(super) fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn version() -> usize {
@@ -151,6 +161,7 @@ impl Description {
         let none = MaybeUninit::<sys::cublasLtMatmulHeuristicResult_t>::zeroed();
         let mut found = [none; MOST_CANDIDATES];
         let mut count = 0;
+        let _turn = library.turn();
         // SAFETY: all descriptions are alive, and there is room for as many results as are asked for.
         let status = unsafe {
             sys::cublasLtMatmulAlgoGetHeuristic(
@@ -177,6 +188,7 @@ impl Description {
     /// True if the library still thinks that this algorithm makes the product, with our scratch memory.
     pub(super) fn takes(&self, library: &Library, algorithm: &Algorithm) -> bool {
         let mut found = MaybeUninit::<sys::cublasLtMatmulHeuristicResult_t>::uninit();
+        let _turn = library.turn();
         // SAFETY: all descriptions are alive; the library reads the algorithm and fills the result.
         let status = unsafe {
             sys::cublasLtMatmulAlgoCheck(

@@ -51,8 +51,14 @@ impl Engine {
             return self.shortest(forget, enqueue);
         }
         // One that cannot be captured is none of the ways: times of its own would be those of the host.
-        let graph = Graph::capture(&self.stream, &enqueue)?;
+        let graph = self.captured_once(&enqueue)?;
         self.shortest(forget, || graph.launch())
+    }
+
+    /// What is enqueued, to be replayed.
+    pub(super) fn captured_once(&self, enqueue: impl FnOnce() -> Result<()>) -> Result<Graph> {
+        let _turn = self.shared.library.turn();
+        Graph::capture(&self.stream, enqueue)
     }
 
     /// Milliseconds of a captured forward, which reads more than a cache holds.

@@ -157,7 +157,7 @@ impl Engine {
         spec: &Spec,
         manner: Manner,
     ) -> Result<Graph> {
-        Graph::capture(&self.stream, || self.enqueue(state, windows, spec, manner))
+        self.captured_once(|| self.enqueue(state, windows, spec, manner))
     }
 
     /// All manners but the plain one.
