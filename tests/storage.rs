@@ -10,7 +10,9 @@ use sd_conditioner::conditioning::{Area, ConditioningList, Mask, MaskArea, Sizes
 use sd_conditioner::storage::diffusers::Saved;
 use sd_conditioner::storage::{comfyui, diffusers, kohya};
 use sd_conditioner::weights::SyntheticSize;
-use sd_conditioner::{Conditioner, Conditioning, ErrorKind, Family, Guidance, Profile, Request};
+use sd_conditioner::{
+    Conditioner, Conditioning, ErrorKind, Family, Guidance, Profile, Request, SizeHints,
+};
 
 use crate::support::close::assert_close;
 
@@ -64,12 +66,34 @@ fn diffusers_names_come_back_in_every_family_and_type() {
                 let keeps = matches!(family, Family::Sdxl | Family::Refiner);
                 let pooled = side.pooled().cloned().filter(|_| keeps);
                 let (context, ids) = (side.context().clone(), side.time_ids().cloned());
-                let ids = ids.map(|ids| ids.to_dtype(dtype).unwrap());
                 Conditioning::new(family, context, pooled, ids).unwrap()
             };
             check_equal(&read.positive, &bare(guidance.positive()));
             check_equal(&read.negative.unwrap(), &bare(guidance.negative()));
         }
+    }
+}
+
+/// 16 bits hold neither 3001 nor 1217 (bf16) pixels.
+#[test]
+fn sizes_are_never_rounded() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sized.safetensors");
+    let text = Conditioner::builder().random_weights(Family::Sdxl, SyntheticSize::Tiny, 73);
+    let request = Request::new("a cat").size(SizeHints::new(3001, 1217));
+    let positive = text.unwrap().encode(request).unwrap();
+    let saved = Saved {
+        positive,
+        negative: None,
+        metadata: std::collections::BTreeMap::new(),
+    };
+    for dtype in [DType::F32, DType::F16, DType::BF16] {
+        diffusers::save(&path, &saved, dtype).unwrap();
+        let read = diffusers::load(&path).unwrap().positive;
+        let ids = read.time_ids().unwrap().flatten_all().unwrap();
+        let want = [1217.0, 3001.0, 0.0, 0.0, 1217.0, 3001.0];
+        assert_eq!(ids.to_vec1::<f32>().unwrap(), want, "{dtype:?}");
+        assert_eq!(read.context().dtype(), dtype);
     }
 }
 

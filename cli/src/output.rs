@@ -3,29 +3,30 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context as _, bail};
-use sd_conditioner::candle_core::{self, DType, Device, Tensor};
-use sd_conditioner::{Conditioning, Family, Guidance};
+use anyhow::bail;
+use sd_conditioner::candle_core::{DType, Device, Tensor};
+use sd_conditioner::storage::diffusers;
+use sd_conditioner::{Conditioning, Guidance, Result};
 
 use crate::job::Side;
 use crate::schedules::PassConditionings;
 
-const TIME_IDS: &str = "time_ids";
+/// How names of sizes end. They are f32 whatever type a file has.
+pub(crate) const TIME_IDS: &str = "time_ids";
 
 /// The tensors of a file by name, batch first, on the CPU.
 pub(crate) type Named = BTreeMap<String, Tensor>;
 
 /// The tensors that a U-Net of this family takes. `guidance` holds f32, so that nothing is rounded
 /// before the last step.
-pub(crate) fn of_pair(guidance: &Guidance, dtype: DType) -> anyhow::Result<Named> {
+pub(crate) fn of_pair(guidance: &Guidance, dtype: DType) -> Result<Named> {
     let mut named = Named::new();
     for (side, made) in [
         (Side::Positive, guidance.positive()),
         (Side::Negative, guidance.negative()),
     ] {
-        for (name, tensor) in of_one(made)? {
-            let name = format!("{}{name}", side.prefix());
-            named.insert(name, rounded(&tensor, dtype)?);
+        for (name, tensor) in of_one(made, dtype)? {
+            named.insert(format!("{}{name}", side.prefix()), tensor);
         }
     }
     Ok(named)
@@ -33,18 +34,18 @@ pub(crate) fn of_pair(guidance: &Guidance, dtype: DType) -> anyhow::Result<Named
 
 /// The same for every step range of every pass: `prompt_embeds.0`, `prompt_embeds.1`… The size
 /// numbers do not change with the step and have no number.
-pub(crate) fn of_passes(passes: &[PassConditionings], dtype: DType) -> anyhow::Result<Named> {
+pub(crate) fn of_passes(passes: &[PassConditionings], dtype: DType) -> Result<Named> {
     let mut named = Named::new();
     for PassConditionings { pass, sides } in passes {
         for (side, timeline) in sides {
             for (index, entry) in timeline.entries().enumerate() {
-                for (name, tensor) in of_one(&entry.conditioning)? {
-                    let number = match name {
+                for (name, tensor) in of_one(&entry.conditioning, dtype)? {
+                    let number = match name.as_str() {
                         TIME_IDS => String::new(),
                         _ => format!(".{index}"),
                     };
                     let name = format!("{}{}{name}{number}", pass.prefix, side.prefix());
-                    named.insert(name, rounded(&tensor, dtype)?);
+                    named.insert(name, tensor);
                 }
             }
         }
@@ -52,32 +53,9 @@ pub(crate) fn of_passes(passes: &[PassConditionings], dtype: DType) -> anyhow::R
     Ok(named)
 }
 
-fn rounded(tensor: &Tensor, dtype: DType) -> candle_core::Result<Tensor> {
-    tensor
-        .to_device(&Device::Cpu)?
-        .to_dtype(dtype)?
-        .contiguous()
-}
-
-fn of_one(side: &Conditioning) -> anyhow::Result<Vec<(&'static str, Tensor)>> {
-    let mut tensors = vec![("prompt_embeds", side.context().clone())];
-    match side.family() {
-        // ComfyUI hands on a pooled vector for these too, and their U-Nets do not take it.
-        Family::Sd1 | Family::Sd2 => (),
-        Family::Sdxl | Family::Refiner => {
-            let vector = side.vector()?;
-            let rest = [
-                ("pooled_prompt_embeds", side.pooled().cloned()),
-                (TIME_IDS, side.time_ids().cloned()),
-                ("vector", vector),
-            ];
-            for (name, tensor) in rest {
-                let tensor = tensor.with_context(|| format!("{} made no {name}", side.family()))?;
-                tensors.push((name, tensor));
-            }
-        }
-    }
-    Ok(tensors)
+/// One prompt's, in the type of the file.
+fn of_one(side: &Conditioning, dtype: DType) -> Result<Vec<(String, Tensor)>> {
+    diffusers::tensors(&side.to_device(&Device::Cpu)?.to_dtype(dtype)?, "")
 }
 
 /// Refuses a place that cannot take a file, before anything long is begun.

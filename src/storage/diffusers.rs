@@ -6,6 +6,8 @@
 //! | `pooled_prompt_embeds`, `negative_pooled_prompt_embeds` | `[1, 1280]`, SDXL and its refiner |
 //! | `time_ids`, `negative_time_ids` | `[1, 6]` or `[1, 5]` |
 //! | `vector`, `negative_vector` | `[1, 2816]` or `[1, 2560]`: pooled and embedded sizes |
+//!
+//! `time_ids` are f32 whatever type the others have: 16 bits do not hold every size (3001 would be 3000).
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -30,7 +32,8 @@ pub struct Saved {
     pub metadata: BTreeMap<String, String>,
 }
 
-/// Tensors by the names in the table above. `vector` is left out where there are no size numbers.
+/// Tensors by the names in the table above, in the type and on the device that they have; sizes in
+/// f32. `vector` is left out where there are no size numbers.
 pub fn tensors(conditioning: &Conditioning, prefix: &str) -> Result<Vec<(String, Tensor)>> {
     let mut tensors = vec![("prompt_embeds", conditioning.context().clone())];
     match conditioning.family() {
@@ -38,9 +41,11 @@ pub fn tensors(conditioning: &Conditioning, prefix: &str) -> Result<Vec<(String,
         Family::Sd1 | Family::Sd2 => {}
         Family::Sdxl | Family::Refiner => {
             let vector = conditioning.vector()?;
+            let sizes = conditioning.time_ids();
+            let sizes = sizes.map(|ids| ids.to_dtype(DType::F32)).transpose()?;
             let rest = [
                 ("pooled_prompt_embeds", conditioning.pooled().cloned()),
-                ("time_ids", conditioning.time_ids().cloned()),
+                ("time_ids", sizes),
                 ("vector", vector),
             ];
             tensors.extend(
@@ -55,21 +60,19 @@ pub fn tensors(conditioning: &Conditioning, prefix: &str) -> Result<Vec<(String,
     Ok(named.collect())
 }
 
-/// Writes both in `dtype` with `metadata`, to which the family is added. Equal input gives equal
-/// bytes.
+/// Writes both in `dtype` (sizes in f32) with `metadata`, to which the family is added. Equal input
+/// gives equal bytes.
 pub fn save(path: &Path, saved: &Saved, dtype: DType) -> Result<()> {
-    one_prompt(&saved.positive)?;
-    let mut named: BTreeMap<String, Tensor> = tensors(&saved.positive, "")?.into_iter().collect();
-    if let Some(negative) = &saved.negative {
-        one_prompt(negative)?;
-        named.extend(tensors(negative, "negative_")?);
+    let mut named: BTreeMap<String, Tensor> = BTreeMap::new();
+    let negative = saved.negative.as_ref().map(|side| (side, "negative_"));
+    for (side, prefix) in [(&saved.positive, "")].into_iter().chain(negative) {
+        one_prompt(side)?;
+        let side = side.to_device(&Device::Cpu)?.to_dtype(dtype)?;
+        named.extend(tensors(&side, prefix)?);
     }
     let mut metadata = saved.metadata.clone();
     let family = saved.positive.family().name().to_owned();
     metadata.insert("family".to_owned(), family);
-    for tensor in named.values_mut() {
-        *tensor = tensor.to_device(&Device::Cpu)?.to_dtype(dtype)?;
-    }
     write_tensors(path, &named, &metadata)
 }
 

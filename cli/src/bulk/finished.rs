@@ -9,6 +9,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
+use crate::output::TIME_IDS;
 use crate::scribe::{Metadata, SCHEDULES};
 
 /// Types that a file may have; the format knows fewer.
@@ -21,8 +22,10 @@ const HEADER_AT_MOST: u64 = 100_000_000;
 #[derive(Debug, Default)]
 pub(super) struct Header {
     pub(super) metadata: Metadata,
-    /// The types of the tensors, each once.
+    /// The types of the tensors but sizes, each once.
     pub(super) dtypes: Vec<String>,
+    /// The types of the sizes, each once.
+    pub(super) of_sizes: Vec<String>,
     /// Bytes of all tensors.
     pub(super) data: u64,
 }
@@ -57,7 +60,8 @@ pub(super) fn header(path: &Path) -> io::Result<Header> {
     Ok(header)
 }
 
-/// Whether a file holds what would be written again: whole, of the same words, in the same type.
+/// Whether a file holds what would be written again: whole, of the same words, in the same type, sizes
+/// in f32.
 pub(super) fn is_whole(path: &Path, said: &Metadata, dtype: &str) -> bool {
     let Ok(mut header) = header(path) else {
         return false;
@@ -65,10 +69,8 @@ pub(super) fn is_whole(path: &Path, said: &Metadata, dtype: &str) -> bool {
     for key in SCHEDULES {
         header.metadata.remove(key);
     }
-    let typed = header
-        .dtypes
-        .iter()
-        .all(|own| own.eq_ignore_ascii_case(dtype));
+    let all_are = |types: &[String], dtype| types.iter().all(|own| own.eq_ignore_ascii_case(dtype));
+    let typed = all_are(&header.dtypes, dtype) && all_are(&header.of_sizes, "f32");
     header.metadata == *said && typed && header.data > 0
 }
 
@@ -101,10 +103,15 @@ impl<'de> Visitor<'de> for Entries {
             }
             let tensor: Tensor = map.next_value()?;
             header.data = header.data.max(tensor.data_offsets.1);
-            if !header.dtypes.contains(&tensor.dtype) {
-                header.dtypes.push(tensor.dtype);
+            let dtypes = if name.ends_with(TIME_IDS) {
+                &mut header.of_sizes
+            } else {
+                &mut header.dtypes
+            };
+            if !dtypes.contains(&tensor.dtype) {
+                dtypes.push(tensor.dtype);
             }
-            if header.dtypes.len() > TYPES_AT_MOST {
+            if dtypes.len() > TYPES_AT_MOST {
                 return Err(A::Error::custom("more types than there are"));
             }
         }
@@ -145,6 +152,23 @@ mod tests {
         huge[..8].copy_from_slice(&u64::MAX.to_le_bytes());
         std::fs::write(&path, &huge).unwrap();
         assert!(!is_whole(&path, &said, "f16"));
+    }
+
+    /// Earlier versions rounded sizes, too.
+    #[test]
+    fn files_with_rounded_sizes_are_not_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.safetensors");
+        for (of_sizes, whole) in [(DType::F32, true), (DType::F16, false)] {
+            let tensor = |dtype| Tensor::zeros((1, 6), dtype, &Device::Cpu).unwrap();
+            let tensors = BTreeMap::from([
+                ("hires.negative_time_ids".to_owned(), tensor(of_sizes)),
+                ("prompt_embeds".to_owned(), tensor(DType::F16)),
+            ]);
+            storage::write_tensors(&path, &tensors, &Metadata::new()).unwrap();
+            assert_eq!(is_whole(&path, &Metadata::new(), "f16"), whole);
+            assert!(!is_whole(&path, &Metadata::new(), "f32"));
+        }
     }
 
     #[test]
