@@ -4,6 +4,8 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use candle_core::DType;
+
 /// The crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -206,6 +208,17 @@ impl std::error::Error for Error {
             .as_ref()
             .map(|source| &**source as &(dyn std::error::Error + 'static))
     }
+}
+
+/// Refuses a type that `what` cannot have.
+pub(crate) fn expect_type(what: &str, dtype: DType, known: &[DType]) -> Result<()> {
+    if known.contains(&dtype) {
+        return Ok(());
+    }
+    let names: Vec<&str> = known.iter().map(DType::as_str).collect();
+    let message = format!("{what} cannot be kept in {}", dtype.as_str());
+    let hint = format!("take one of {}", names.join(", "));
+    Err(Error::new(ErrorKind::Unsupported, message).hint(hint))
 }
 
 impl From<candle_core::Error> for Error {

@@ -1,6 +1,7 @@
 //! The whole flow against the reference programs, on tiny synthetic encoders in f32.
 
 mod batches;
+mod building;
 mod cache;
 mod cases;
 mod devices;

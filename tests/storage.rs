@@ -185,6 +185,34 @@ fn kohya_has_no_place_for_other_families_and_types() {
     assert!(!path.exists());
 }
 
+/// Integers would hold nothing of it, and f64 is not read back.
+#[test]
+fn types_that_are_not_read_back_are_not_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x");
+    let positive = pair(Family::Sdxl, "a", "").positive().clone();
+    let saved = Saved {
+        positive: positive.clone(),
+        negative: None,
+        metadata: std::collections::BTreeMap::new(),
+    };
+    let list = ConditioningList::from(positive.clone());
+    for dtype in [DType::U8, DType::U32, DType::I64, DType::F64] {
+        let refused = [
+            diffusers::save(&path, &saved, dtype),
+            comfyui::save(&path, &list, dtype),
+            kohya::save(&path, &positive, dtype),
+        ];
+        for error in refused.map(Result::unwrap_err) {
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{dtype:?}");
+            assert_eq!(error.path(), Some(&*path));
+            assert!(error.message().contains(dtype.as_str()), "{error}");
+            assert!(error.hint_text().unwrap().contains("f32"), "{error}");
+        }
+    }
+    assert!(!path.exists());
+}
+
 /// Everything an entry can have, on two entries.
 fn entries() -> ConditioningList {
     let guidance = pair(Family::Sdxl, "a forest", "a lake, waves");

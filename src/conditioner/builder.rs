@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device};
 
-use crate::encoder::{ClipConfig, ClipText, Kept, Quantized};
-use crate::error::{Error, ErrorKind, Result};
+use crate::conditioning::expect_state_type;
+use crate::encoder::{ClipConfig, ClipText, Kept, MATRIX_TYPES, Quantized};
+use crate::error::{Error, ErrorKind, Result, expect_type};
 use crate::hub::{self, Hub};
 use crate::kernels::{self, Kernels};
 use crate::weights::{
@@ -76,14 +77,17 @@ impl Builder {
         self
     }
 
-    /// How the encoders' matrices are kept: f32 (default), f16 or bf16. Activations and sums are f32;
-    /// a GPU, and for bf16 a CPU with AMX, rounds what a product takes to the matrices' type.
+    /// How the encoders' matrices are kept: f32 (default), f16 or bf16; loading refuses all others
+    /// ([`ErrorKind::Unsupported`]). Activations and sums are f32; a GPU, and for bf16 a CPU with AMX,
+    /// rounds what a product takes to the matrices' type.
     pub fn dtype(mut self, dtype: DType) -> Self {
         self.dtype = dtype;
         self
     }
 
-    /// The type of the tensors handed out; the same as [`dtype`](Self::dtype) unless set.
+    /// The type of the tensors handed out: f32, f16, bf16, or f64 (which holds what was computed in
+    /// f32; files of [`storage`](crate::storage) do not take it). The same as [`dtype`](Self::dtype)
+    /// unless set; loading refuses all others.
     pub fn output_dtype(mut self, dtype: DType) -> Self {
         self.output = Some(dtype);
         self
@@ -169,6 +173,7 @@ impl Builder {
         fetching: &mut dyn FnMut(hub::Progress<'_>),
         loading: Progress<'_>,
     ) -> Result<Conditioner> {
+        self.check_types()?;
         let fetched = hub.fetch(name, fetching)?;
         let parts = fetched.open()?;
         let builder = Builder {
@@ -245,7 +250,14 @@ impl Builder {
         }
     }
 
+    /// Integers would make zeros of everything.
+    fn check_types(&self) -> Result<()> {
+        expect_type("an encoder's matrices", self.dtype, &MATRIX_TYPES)?;
+        self.output.map_or(Ok(()), expect_state_type)
+    }
+
     fn kernels(&self) -> Result<Arc<dyn Kernels>> {
+        self.check_types()?;
         self.choice.kernels(&self.device)
     }
 

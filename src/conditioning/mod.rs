@@ -22,9 +22,15 @@ pub use timeline::{Span, Timeline, TimelineEntry, TimelinePart};
 
 use candle_core::{DType, Device, Tensor};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, expect_type};
 use crate::prompt::Note;
 use crate::weights::Family;
+
+/// Refuses types that hidden states lose their sense in: whole numbers, and those of less than 16 bits.
+pub(crate) fn expect_state_type(dtype: DType) -> Result<()> {
+    let known = [DType::F32, DType::F16, DType::BF16, DType::F64];
+    expect_type("a conditioning", dtype, &known)
+}
 
 /// What a diffusion U-Net takes for one prompt. Batch first, batch of one.
 #[derive(Clone, Debug)]
@@ -126,8 +132,9 @@ impl Conditioning {
         })
     }
 
-    /// The same in another data type; time ids stay f32.
+    /// The same in f32, f16, bf16 or f64; time ids stay f32. Other types are refused.
     pub fn to_dtype(&self, dtype: DType) -> Result<Conditioning> {
+        expect_state_type(dtype)?;
         let pooled = self
             .pooled
             .as_ref()

@@ -17,4 +17,5 @@ pub use model::{ClipText, Encoded};
 pub use readout::{ClipSkip, Pooled, Readout};
 pub use window::Window;
 
+pub(crate) use model::MATRIX_TYPES;
 pub(crate) use moving::Move;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, expect_type};
 use crate::kernels::{Kernels, Prepared, Tower};
 use crate::tokens::CONTEXT;
 use crate::weights::TensorSource;
@@ -17,6 +17,9 @@ use super::{ClipConfig, Pooled, Readout};
 /// Layers that are read together, so that they share large pages of memory: 57 MiB of ViT-L in 16 bits,
 /// 157 MiB of ViT-bigG.
 const LAYERS_AT_ONCE: usize = 4;
+
+/// What matrices may be kept in: kernels widen these to f32, and know no others.
+pub(crate) const MATRIX_TYPES: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
 
 /// One loaded text encoder. A clone shares its tensors.
 #[derive(Clone, Debug)]
@@ -56,7 +59,8 @@ impl Encoded {
 
 impl ClipText {
     /// Loads all layers of `source`. Matrices are kept as `kept` says, embeddings always expanded;
-    /// vectors (biases, norms, positions) in f32, which costs nothing and loses nothing. `progress`
+    /// vectors (biases, norms, positions) in f32, which costs nothing and loses nothing. Other types than
+    /// f32, f16 and bf16 are refused. `progress`
     /// hears of each layer, and of how many, when the group that it is read with begins.
     pub fn load(
         source: &dyn TensorSource,
@@ -66,6 +70,7 @@ impl ClipText {
         device: &Device,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<ClipText> {
+        expect_type("an encoder's matrices", kept.dtype, &MATRIX_TYPES)?;
         let transfers = kernels.transfers();
         let load = Loader {
             source,

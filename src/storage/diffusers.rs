@@ -15,7 +15,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
 
-use super::{family_of, missing, one_prompt, tensor_of, write_tensors};
+use super::{expect_file_type, family_of, missing, one_prompt, tensor_of, write_tensors};
 use crate::conditioning::Conditioning;
 use crate::error::{Error, ErrorKind, Result};
 use crate::weights::{Family, read_whole};
@@ -60,9 +60,10 @@ pub fn tensors(conditioning: &Conditioning, prefix: &str) -> Result<Vec<(String,
     Ok(named.collect())
 }
 
-/// Writes both in `dtype` (sizes in f32) with `metadata`, to which the family is added. Equal input
-/// gives equal bytes.
+/// Writes both in `dtype` (f32, f16 or bf16; sizes always in f32) with `metadata`, to which the family is
+/// added. Equal input gives equal bytes.
 pub fn save(path: &Path, saved: &Saved, dtype: DType) -> Result<()> {
+    expect_file_type(dtype, path)?;
     let mut named: BTreeMap<String, Tensor> = BTreeMap::new();
     let negative = saved.negative.as_ref().map(|side| (side, "negative_"));
     for (side, prefix) in [(&saved.positive, "")].into_iter().chain(negative) {

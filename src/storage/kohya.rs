@@ -13,7 +13,7 @@ use candle_core::{DType, Tensor};
 
 use super::{missing, npz, one_prompt};
 use crate::conditioning::Conditioning;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, expect_type};
 use crate::weights::Family;
 
 const FIRST: &str = "hidden_state1";
@@ -30,15 +30,17 @@ pub fn file_for(picture: &Path) -> PathBuf {
     picture.with_file_name(name)
 }
 
-/// Writes a conditioning of SDXL in `f32` or `f16`. Of several windows the starts and ends between
+/// Writes a conditioning of SDXL in f32 or f16. Of several windows the starts and ends between
 /// them are left out, as sd-scripts do: 77·n rows become 75·n + 2. Size numbers are not written:
 /// sd-scripts take them from the picture.
 ///
 /// # Errors
 ///
-/// Another family than SDXL, no pooled vector, rows that are no windows, a type that numpy lacks
-/// (`bf16`), or the file system.
+/// Another family than SDXL, no pooled vector, rows that are no windows, another type
+/// (numpy has no bf16), or the file system.
 pub fn save(path: &Path, conditioning: &Conditioning, dtype: DType) -> Result<()> {
+    let typed = expect_type("sd-scripts' arrays", dtype, &[DType::F32, DType::F16]);
+    typed.map_err(|error| error.at_path(path))?;
     let refused = |message: &str| Err(Error::new(ErrorKind::Mismatch, message).at_path(path));
     if conditioning.family() != Family::Sdxl {
         return refused("sd-scripts cache text-encoder outputs of SDXL only");

@@ -20,7 +20,7 @@ use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
 
 use crate::conditioning::Conditioning;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, expect_type};
 use crate::weights::{self, Family};
 
 /// Writes tensors by name, in the order of their names, with what the file says of itself. Equal
@@ -130,6 +130,12 @@ fn family_of(channels: usize) -> Option<Family> {
         1280 => Some(Family::Refiner),
         _ => None,
     }
+}
+
+/// Refuses types that are not read back.
+fn expect_file_type(dtype: DType, path: &Path) -> Result<()> {
+    let known = [DType::F32, DType::F16, DType::BF16];
+    expect_type("the tensors of this file", dtype, &known).map_err(|error| error.at_path(path))
 }
 
 /// Refuses a batch of several prompts.

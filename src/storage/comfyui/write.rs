@@ -9,16 +9,18 @@ use serde_json::{Map, Value as Json, json};
 use super::{FAMILY_KEY, SCHEMA_KEY, TENSOR, TUPLE, VERSION, VERSION_KEY};
 use crate::conditioning::{Area, ConditioningList, Entry, MaskArea, Sizes};
 use crate::error::{Error, ErrorKind, Result};
+use crate::storage::expect_file_type;
 use crate::weights::{Family, Outline, write_tensors};
 
-/// Writes entries with all their attributes; hidden states and pooled vectors in `dtype`, masks in
-/// f32.
+/// Writes entries with all their attributes; hidden states and pooled vectors in `dtype` (f32, f16 or
+/// bf16), masks in f32.
 ///
 /// # Errors
 ///
-/// No entry, entries of several families, a picture's embedding (which such a file cannot hold
+/// Another type, no entry, entries of several families, a picture's embedding (which such a file cannot hold
 /// without the image encoder's own objects), or the file system.
 pub fn save(path: &Path, list: &ConditioningList, dtype: DType) -> Result<()> {
+    expect_file_type(dtype, path)?;
     let refused = |message: &str| Err(Error::new(ErrorKind::Mismatch, message).at_path(path));
     let Some(first) = list.entries().first() else {
         return refused("there is no entry to write");

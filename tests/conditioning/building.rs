@@ -1,0 +1,43 @@
+//! What a builder refuses, and what it tells while it loads.
+
+use sd_conditioner::candle_core::DType;
+use sd_conditioner::weights::SyntheticSize;
+use sd_conditioner::{Builder, Conditioner, ErrorKind, Family};
+
+use crate::support::close::bits;
+
+fn random(builder: Builder, family: Family) -> sd_conditioner::Result<Conditioner> {
+    builder.random_weights(family, SyntheticSize::Tiny, 73)
+}
+
+/// Integers gave zeros.
+#[test]
+fn types_that_lose_everything_are_refused() {
+    let refused = |builder: Builder, dtype: DType| {
+        let error = random(builder, Family::Sd1).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{dtype:?}");
+        assert!(error.message().contains(dtype.as_str()), "{error}");
+        assert!(error.hint_text().unwrap().contains("f32, f16, bf16"));
+    };
+    for dtype in [DType::U8, DType::U32, DType::I64] {
+        refused(Conditioner::builder().dtype(dtype), dtype);
+        refused(Conditioner::builder().output_dtype(dtype), dtype);
+    }
+    refused(Conditioner::builder().dtype(DType::F64), DType::F64);
+    let made = random(Conditioner::builder(), Family::Sd1).unwrap();
+    let made = made.encode("a cat").unwrap();
+    assert!(made.to_dtype(DType::I64).is_err());
+}
+
+#[test]
+fn f64_holds_what_was_computed() {
+    let [wide, plain] = [DType::F64, DType::F32].map(|dtype| {
+        let builder = Conditioner::builder().output_dtype(dtype);
+        let text = random(builder, Family::Sdxl).unwrap();
+        text.encode_pair("a cat", "fog").unwrap().stacked().unwrap()
+    });
+    assert_eq!(wide.context().dtype(), DType::F64);
+    assert_eq!(wide.vector().unwrap().unwrap().dtype(), DType::F64);
+    let narrowed = wide.to_dtype(DType::F32).unwrap();
+    assert_eq!(bits(narrowed.context()), bits(plain.context()));
+}
