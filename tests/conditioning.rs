@@ -7,6 +7,7 @@ mod cases;
 mod devices;
 mod emphasis;
 mod entries;
+mod negatives;
 mod open_clip;
 mod planned;
 mod precision;

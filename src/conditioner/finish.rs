@@ -29,7 +29,7 @@ pub(super) fn finish(
         Zeroing::All => joined.zeroed()?,
     };
     let sized = joined.with_size(
-        request.size_hints(),
+        &request.size_hints(),
         request.is_negative(),
         (rules.size_precision, inner.dtype),
         &placed.device,

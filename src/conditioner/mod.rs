@@ -120,12 +120,28 @@ impl Conditioner {
 
     /// Encodes a prompt and its negative, brought to one length. `LoRA`s that the prompt names are
     /// on for both.
+    ///
+    /// What the negative does not set itself is the prompt's: the manner (profile and choices, as
+    /// one; with it the clip skip), the sizes but for the aesthetic score, the embeddings, the kind of
+    /// pooled vector. So a bare text is read as the prompt is:
+    ///
+    /// ```
+    /// use sd_conditioner::{Conditioner, Family, Profile, Request, SizeHints, weights::SyntheticSize};
+    /// let text = Conditioner::builder().random_weights(Family::Sdxl, SyntheticSize::Tiny, 73)?;
+    /// let request = Request::new("a (cat:1.2)").profile(Profile::ComfyUi);
+    /// let guidance = text.encode_pair(request.size(SizeHints::new(1216, 832)), "(fog:1.3)")?;
+    /// let sizes = guidance.negative().time_ids().unwrap().to_vec2::<f32>()?;
+    /// assert_eq!(sizes[0][..2], [832.0, 1216.0]);
+    /// # Ok::<(), sd_conditioner::Error>(())
+    /// ```
     pub fn encode_pair<'a>(
         &self,
         positive: impl Into<Request<'a>>,
         negative: impl Into<Request<'a>>,
     ) -> Result<Guidance> {
-        let pair = [positive.into(), negative.into().as_negative()];
+        let positive = positive.into();
+        let negative = negative.into().as_negative_of(&positive);
+        let pair = [positive, negative];
         let prompted = self.prompted(&pair[0])?;
         let [positive, negative] = pair.each_ref().map(|one| prompted.dressed(one));
         let planned = prompted.text().planned(positive, negative)?;

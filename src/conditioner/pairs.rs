@@ -113,12 +113,13 @@ impl Conditioner {
     }
 
     /// The same for a prompt whose `LoRA`s are on already.
-    pub(super) fn planned(
+    pub(super) fn planned<'a>(
         &self,
-        positive: Request<'_>,
-        negative: Request<'_>,
+        positive: Request<'a>,
+        negative: Request<'a>,
     ) -> Result<PlannedPair> {
-        let pair = [positive, negative.as_negative()];
+        let negative = negative.as_negative_of(&positive);
+        let pair = [positive, negative];
         let mut plans = [self.plan(&pair[0], 0)?, self.plan(&pair[1], 0)?];
         let note = lengths::pad_to_each_other(&pair, &mut plans, |request, fill| {
             self.plan(request, fill)

@@ -26,8 +26,10 @@ pub struct Request<'a> {
     text_2: Option<&'a str>,
     profile: Profile,
     choices: Choices,
+    /// Whether profile or choices were set.
+    has_manner: bool,
     clip_skip: Option<i32>,
-    size: SizeHints,
+    size: Option<SizeHints>,
     negative: bool,
     pooled: Option<Pooled>,
     embeddings: Option<&'a Embeddings>,
@@ -49,6 +51,7 @@ impl OwnedRequest {
         let settings = Request {
             profile: request.profile,
             choices: request.choices,
+            has_manner: request.has_manner,
             clip_skip: request.clip_skip,
             size: request.size,
             negative: request.negative,
@@ -109,8 +112,9 @@ impl<'a> Request<'a> {
             text_2,
             profile,
             choices: profile.choices(),
+            has_manner: false,
             clip_skip: None,
-            size: SizeHints::default(),
+            size: None,
             negative: false,
             pooled: None,
             embeddings: None,
@@ -121,26 +125,30 @@ impl<'a> Request<'a> {
     /// Whose numbers. Sets all choices; the finer setters below, called after it, change one each.
     pub fn profile(mut self, profile: Profile) -> Self {
         self.profile = profile;
-        self.choices = profile.choices();
-        self
+        self.choices(profile.choices())
     }
 
     /// All choices at once.
     pub fn choices(mut self, choices: Choices) -> Self {
         self.choices = choices;
+        self.has_manner = true;
+        self
+    }
+
+    fn change(mut self, change: impl FnOnce(&mut Choices)) -> Self {
+        change(&mut self.choices);
+        self.has_manner = true;
         self
     }
 
     /// The grammar of the text.
-    pub fn dialect(mut self, dialect: Dialect) -> Self {
-        self.choices.dialect = dialect;
-        self
+    pub fn dialect(self, dialect: Dialect) -> Self {
+        self.change(|choices| choices.dialect = dialect)
     }
 
     /// How strengths change hidden states.
-    pub fn emphasis(mut self, emphasis: Emphasis) -> Self {
-        self.choices.emphasis = emphasis;
-        self
+    pub fn emphasis(self, emphasis: Emphasis) -> Self {
+        self.change(|choices| choices.emphasis = emphasis)
     }
 
     /// Embeddings that the text may name, in the profile's own syntax.
@@ -159,28 +167,26 @@ impl<'a> Request<'a> {
     }
 
     /// One text clean-up for all encoders.
-    pub fn cleaner(mut self, cleaner: Cleaner) -> Self {
-        self.choices.cleaner_clip = cleaner;
-        self.choices.cleaner_open_clip = cleaner;
-        self
+    pub fn cleaner(self, cleaner: Cleaner) -> Self {
+        self.change(|choices| {
+            choices.cleaner_clip = cleaner;
+            choices.cleaner_open_clip = cleaner;
+        })
     }
 
     /// How a long prompt is cut.
-    pub fn split(mut self, split: Split) -> Self {
-        self.choices.split = split;
-        self
+    pub fn split(self, split: Split) -> Self {
+        self.change(|choices| choices.split = split)
     }
 
     /// What is done to the end tokens of a prompt of several windows (compel).
-    pub fn end_rows(mut self, ends: EndRows) -> Self {
-        self.choices.end_rows = ends;
-        self
+    pub fn end_rows(self, ends: EndRows) -> Self {
+        self.change(|choices| choices.end_rows = ends)
     }
 
-    /// How positive and negative are brought to one length.
-    pub fn equal_lengths(mut self, rule: EqualLengths) -> Self {
-        self.choices.equal_lengths = rule;
-        self
+    /// How positive and negative are brought to one length; the positive side's rule counts.
+    pub fn equal_lengths(self, rule: EqualLengths) -> Self {
+        self.change(|choices| choices.equal_lengths = rule)
     }
 
     /// Clip skip, in the profile's own numbering (see [`ClipSkip`]).
@@ -191,7 +197,7 @@ impl<'a> Request<'a> {
 
     /// SDXL's size numbers.
     pub fn size(mut self, size: SizeHints) -> Self {
-        self.size = size;
+        self.size = Some(size);
         self
     }
 
@@ -206,6 +212,25 @@ impl<'a> Request<'a> {
     pub fn as_negative(mut self) -> Self {
         self.negative = true;
         self
+    }
+
+    /// As the negative of `positive`, whose settings it takes where it has none of its own
+    /// ([`Conditioner::encode_pair`](super::Conditioner::encode_pair)).
+    pub(super) fn as_negative_of(mut self, positive: &Request<'a>) -> Self {
+        if !self.has_manner {
+            (self.profile, self.choices) = (positive.profile, positive.choices);
+            // Its numbering is the profile's.
+            self.clip_skip = self.clip_skip.or(positive.clip_skip);
+        }
+        // Each side has a score of its own.
+        let of_both = |size| SizeHints {
+            aesthetic_score: None,
+            ..size
+        };
+        self.size = self.size.or(positive.size.map(of_both));
+        self.embeddings = self.embeddings.or(positive.embeddings);
+        self.pooled = self.pooled.or(positive.pooled);
+        self.as_negative()
     }
 
     /// The text for the encoder at this place of the family's order.
@@ -275,8 +300,8 @@ impl<'a> Request<'a> {
         &self.choices
     }
 
-    pub(super) fn size_hints(&self) -> &SizeHints {
-        &self.size
+    pub(super) fn size_hints(&self) -> SizeHints {
+        self.size.unwrap_or_default()
     }
 
     pub(super) fn wanted_pooled(&self) -> Option<Pooled> {

@@ -40,15 +40,16 @@ impl Conditioner {
     }
 
     /// Both sides of a generation. `LoRA`s that the prompt names are on for both, and the embeddings
-    /// that come with them may be named in both.
-    pub fn encode_schedule_pair(
+    /// that come with them may be named in both. What the negative does not set itself is the
+    /// prompt's, as with [`encode_pair`](Self::encode_pair).
+    pub fn encode_schedule_pair<'a>(
         &self,
-        positive: &Request<'_>,
-        negative: &Request<'_>,
+        positive: &Request<'a>,
+        negative: &Request<'a>,
         pass: Pass,
     ) -> Result<[Timeline; 2]> {
         let prompted = self.prompted(positive)?;
-        let negative = negative.clone().as_negative();
+        let negative = negative.clone().as_negative_of(positive);
         let one = |request| prompted.text().schedule(&prompted.dressed(request), pass);
         Ok([one(positive)?, one(&negative)?])
     }
