@@ -177,6 +177,38 @@ fn comfyui_leaves_out_what_is_missing_or_does_not_fit() {
     assert_eq!(comma.iter().next().unwrap().ids()[3..5], [267, 321]);
 }
 
+/// Numbers are those without the embedding; that was said by ComfyUI's profile alone.
+#[test]
+fn what_does_not_fit_is_told_in_every_manner() {
+    let cases = [
+        (Profile::ComfyUi, "a embedding:wide b", 2..16),
+        (Profile::A1111, "a wide b wide", 0..13),
+        (Profile::Forge, "a (wide:1.2)", 3..7),
+        (Profile::Diffusers, "a wide b Wide", 2..6),
+        (Profile::Compel, "a wide b", 2..6),
+        (Profile::InvokeAi, "a <wide> b", 2..8),
+        (Profile::SdCpp, "a WIDE b", 2..6),
+        (Profile::Plain, "a wide b", 2..6),
+    ];
+    for (profile, text, span) in cases {
+        let chunks = windows(profile, text);
+        let [note] = chunks.notes() else {
+            panic!("{profile:?}: {:?}", chunks.notes());
+        };
+        assert_eq!(note.kind, NoteKind::UnknownEmbedding, "{profile:?}");
+        assert_eq!(note.span, span, "{profile:?}");
+        assert!(note.message.contains("1280 channels"), "{profile:?}");
+        if profile != Profile::ComfyUi {
+            let rule = profile.choices().chunk_rule(EncoderId::ClipL);
+            let prompt = Prompt::parse(text, profile.choices().dialect);
+            let without = Chunks::of(&prompt, Tokenizer::clip(), rule);
+            let ids = |chunks: &Chunks| chunks.iter().map(|one| one.ids().to_vec()).collect();
+            let both: [Vec<Vec<u32>>; 2] = [ids(&chunks), ids(&without)];
+            assert_eq!(both[0], both[1], "{profile:?}");
+        }
+    }
+}
+
 #[test]
 fn a1111_never_splits_an_embedding_and_loses_it_behind_a_comma() {
     let pushed = windows(Profile::A1111, &format!("{} ti", cats(74)));

@@ -135,6 +135,14 @@ impl Build<'_> {
         }
     }
 
+    /// Says, once, why the name of an embedding stays text.
+    pub(super) fn stays_text(&mut self, name: &str, why: &str, span: Range<usize>) {
+        let message = format!("the embedding {name:?} is left out, its name stays text: {why}");
+        if self.done.notes.iter().all(|note| note.message != message) {
+            self.note(NoteKind::UnknownEmbedding, span, message);
+        }
+    }
+
     /// Adds some vectors of an embedding.
     pub(super) fn vectors(
         &mut self,

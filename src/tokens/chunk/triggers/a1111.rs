@@ -13,20 +13,25 @@ struct Name {
 }
 
 pub(super) fn place(build: &mut Build<'_>, text: &str, span: Range<usize>) {
-    build.begin(span);
+    build.begin(span.clone());
     let names = names(build);
     let ids = build.encode(text);
     let mut at = 0;
     while at < ids.len() {
         let found = names.iter().find(|name| ids[at..].starts_with(&name.ids));
-        let fit = found.map(|name| (name, build.lexicon.find(&name.name)));
-        if let Some((name, Known::Fit { vectors, first_id })) = fit {
-            build.vectors(&name.name, 0..vectors, (vectors, first_id, true));
-            at += name.ids.len();
-        } else {
-            build.ids(&ids[at..=at]);
-            at += 1;
+        match found.map(|name| (name, build.lexicon.find(&name.name))) {
+            Some((name, Known::Fit { vectors, first_id })) => {
+                build.vectors(&name.name, 0..vectors, (vectors, first_id, true));
+                at += name.ids.len();
+                continue;
+            }
+            Some((name, Known::Unfit { why, .. })) => {
+                build.stays_text(&name.name, &why, span.clone());
+            }
+            Some((_, Known::No)) | None => {}
         }
+        build.ids(&ids[at..=at]);
+        at += 1;
     }
 }
 

@@ -15,11 +15,16 @@ struct Found {
 }
 
 pub(super) fn place(build: &mut Build<'_>, text: &str, span: Range<usize>) {
-    build.begin(span);
+    build.begin(span.clone());
     let mut from = 0;
     for found in occurrences(build, text) {
-        let Known::Fit { vectors, first_id } = build.lexicon.find(&found.name) else {
-            continue; // stays text
+        let (vectors, first_id) = match build.lexicon.find(&found.name) {
+            Known::Fit { vectors, first_id } => (vectors, first_id),
+            Known::Unfit { why, .. } => {
+                build.stays_text(&found.name, &why, place_in(&span, text, &found.at));
+                continue;
+            }
+            Known::No => continue,
         };
         let ids = build.encode(&text[from..found.at.start]);
         build.ids(&ids);
@@ -32,6 +37,15 @@ pub(super) fn place(build: &mut Build<'_>, text: &str, span: Range<usize>) {
     }
     let ids = build.encode(&text[from..]);
     build.ids(&ids);
+}
+
+/// Where a part of a text stands in the source, or the whole text where signs were taken out of it.
+fn place_in(span: &Range<usize>, text: &str, part: &Range<usize>) -> Range<usize> {
+    if span.len() == text.len() {
+        span.start + part.start..span.start + part.end
+    } else {
+        span.clone()
+    }
 }
 
 /// From left to right, the longest where several begin.
