@@ -30,7 +30,7 @@ impl Progress {
         Progress { bar, quiet }
     }
 
-    /// Tensors of an encoder.
+    /// Layers of an encoder.
     pub(crate) fn loading(&self, encoder: EncoderId, done: usize, total: usize) {
         let message = format!("loading {encoder}");
         self.show(COUNTED, message, done as u64, Some(total as u64));

@@ -21,7 +21,8 @@ use super::{Conditioner, Inner, Part};
 
 type Sources = Vec<(EncoderId, Box<dyn TensorSource>)>;
 
-/// What the library calls while it loads: encoder, tensors done, tensors in all.
+/// What the library calls while it loads: encoder, layers done, layers in all. It is called after
+/// each group of layers that are read together; both numbers are equal once, when the encoder is whole.
 pub type Progress<'a> = &'a mut dyn FnMut(EncoderId, usize, usize);
 
 /// How to load: device, precision, family. Setters cannot fail; the last call does the work.

@@ -59,9 +59,11 @@ impl Encoded {
 
 impl ClipText {
     /// Loads all layers of `source`. Matrices are kept as `kept` says, embeddings always expanded;
-    /// vectors (biases, norms, positions) in f32, which costs nothing and loses nothing. Other types than
-    /// f32, f16 and bf16 are refused. `progress`
-    /// hears of each layer, and of how many, when the group that it is read with begins.
+    /// vectors (biases, norms, positions) in f32, which costs nothing and loses nothing. Other types
+    /// than f32, f16 and bf16 are refused.
+    ///
+    /// `progress` hears how many layers are there, and of how many, after each group of layers that are
+    /// read together; of all of them when everything else is there, too.
     pub fn load(
         source: &dyn TensorSource,
         config: &ClipConfig,
@@ -81,6 +83,7 @@ impl ClipText {
         let layers = load_layers(&load, config.layers, progress)?;
         let clip = ClipText::around(layers, &load, config, kernels)?;
         settle(device)?;
+        progress(config.layers, config.layers);
         Ok(clip)
     }
 
@@ -274,7 +277,7 @@ impl ClipText {
     }
 }
 
-/// All layers, group after group.
+/// All layers, group after group. `progress` hears of all groups but the last.
 fn load_layers(
     load: &Loader<'_>,
     count: usize,
@@ -283,9 +286,10 @@ fn load_layers(
     let mut layers = Vec::with_capacity(count);
     while layers.len() < count {
         let end = count.min(layers.len() + LAYERS_AT_ONCE);
-        let group = layers.len()..end;
-        group.clone().for_each(|layer| progress(layer, count));
-        layers.extend(Layer::load(load, group)?);
+        layers.extend(Layer::load(load, layers.len()..end)?);
+        if end < count {
+            progress(end, count);
+        }
     }
     Ok(layers)
 }

@@ -1,7 +1,7 @@
 //! What a builder refuses, and what it tells while it loads.
 
 use sd_conditioner::candle_core::DType;
-use sd_conditioner::weights::SyntheticSize;
+use sd_conditioner::weights::{EncoderId, SyntheticSize};
 use sd_conditioner::{Builder, Conditioner, ErrorKind, Family};
 
 use crate::support::close::bits;
@@ -40,4 +40,24 @@ fn f64_holds_what_was_computed() {
     assert_eq!(wide.vector().unwrap().unwrap().dtype(), DType::F64);
     let narrowed = wide.to_dtype(DType::F32).unwrap();
     assert_eq!(bits(narrowed.context()), bits(plain.context()));
+}
+
+/// It counted from zero, told of layers before they were read, and never came to an end.
+#[test]
+fn progress_counts_layers_up_to_all_of_them() {
+    let mut told: Vec<(EncoderId, usize, usize)> = Vec::new();
+    let text = Conditioner::builder().random_weights_with_progress(
+        Family::Sdxl,
+        SyntheticSize::Tiny,
+        73,
+        &mut |encoder, done, total| told.push((encoder, done, total)),
+    );
+    for clip in text.unwrap().encoders() {
+        let (id, layers) = (clip.config().encoder, clip.config().layers);
+        let of_one = told.iter().filter(|(encoder, ..)| *encoder == id);
+        let done: Vec<usize> = of_one.clone().map(|(_, done, _)| *done).collect();
+        assert!(of_one.clone().all(|(.., total)| *total == layers));
+        assert!(done.is_sorted_by(|a, b| a < b), "{done:?}");
+        assert!(done[0] > 0 && done.last() == Some(&layers), "{done:?}");
+    }
 }
