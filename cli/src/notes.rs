@@ -23,6 +23,7 @@ pub(crate) const fn kind(kind: NoteKind) -> &'static str {
         NoteKind::ReferenceError => "reference_error",
         NoteKind::Quirk => "quirk",
         NoteKind::Length => "length",
+        NoteKind::Unused => "unused",
         _ => "other",
     }
 }

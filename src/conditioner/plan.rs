@@ -100,7 +100,21 @@ pub(super) fn plan(towers: &[Tower], request: &Request<'_>, fill: usize) -> Vec<
     let mut plans: Vec<Planned> = each.collect();
     let lengths = request.rules().encoder_lengths;
     match_encoders(&mut plans, lengths, request.has_two_texts());
+    if let ([only], true) = (plans.as_mut_slice(), request.has_two_texts()) {
+        only.notes.push(second_unread(towers[0].id));
+    }
     plans
+}
+
+/// Two texts are SDXL's.
+fn second_unread(encoder: EncoderId) -> Note {
+    Note {
+        kind: NoteKind::Unused,
+        span: 0..0,
+        message: format!(
+            "two texts were given, and there is one encoder: {encoder} reads the first, the second is not used"
+        ),
+    }
 }
 
 /// The plan for the encoder at this place of the family's order.

@@ -100,7 +100,8 @@ impl<'a> Request<'a> {
         Request::of(None, None)
     }
 
-    /// SDXL's two texts: the first for ViT-L, the second for ViT-bigG.
+    /// SDXL's two texts: the first for ViT-L, the second for ViT-bigG. Of a family with one encoder
+    /// that one reads the first, the refiner's ViT-bigG too, and the second is left out with a note.
     pub fn per_encoder(clip_l: &'a str, clip_g: &'a str) -> Request<'a> {
         Request::of(Some(clip_l), Some(clip_g))
     }

@@ -135,6 +135,8 @@ pub enum NoteKind {
     Quirk,
     /// Positive and negative could not be brought to one length the tool's own way.
     Length,
+    /// A text that no encoder reads.
+    Unused,
 }
 
 /// A parsed prompt.

@@ -1,8 +1,9 @@
-//! What the two sides of a pair share.
+//! What the two sides of a pair share, and texts that nothing reads.
 
 use sd_conditioner::candle_core::Tensor;
 use sd_conditioner::conditioner::Embeddings;
 use sd_conditioner::prompt::schedule::Pass;
+use sd_conditioner::prompt::{Note, NoteKind};
 use sd_conditioner::weights::SyntheticSize;
 use sd_conditioner::{Conditioner, Conditioning, Family, Profile, Request, SizeHints};
 
@@ -99,4 +100,25 @@ fn scores_are_of_one_side() {
         .unwrap();
     assert_eq!(scores[0], [832.0, 1216.0, 0.0, 0.0, 2.5]);
     assert_eq!(scores[1], [832.0, 1216.0, 0.0, 0.0, 7.0]);
+}
+
+/// The refiner's only encoder is the one that reads the second text in SDXL.
+#[test]
+fn a_second_text_without_an_encoder_is_told() {
+    for family in Family::ALL {
+        let text = conditioner(family);
+        let two = text.encode(Request::per_encoder("a cat", "a dog")).unwrap();
+        let unused = |note: &&Note| note.kind == NoteKind::Unused;
+        let told: Vec<&Note> = two.notes().iter().filter(unused).collect();
+        if family == Family::Sdxl {
+            assert!(told.is_empty());
+            continue;
+        }
+        let [note] = told[..] else {
+            panic!("{family}: {told:?}");
+        };
+        let encoder = family.encoders()[0].tag();
+        assert!(note.message.contains(encoder), "{}", note.message);
+        same(&two, &text.encode("a cat").unwrap());
+    }
 }
