@@ -94,7 +94,9 @@ impl Builder {
         self
     }
 
-    /// The family, where a file could serve several (a lone ViT-L or ViT-bigG).
+    /// The family, where a file could serve several (a lone ViT-L or ViT-bigG). What cannot be of this
+    /// family is refused ([`ErrorKind::Mismatch`]), and so is another one that
+    /// [`random_weights`](Self::random_weights) or [`load_sources`](Self::load_sources) name.
     pub fn family(mut self, family: Family) -> Self {
         self.family = Some(family);
         self
@@ -203,6 +205,7 @@ impl Builder {
         seed: u64,
         progress: Progress<'_>,
     ) -> Result<Conditioner> {
+        self.expect_family(family)?;
         let source = |encoder: &EncoderId| -> (EncoderId, Box<dyn TensorSource>) {
             (*encoder, Box::new(Synthetic::new(*encoder, size, seed)))
         };
@@ -224,6 +227,7 @@ impl Builder {
         family: Family,
         encoders: &[(ClipConfig, &dyn TensorSource)],
     ) -> Result<Conditioner> {
+        self.expect_family(family)?;
         let given: Vec<EncoderId> = encoders.iter().map(|(config, _)| config.encoder).collect();
         if given != family.encoders() {
             let message = format!("{family} wants {:?}, not {given:?}", family.encoders());
@@ -242,6 +246,18 @@ impl Builder {
         let parts = kernels::while_expecting(&*kernels, self.dtype, load)?;
         let report = LoadReport::default();
         Ok(self.wrapped(family, (cache, parts), report, "sources".to_owned()))
+    }
+
+    /// Refuses a family that contradicts the one set.
+    fn expect_family(&self, named: Family) -> Result<()> {
+        match self.family.filter(|set| *set != named) {
+            None => Ok(()),
+            Some(set) => {
+                let message = format!("the builder's family is {set}, and {named} is asked for");
+                Err(Error::new(ErrorKind::Mismatch, message)
+                    .hint("leave `Builder::family` out, or name the same one"))
+            }
+        }
     }
 
     fn kept(&self) -> Kept {

@@ -61,3 +61,20 @@ fn progress_counts_layers_up_to_all_of_them() {
         assert!(done[0] > 0 && done.last() == Some(&layers), "{done:?}");
     }
 }
+
+/// It was ignored.
+#[test]
+fn families_that_contradict_each_other_are_refused() {
+    let of = |family| Conditioner::builder().family(family);
+    assert!(random(of(Family::Sdxl), Family::Sdxl).is_ok());
+    let error = random(of(Family::Sdxl), Family::Sd1).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Mismatch);
+    assert!(error.message().contains("sdxl") && error.message().contains("sd1"));
+    assert_eq!(
+        of(Family::Sdxl)
+            .load_sources(Family::Sd1, &[])
+            .unwrap_err()
+            .kind(),
+        ErrorKind::Mismatch
+    );
+}
