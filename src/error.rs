@@ -210,6 +210,12 @@ impl std::error::Error for Error {
     }
 }
 
+/// A name that is none of those `known`.
+pub(crate) fn unknown_name(what: &str, name: &str, known: &[&str]) -> Error {
+    let message = format!("no {what} is called {name:?}");
+    Error::new(ErrorKind::Request, message).hint(format!("take one of {}", known.join(", ")))
+}
+
 /// Refuses a type that `what` cannot have.
 pub(crate) fn expect_type(what: &str, dtype: DType, known: &[DType]) -> Result<()> {
     if known.contains(&dtype) {

@@ -12,22 +12,6 @@ use crate::schedules::PassConditionings;
 /// Signs of a text that a note quotes at most.
 const QUOTED_AT_MOST: usize = 48;
 
-/// The name of a kind.
-pub(crate) const fn kind(kind: NoteKind) -> &'static str {
-    match kind {
-        NoteKind::Cut => "cut",
-        NoteKind::Unbalanced => "unbalanced",
-        NoteKind::UnknownEmbedding => "unknown_embedding",
-        NoteKind::UnknownLora => "unknown_lora",
-        NoteKind::Strength => "strength",
-        NoteKind::ReferenceError => "reference_error",
-        NoteKind::Quirk => "quirk",
-        NoteKind::Length => "length",
-        NoteKind::Unused => "unused",
-        _ => "other",
-    }
-}
-
 /// A note of one side of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Told {
@@ -46,7 +30,7 @@ impl fmt::Display for Told {
             span,
             message,
         } = &self.note;
-        write!(f, "{}: {message} ({}", self.side, kind(*about))?;
+        write!(f, "{}: {message} ({}", self.side, about.name())?;
         let meant = self.text.as_deref();
         let meant = meant.and_then(|text| text.get(span.clone()));
         if let Some(meant) = meant.filter(|meant| !meant.is_empty()) {

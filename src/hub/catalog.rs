@@ -177,10 +177,7 @@ impl RawEntry {
     }
 
     fn family(&self) -> Result<Family> {
-        let family = Family::ALL
-            .into_iter()
-            .find(|family| family.name() == self.family);
-        family.ok_or_else(|| {
+        self.family.parse().map_err(|_| {
             let (name, family) = (shown(&self.name), shown(&self.family));
             broken(&format!("`{name}`: unknown family `{family}`"))
         })

@@ -1,7 +1,11 @@
 //! Names of profiles and choices on the command line and in request files.
 
+use std::fmt;
+use std::str::FromStr;
+
 use super::{EqualLengths, Profile};
 use crate::conditioning::EndRows;
+use crate::error::{Error, Result, unknown_name};
 use crate::prompt::Dialect;
 use crate::tokens::{LongText, Split};
 
@@ -24,6 +28,22 @@ impl Profile {
     pub fn named(name: &str) -> Option<Profile> {
         let mut all = Profile::ALL.into_iter();
         all.find(|profile| profile.name() == name)
+    }
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Profile {
+    type Err = Error;
+
+    /// The profile of this [`name`](Profile::name).
+    fn from_str(name: &str) -> Result<Profile> {
+        let found = Profile::named(name);
+        found.ok_or_else(|| unknown_name("profile", name, &Profile::ALL.map(Profile::name)))
     }
 }
 

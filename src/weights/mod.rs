@@ -34,11 +34,12 @@ pub use writing::{Arrangement, Conversion, ConversionReport, WriteProgress};
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::str::FromStr;
 
 use candle_core::quantized::QTensor;
 use candle_core::{DType, Device, Tensor};
 
-use crate::error::Result;
+use crate::error::{Error, Result, unknown_name};
 pub use crate::transfers::{Fill, Take, Transfers};
 
 /// One of the text encoders that Stable Diffusion uses.
@@ -141,6 +142,16 @@ impl Family {
 impl fmt::Display for Family {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+impl FromStr for Family {
+    type Err = Error;
+
+    /// The family of this [`name`](Family::name).
+    fn from_str(name: &str) -> Result<Family> {
+        let found = Family::ALL.into_iter().find(|one| one.name() == name);
+        found.ok_or_else(|| unknown_name("family", name, &Family::ALL.map(Family::name)))
     }
 }
 

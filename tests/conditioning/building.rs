@@ -2,7 +2,7 @@
 
 use sd_conditioner::candle_core::DType;
 use sd_conditioner::weights::{EncoderId, SyntheticSize};
-use sd_conditioner::{Builder, Conditioner, ErrorKind, Family};
+use sd_conditioner::{Builder, Conditioner, Dialect, ErrorKind, Family, Profile, Prompt};
 
 use crate::support::close::bits;
 
@@ -76,5 +76,26 @@ fn families_that_contradict_each_other_are_refused() {
             .unwrap_err()
             .kind(),
         ErrorKind::Mismatch
+    );
+}
+
+#[test]
+fn names_lead_back_to_what_they_name() {
+    for family in Family::ALL {
+        assert_eq!(family.to_string().parse::<Family>().unwrap(), family);
+    }
+    for profile in Profile::ALL {
+        assert_eq!(profile.to_string().parse::<Profile>().unwrap(), profile);
+    }
+    let error = "SDXL".parse::<Family>().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Request);
+    assert!(error.to_string().contains("\"SDXL\"") && error.to_string().contains("sd1, sd2, sdxl"));
+    let error = "comfy".parse::<Profile>().unwrap_err();
+    assert!(error.to_string().contains("comfyui"), "{error}");
+    let notes = Prompt::parse("a (cat", Dialect::A1111).notes().to_vec();
+    assert!(
+        notes[0].to_string().ends_with("(unbalanced at 2..3)"),
+        "{}",
+        notes[0]
     );
 }

@@ -251,7 +251,7 @@ pub(crate) fn span(piece: &Piece) -> Option<[usize; 2]> {
 /// A note for the JSON object.
 pub(crate) fn noted(note: &Note) -> Noted {
     Noted {
-        kind: notes::kind(note.kind),
+        kind: note.kind.name(),
         span: [note.span.start, note.span.end],
         message: note.message.clone(),
     }
