@@ -123,6 +123,24 @@ fn files_of_others_are_known_by_their_channels() {
     assert_eq!(error.tensor(), Some("prompt_embeds"));
 }
 
+/// The channels were blamed, which were right.
+#[test]
+fn a_family_that_nobody_knows_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("theirs.safetensors");
+    let rows = Tensor::zeros((1, 77, 2048), DType::F32, &Device::Cpu).unwrap();
+    let metadata = HashMap::from([("family".to_owned(), "SDXL".to_owned())]);
+    safetensors::serialize_to_file([("prompt_embeds", rows)], Some(metadata), &path).unwrap();
+    let error = diffusers::load(&path).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::FileFormat);
+    let told = error.to_string();
+    assert!(
+        told.contains("\"SDXL\"") && told.contains("sd1, sd2, sdxl, refiner"),
+        "{told}"
+    );
+    assert!(!told.contains("2048"), "{told}");
+}
+
 #[test]
 fn kohya_reads_one_window_as_it_is() {
     let folder = tempfile::tempdir().unwrap();

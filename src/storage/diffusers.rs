@@ -113,17 +113,10 @@ fn side(
     let Some(context) = tensor_of(file, &name, 3)? else {
         return Ok(None);
     };
-    let channels = context.dim(2)?;
-    let family = match family {
-        Some(named) => Family::ALL
-            .into_iter()
-            .find(|family| family.name() == named),
-        None => family_of(channels),
-    };
-    let Some(family) = family else {
-        let message = format!("hidden states of {channels} channels are no known family's");
-        return Err(Error::new(ErrorKind::TensorShape, message).at_tensor(name));
-    };
+    let family = family_of(family, context.dim(2)?).map_err(|error| match error.kind() {
+        ErrorKind::TensorShape => error.at_tensor(name),
+        _ => error,
+    })?;
     let pooled = tensor_of(file, &format!("{prefix}pooled_prompt_embeds"), 2)?;
     let time_ids = tensor_of(file, &format!("{prefix}time_ids"), 2)?;
     let time_ids = time_ids.map(|ids| ids.to_dtype(DType::F32)).transpose()?;

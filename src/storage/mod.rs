@@ -120,15 +120,26 @@ fn tensor_of(file: &SafeTensors<'_>, name: &str, dimensions: usize) -> Result<Op
     Ok(Some(tensor))
 }
 
-/// The family that takes hidden states of so many channels (the table in
-/// [`Conditioning::context`]).
-fn family_of(channels: usize) -> Option<Family> {
+/// The family that a file's metadata name; without a name the one that takes so many channels (the
+/// table in [`Conditioning::context`]).
+fn family_of(named: Option<&str>, channels: usize) -> Result<Family> {
+    if let Some(named) = named {
+        return named.parse().map_err(|error: Error| {
+            let message = format!("its metadata's `family`: {}", error.message());
+            let hint = error.hint_text().unwrap_or_default().to_owned();
+            Error::new(ErrorKind::FileFormat, message).hint(hint)
+        });
+    }
     match channels {
-        768 => Some(Family::Sd1),
-        1024 => Some(Family::Sd2),
-        2048 => Some(Family::Sdxl),
-        1280 => Some(Family::Refiner),
-        _ => None,
+        768 => Ok(Family::Sd1),
+        1024 => Ok(Family::Sd2),
+        2048 => Ok(Family::Sdxl),
+        1280 => Ok(Family::Refiner),
+        _ => {
+            let message = format!("hidden states of {channels} channels are no known family's");
+            let hint = "768, 1024, 2048 and 1280 are; the metadata `family` names it for others";
+            Err(Error::new(ErrorKind::TensorShape, message).hint(hint))
+        }
     }
 }
 

@@ -128,17 +128,7 @@ impl Reader<'_> {
     }
 
     fn family(&self, context: &Tensor) -> Result<Family> {
-        let channels = context.dim(2)?;
-        let found = match self.family {
-            Some(named) => Family::ALL
-                .into_iter()
-                .find(|family| family.name() == named),
-            None => family_of(channels),
-        };
-        found.ok_or_else(|| {
-            let message = format!("hidden states of {channels} channels are no known family's");
-            Error::new(ErrorKind::TensorShape, message)
-        })
+        family_of(self.family, context.dim(2)?)
     }
 }
 
