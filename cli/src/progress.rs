@@ -46,8 +46,8 @@ impl Progress {
     /// Bytes of a file.
     pub(crate) fn fetching(&self, now: hub::Progress<'_>) {
         let verb = match now.phase {
-            Phase::Downloading => "fetching",
             Phase::Verifying => "checking",
+            _ => "fetching",
         };
         self.show(BYTES, format!("{verb} {}", now.file), now.done, now.total);
     }

@@ -16,6 +16,7 @@ use crate::weights::{EncoderId, Family};
 /// assert_eq!(readings[0].texts[0].pieces.len(), 2);
 /// assert_eq!(readings[0].windows, 1);
 /// ```
+#[non_exhaustive]
 #[derive(Clone, Debug)]
 pub struct Reading {
     /// Whose.
@@ -35,6 +36,7 @@ pub struct Reading {
 }
 
 /// One text of a [`Reading`].
+#[non_exhaustive]
 #[derive(Clone, Debug)]
 pub struct ReadText {
     /// Its pieces; [`Chunk::pieces`] counts them.

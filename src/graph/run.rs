@@ -35,6 +35,7 @@ pub(super) struct Loaded {
 }
 
 /// What a run did.
+#[non_exhaustive]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Encoders that were loaded from files.

@@ -57,6 +57,7 @@ pub struct Hub {
 }
 
 /// A checkpoint that is on this machine.
+#[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fetched {
     /// What kind of conditioning it makes.
@@ -79,6 +80,7 @@ pub enum Origin {
 }
 
 /// How far a file has come.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress<'a> {
     /// The file, as its repository names it.
@@ -92,6 +94,7 @@ pub struct Progress<'a> {
 }
 
 /// What is being done with a file.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
     /// Its bytes are on their way.

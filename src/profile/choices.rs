@@ -47,6 +47,7 @@ pub enum SkipNumbering {
 }
 
 /// How positive and negative are brought to one length.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EqualLengths {
     /// The shorter one is followed by windows of the empty prompt (A1111's `pad_cond_uncond`,

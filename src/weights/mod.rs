@@ -238,6 +238,7 @@ fn stack(parts: impl Iterator<Item = Result<Tensor>>) -> Result<Tensor> {
 }
 
 /// What became of a file's tensors.
+#[non_exhaustive]
 #[must_use]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoadReport {

@@ -12,6 +12,7 @@ use super::{Embedding, EncoderId, Family, LoadReport, Lora, LoraSummary};
 use crate::error::{ErrorKind, Result};
 
 /// Everything that `inspect` shows of a checkpoint.
+#[non_exhaustive]
 #[derive(Clone, Debug)]
 pub struct Summary {
     /// The file or folder.

@@ -51,6 +51,7 @@ impl Shown<'_> {
             cast: _,
             ignored,
             notes,
+            ..
         } = &summary.report;
         Shown {
             path: summary.path.display().to_string(),

@@ -72,6 +72,7 @@ impl CacheOptions {
 
 /// What a cache did since its encoders were loaded, over all handles of one load. Windows are
 /// counted for each encoder; equal windows of one call count once.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CacheStats {
     /// Windows found in memory.
