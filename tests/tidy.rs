@@ -163,6 +163,34 @@ fn rooms_import_only_downwards() {
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
+/// The rows of ARCHITECTURE.md's table of rooms, and what each may name.
+fn table() -> Vec<(String, Vec<String>)> {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let rows = text.lines().filter_map(|line| {
+        let [_, room, _, named, _] = line.split('|').collect::<Vec<_>>()[..] else {
+            return None;
+        };
+        let room = room.trim().strip_prefix('`')?.strip_suffix('`')?;
+        let named = named.split(',').map(|one| one.trim().to_owned());
+        let mut named: Vec<String> = named.filter(|one| one != "–").collect();
+        named.sort();
+        Some((room.to_owned(), named))
+    });
+    rows.collect()
+}
+
+#[test]
+fn the_table_of_rooms_is_what_is_checked() {
+    let table = table();
+    assert!(table.iter().any(|(room, _)| room == "cli/"), "{table:?}");
+    for (room, allowed) in MAY_IMPORT {
+        let mut allowed: Vec<String> = allowed.iter().map(ToString::to_string).collect();
+        allowed.sort();
+        let row = (room.to_string(), allowed);
+        assert!(table.contains(&row), "ARCHITECTURE.md does not say {row:?}");
+    }
+}
+
 #[test]
 fn the_import_check_can_fail() {
     assert!(names_room("use crate::weights::Family;", "weights"));
