@@ -7,6 +7,7 @@ use anyhow::{Context as _, anyhow};
 
 use crate::bulk::{self, Orders};
 use crate::flags::EncodeFlags;
+use crate::kinds::Kind;
 use crate::progress::Progress;
 use crate::scribe::Scribe;
 use crate::ui::{self, Done};
@@ -39,6 +40,7 @@ fn one(flags: &EncodeFlags, progress: &Progress) -> Done {
     let job = Wishes::from(flags).job().map_err(|error| anyhow!(error))?;
     let job = flags.manner.supplies(None)?.supply(job)?;
     output::check_place(out)?;
+    Kind::of(out)?;
     let session = Session::open(flags, progress)?;
     let worn = wardrobe::worn(session.encoders.loaded(), &job)?;
     let made = session.encoders.encode(&job)?;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use anyhow::bail;
 use sd_conditioner::candle_core::DType;
 use sd_conditioner::conditioning::Sizes;
 use sd_conditioner::storage::{comfyui, kohya};
@@ -10,7 +11,7 @@ use sd_conditioner::{Conditioning, ConditioningList, Guidance, Result};
 /// What a file's extension asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Both prompts under diffusers' names: `.safetensors`, and any other extension.
+    /// Both prompts under diffusers' names: `.safetensors`, and no extension at all.
     Pair,
     /// What kohya's sd-scripts cache of one SDXL prompt: `.npz`.
     Kohya,
@@ -19,14 +20,18 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// By extension.
-    pub(crate) fn of(path: &Path) -> Kind {
-        let extension = path.extension().and_then(|extension| extension.to_str());
-        match extension.map(str::to_ascii_lowercase).as_deref() {
-            Some("npz") => Kind::Kohya,
-            Some("conditioning") => Kind::ComfyUi,
-            _ => Kind::Pair,
-        }
+    /// By extension; one that stands for something else is refused.
+    pub(crate) fn of(path: &Path) -> anyhow::Result<Kind> {
+        let extension = path.extension().map(|one| one.to_ascii_lowercase());
+        Ok(match extension.as_deref().map(|one| one.to_str()) {
+            None | Some(Some("safetensors")) => Kind::Pair,
+            Some(Some("npz")) => Kind::Kohya,
+            Some(Some("conditioning")) => Kind::ComfyUi,
+            Some(_) => bail!(
+                "{}: no such file is written; name it .safetensors, _te_outputs.npz or .conditioning",
+                path.display()
+            ),
+        })
     }
 }
 

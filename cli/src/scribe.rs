@@ -119,7 +119,7 @@ impl Scribe {
         worn: &[Worn],
         path: &Path,
     ) -> anyhow::Result<Vec<String>> {
-        match (Kind::of(path), made) {
+        match (Kind::of(path)?, made) {
             (Kind::Pair, _) => {
                 let sheet = self.sheet(job, made, worn)?;
                 storage::write_tensors(path, &sheet.tensors, &sheet.metadata)?;

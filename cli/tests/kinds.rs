@@ -51,6 +51,24 @@ fn what_has_no_place_is_told() {
     assert!(ran.error().contains("step ranges"), "{ran:#?}");
 }
 
+/// A safetensors file was written under any name.
+#[test]
+fn endings_of_something_else_are_refused() {
+    let folder = tempdir().unwrap();
+    for (name, code) in [("a", 0), ("A.SafeTensors", 0), ("a.png", 1), ("a.pt", 1)] {
+        let path = folder.path().join(name);
+        let ran = encode("sd1", &PROMPT, &path).expect(code);
+        assert_eq!(path.exists(), code == 0, "{name}");
+        if code == 1 {
+            let told = ran.error();
+            assert!(
+                told.contains(name) && told.contains(".conditioning"),
+                "{told}"
+            );
+        }
+    }
+}
+
 #[test]
 fn inspect_knows_all_kinds() {
     let folder = tempdir().unwrap();
