@@ -163,8 +163,9 @@ pub(crate) struct TargetFlags {
     /// and NAME.conditioning what `ComfyUI`'s custom nodes load (the positive prompt alone)
     #[arg(long, value_name = "FILE.safetensors", conflicts_with_all = ["requests", "out_dir"])]
     pub(crate) out: Option<PathBuf>,
-    /// One JSON object a line, with `id` and these options by their long names with underscores;
-    /// what a line leaves out is taken from the command line; `-` is standard input
+    /// One JSON object a line, with `id` and these options by their long names with underscores, but
+    /// sizes as `width`, `height`, `crop_left`, `crop_top`, `target_width`, `target_height` and `LoRAs`
+    /// as the list `loras`; what a line leaves out is taken from the command line; `-` is standard input
     #[arg(long, value_name = "FILE.jsonl", requires = "out_dir")]
     pub(crate) requests: Option<PathBuf>,
     /// Where `<id>.safetensors` are written, or the files of --pack
