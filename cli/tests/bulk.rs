@@ -329,3 +329,27 @@ fn memory_does_not_grow_with_the_lines() {
     let (few, many) = (memory_of(2_000), memory_of(100_000));
     assert!(many < few + 100 * 98_000, "{few} {many}");
 }
+
+/// Both have a tensor `x.hires.time_ids`, and each finds its own.
+#[test]
+fn ids_that_end_like_a_pass_are_packed_apart() {
+    let lines = concat!(
+        r#"{"id":"x","positive":"a [cat:dog:0.5]","profile":"a1111","steps":4,"hires_steps":2}"#,
+        "\n",
+        r#"{"id":"x.hires","positive":"fog","width":64,"height":64}"#,
+        "\n",
+    );
+    let (folder, single) = (tempdir().unwrap(), tempdir().unwrap());
+    requests(single.path(), "sdxl", lines, &[]).expect(0);
+    for _ in 0..2 {
+        let more = ["--pack", "2GB", "--resume"];
+        requests(folder.path(), "sdxl", lines, &more).expect(0);
+        let index = fs::read(folder.path().join("out/embeddings.index.json")).unwrap();
+        let index: Value = serde_json::from_slice(&index).unwrap();
+        for id in ["x", "x.hires"] {
+            let alone = read(&single.path().join(format!("out/{id}.safetensors")));
+            let alone: BTreeMap<_, _> = alone.tensors.into_iter().collect();
+            assert!(packed(folder.path(), &index, id) == alone, "{id}");
+        }
+    }
+}

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
 use crate::output::TIME_IDS;
+use super::header::Names;
 use crate::scribe::{Metadata, SCHEDULES};
 
 /// Types that a file may have; the format knows fewer.
@@ -96,7 +97,11 @@ impl<'de> Visitor<'de> for Entries {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
         let mut header = Header::default();
+        let mut names = Names::default();
         while let Some(name) = map.next_key::<String>()? {
+            if !names.add(&name) {
+                return Err(A::Error::custom("two tensors of one name"));
+            }
             if name == "__metadata__" {
                 header.metadata = map.next_value::<BTreeMap<String, String>>()?;
                 continue;
@@ -182,6 +187,20 @@ mod tests {
         std::fs::write(&path, [&start, header.as_bytes()].concat()).unwrap();
         let error = super::header(&path).unwrap_err();
         assert!(error.to_string().contains("more types"), "{error}");
+    }
+
+    /// Which of the two a reader takes is its own affair; most refuse the file.
+    #[test]
+    fn a_name_that_is_there_twice_is_damage() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.safetensors");
+        let tensor = r#""x.hires.time_ids":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}"#;
+        let header = format!("{{{tensor},{tensor}}}");
+        let start = (header.len() as u64).to_le_bytes();
+        std::fs::write(&path, [&start, header.as_bytes()].concat()).unwrap();
+        let error = super::header(&path).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidData);
+        assert!(error.to_string().contains("two tensors"), "{error}");
     }
 
     #[cfg(unix)]

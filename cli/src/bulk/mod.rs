@@ -7,6 +7,7 @@ mod batch;
 mod files;
 mod finished;
 mod found;
+mod header;
 mod index;
 mod known;
 mod lines;

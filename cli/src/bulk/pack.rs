@@ -233,6 +233,32 @@ mod tests {
         assert_eq!(index["metadata"]["family"], "sd1");
     }
 
+    /// Names stay as they are, and no file has one twice.
+    #[test]
+    fn a_name_that_is_there_begins_the_next_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut pack = pack(folder.path(), 1_000_000);
+        let named = |name: &str| {
+            let mut sheet = sheet(1.0);
+            let tensor = sheet.tensors.remove("prompt_embeds").unwrap();
+            sheet.tensors.insert(name.to_owned(), tensor);
+            sheet
+        };
+        let lines = [
+            ("x", "hires.time_ids"),
+            ("y", "time_ids"),
+            ("x.hires", "time_ids"),
+            ("z", "time_ids"),
+        ];
+        for (id, name) in lines {
+            pack.put(id, &named(name)).unwrap();
+        }
+        pack.finish().unwrap();
+        let counts = (1..=2)
+            .map(|number| values(&Paths::new(folder.path(), "embeddings", number).whole).len());
+        assert_eq!(counts.collect::<Vec<_>>(), [2, 2]);
+    }
+
     #[test]
     fn a_journal_that_lies_is_not_followed() {
         let folder = tempfile::tempdir().unwrap();
@@ -261,7 +287,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let paths = Paths::new(folder.path(), "embeddings", 1);
         let good = entry("[1,4]", 16);
+        let next = good.replace(r#""id":"a""#, r#""id":"b""#);
         let bad = [
+            // What is there twice.
+            good.clone(),
             entry("[1,4]", 20),
             entry("[1,4]", 0),
             entry("[18446744073709551615]", 16),
@@ -272,7 +301,7 @@ mod tests {
         ];
         for bad in bad {
             fs::write(&paths.part, [0; 8 + 64 + 100]).unwrap();
-            let lines = ["{\"room\":64,\"facts\":{}}", &good, &good, &bad, &good, ""];
+            let lines = ["{\"room\":64,\"facts\":{}}", &good, &next, &bad, &next, ""];
             fs::write(&paths.journal, lines.join("\n")).unwrap();
             let reopened = Part::reopen(paths.clone(), &Metadata::new()).unwrap();
             let (_, entries) = reopened.unwrap();

@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 use super::files::sync_folder;
+use super::header::{Header, Names};
 use crate::scribe::Metadata;
 
 /// What a kill costs at most, in time and in bytes of the journal.
@@ -74,54 +74,6 @@ pub(super) struct Part {
     since: Instant,
 }
 
-/// The header's text as it grows.
-#[derive(Default)]
-struct Header {
-    said: String,
-    tensors: String,
-}
-
-impl Header {
-    fn new(facts: &Metadata) -> Result<Header> {
-        let mut header = Header::default();
-        for (key, value) in facts {
-            header.say(key, value)?;
-        }
-        Ok(header)
-    }
-
-    fn say(&mut self, key: &str, value: &str) -> Result<()> {
-        let comma = if self.said.is_empty() { "" } else { "," };
-        let (key, value) = (serde_json::to_string(key)?, serde_json::to_string(value)?);
-        self.said.extend([comma, &key, ":", &value]);
-        Ok(())
-    }
-
-    /// Adds an entry whose tensors start at `start`.
-    fn add(&mut self, entry: &Entry, mut start: u64) -> Result<()> {
-        let said = serde_json::to_string(&entry.said)?;
-        self.say(&format!("request.{}", entry.id), &said)?;
-        for (name, dtype, shape) in &entry.tensors {
-            let name = serde_json::to_string(&format!("{}.{name}", entry.id))?;
-            let end = start.checked_add(n_bytes(dtype, shape)?);
-            let end = end.with_context(|| format!("a tensor of shape {shape:?}"))?;
-            let about = json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, end] });
-            self.tensors.extend([",", &name, ":", &about.to_string()]);
-            start = end;
-        }
-        Ok(())
-    }
-
-    fn length(&self) -> u64 {
-        (self.said.len() + self.tensors.len() + 32) as u64
-    }
-
-    fn text(&self) -> String {
-        let Header { said, tensors } = self;
-        format!("{{\"__metadata__\":{{{said}}}{tensors}}}")
-    }
-}
-
 /// Bytes of one tensor.
 pub(super) fn n_bytes(dtype: &str, shape: &[usize]) -> Result<u64> {
     let each: u64 = match dtype {
@@ -137,7 +89,7 @@ pub(super) fn n_bytes(dtype: &str, shape: &[usize]) -> Result<u64> {
 impl Part {
     /// Begins a part with room for as many entries like this one as fit into `size` bytes.
     pub(super) fn new(paths: Paths, facts: &Metadata, size: u64, first: &Entry) -> Result<Part> {
-        let mut header = Header::new(facts)?;
+        let header = Header::new(facts)?;
         let mut like = Header::new(facts)?;
         like.add(first, size)?;
         let each = like.length() - header.length();
@@ -145,7 +97,6 @@ impl Part {
         let likely = each.saturating_mul(count).saturating_mul(5) / 4;
         let needed = like.length() + each + 4096;
         let room = likely.min(HEADER_AT_MOST).max(needed).next_multiple_of(8);
-        header.tensors.clear();
         let failed = || paths.part.display().to_string();
         let mut data = File::create(&paths.part).with_context(failed)?;
         data.seek(SeekFrom::Start(DIGITS + room))
@@ -196,6 +147,9 @@ impl Part {
 
     /// Whether an entry has no place here.
     pub(super) fn is_full_for(&self, entry: &Entry, size: u64) -> Result<bool> {
+        if !self.header.takes(entry) {
+            return Ok(true);
+        }
         let mut more = Header::default();
         more.add(entry, self.length)?;
         let header = self.header.length() + more.length();
@@ -286,11 +240,13 @@ fn replay(journal: File, length: u64) -> Result<Option<(Head, Vec<Entry>, u64)>>
         return Ok(None);
     }
     let (mut entries, mut end) = (Vec::new(), DIGITS + head.room);
+    let mut names = Names::default();
     while let Some((entry, read)) = next_of::<Entry>(&mut lines)? {
         let n_bytes = sum(&entry.tensors);
         end = end.saturating_add(entry.n_bytes);
         let is_there = end <= length || entry.n_bytes == 0;
-        if !is_there || !n_bytes.is_ok_and(|n_bytes| n_bytes == entry.n_bytes) {
+        let is_true = n_bytes.is_ok_and(|n_bytes| n_bytes == entry.n_bytes);
+        if !is_there || !is_true || !names.add_all(&entry) {
             break;
         }
         good += read;
