@@ -353,3 +353,21 @@ fn ids_that_end_like_a_pass_are_packed_apart() {
         }
     }
 }
+
+/// A line of a megabyte fails for itself, and costs what a plan costs.
+#[test]
+fn a_line_that_is_too_large_fails_alone() {
+    let folder = tempdir().unwrap();
+    let huge = "word ".repeat(200_000);
+    let lines = format!(
+        "{{\"id\":\"a\",\"positive\":\"{huge}\",\"profile\":\"a1111\"}}\n{{\"id\":\"b\",\"positive\":\"a cat\"}}\n"
+    );
+    let ran = requests(folder.path(), "sd1", &lines, &[]).expect(1);
+    assert!(
+        ran.error().contains("line 1: too large: "),
+        "{}",
+        ran.error()
+    );
+    said(&ran, "1 written, 1 failed");
+    assert_eq!(written(folder.path()), ["b.safetensors"]);
+}

@@ -2,11 +2,12 @@
 
 use std::ops::Range;
 
-use crate::conditioning::Guidance;
+use crate::conditioning::{Guidance, common_length};
 use crate::encoder::ClipConfig;
 use crate::error::{Error, ErrorKind, Result};
+use crate::profile::EqualLengths;
 use crate::prompt::Note;
-use crate::tokens::Chunk;
+use crate::tokens::{CONTEXT, Chunk};
 use crate::weights::{EncoderId, Family};
 
 use super::plan::Planned;
@@ -38,6 +39,16 @@ impl PlannedPair {
         let sides = self.plans.iter();
         let plans = sides.filter_map(move |side| side.get(place?));
         plans.flat_map(Planned::windows)
+    }
+
+    /// How many rows the context of each side will have at most.
+    pub fn tokens(&self) -> usize {
+        let windows = |plans: &Vec<Planned>| plans.iter().map(|plan| plan.windows).max();
+        let rows = self.plans.each_ref().map(windows);
+        let [one, two] = rows.map(|windows| windows.unwrap_or(1) * CONTEXT);
+        let repeats = self.requests[0].request().rules().equal_lengths == EqualLengths::Repeat;
+        let common = common_length(one, two).filter(|_| repeats);
+        common.unwrap_or(one.max(two))
     }
 
     /// Refuses encoders that it was not planned for.

@@ -67,6 +67,11 @@ fn a_plan_of_another_thread_gives_the_same() {
             let plans = thread::scope(|scope| scope.spawn(plan_all).join().unwrap());
             let together = text.encode_planned(&plans).unwrap();
             assert_eq!(together.len(), pairs.len());
+            for (plan, guidance) in plans.iter().zip(&together) {
+                let rows = guidance.positive().tokens();
+                let at_most = plan.tokens();
+                assert!(rows <= at_most && at_most < rows + 77, "{rows} {at_most}");
+            }
             for ([positive, negative], guidance) in pairs.into_iter().zip(&together) {
                 let alone = text.encode_pair(positive, negative).unwrap();
                 same(&alone, guidance, &format!("{family}, {profile:?}"));

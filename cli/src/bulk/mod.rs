@@ -11,12 +11,14 @@ mod header;
 mod index;
 mod known;
 mod lines;
+mod live;
 mod orders;
 mod pack;
 mod parts;
 mod reader;
 mod same;
 mod sink;
+mod size;
 mod trouble;
 mod workshop;
 mod writer;
@@ -24,6 +26,7 @@ mod writer;
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -32,8 +35,9 @@ use anyhow::{Context as _, anyhow};
 
 pub(crate) use self::orders::{BulkFlags, Orders};
 
-use self::batch::{Answer, Item, Task};
+use self::batch::{Answer, Answers, Item, Task, bytes_of};
 use self::lines::Lines;
+use self::live::Live;
 use self::reader::{Earlier, Reader};
 use self::sink::Sink;
 use self::workshop::Workshop;
@@ -119,13 +123,18 @@ fn joined<T>(ended: thread::Result<anyhow::Result<T>>) -> anyhow::Result<T> {
 fn encode(
     session: &Session,
     planned: &Receiver<Vec<Item>>,
-    encoded: &SyncSender<Vec<Answer>>,
+    encoded: &SyncSender<Answers>,
     nobody_takes: impl Fn() -> bool,
 ) {
+    let live = Arc::new(Live::default());
     loop {
         match planned.recv_timeout(LOOK_UP) {
             Ok(batch) => {
-                if encoded.send(answers(session, batch)).is_err() {
+                let Some(held) = live.hold(bytes_of(&batch), &nobody_takes) else {
+                    return;
+                };
+                let lines = answers(session, batch);
+                if encoded.send(Answers { lines, held }).is_err() {
                     return;
                 }
             }

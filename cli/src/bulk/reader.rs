@@ -12,6 +12,7 @@ use super::finished;
 use super::known::{Finished, Ids, Recent, Said};
 use super::lines::{Lines, Place};
 use super::orders::Orders;
+use super::size::Scale;
 use crate::job::{Job, Side};
 use crate::line::Line;
 use crate::scribe::Scribe;
@@ -39,6 +40,7 @@ pub(super) struct Reader {
     pub(super) earlier: Earlier,
     batches: Batches,
     full: usize,
+    scale: Scale,
     ids: Ids,
     recent: Recent<()>,
     said: Said,
@@ -56,6 +58,7 @@ impl Reader {
             lines,
             wishes,
             supplies,
+            scale: Scale::of(scribe.text()),
             scribe,
             earlier,
             batches: Batches::new(orders.batch_windows),
@@ -71,7 +74,7 @@ impl Reader {
     pub(super) fn run(mut self, batches: &SyncSender<Vec<Item>>) -> anyhow::Result<()> {
         while let Some((place, text)) = self.lines.next()? {
             let full = match text {
-                Ok(text) if text.trim().is_empty() => None,
+                Ok(text) if text.trim().is_empty() => Vec::new(),
                 Ok(text) => self.take(place, &text),
                 Err(error) => self.batches.add_idle(failed(place, String::new(), error)),
             };
@@ -89,8 +92,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Adds one line to a batch. Returns one that is full.
-    fn take(&mut self, place: Place, text: &str) -> Option<Vec<Item>> {
+    /// Adds one line to a batch. Returns those that are full.
+    fn take(&mut self, place: Place, text: &str) -> Vec<Vec<Item>> {
         let (id, job) = match self.read(text) {
             Ok(read) => read,
             Err(error) => return self.batches.add_idle(failed(place, String::new(), error)),
@@ -123,7 +126,14 @@ impl Reader {
         if self.recent.get(&key).is_some() {
             return Ok(Task::Copy { key });
         }
+        self.scale.look(&job)?;
         let (plan, windows) = self.plan(&job)?;
+        let bytes = match &plan {
+            Some(plan) => self.scale.of_pair(plan, windows.len())?,
+            None => self.scale.of_job(&job, windows.len())?,
+        };
+        // One that is large is made again when its turn comes, so that few of them are in memory.
+        let plan = plan.filter(|_| windows.len() <= 2 * self.full);
         let unused = job.unused(self.scribe.family()).into_iter();
         let warnings = unused.filter(|text| self.said.first(text)).collect();
         self.recent.insert(key, ());
@@ -132,19 +142,18 @@ impl Reader {
             key,
             plan,
             windows,
+            bytes,
             warnings,
         })))
     }
 
-    /// The plan of a job that can share a forward, and the windows of any. A plan that is large is
-    /// made again when its turn comes, so that few of them are in memory.
+    /// The plan of a job that can share a forward, and the windows of any.
     fn plan(&self, job: &Job) -> anyhow::Result<(Option<PlannedPair>, Vec<u64>)> {
         let (text, family) = (self.scribe.text(), self.scribe.family());
         if let Some(plan) = together::plan(text, job)? {
             let windows = plan.windows(family.encoders()[0]).map(hashed);
-            let windows: Vec<u64> = windows.collect();
-            let is_small = windows.len() <= 2 * self.full;
-            return Ok((is_small.then_some(plan), windows));
+            let windows = windows.collect();
+            return Ok((Some(plan), windows));
         }
         let mut windows = Vec::new();
         for side in Side::BOTH {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 
-use super::batch::{Answer, Encoded, Item, Ready, Task};
+use super::batch::{Answers, Encoded, Item, Ready, Task};
 use super::known::{Recent, Said};
 use super::lines;
 use super::sink::{Place, Sink};
@@ -94,7 +94,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Writes until no more answers come. An error is one that ends the run.
-    pub(super) fn run(mut self, answers: &Receiver<Vec<Answer>>) -> anyhow::Result<Counts> {
+    pub(super) fn run(mut self, answers: &Receiver<Answers>) -> anyhow::Result<Counts> {
         let ended = self.take_all(answers);
         // Whatever has ended the run, what was written before stays.
         let settled = self.settle();
@@ -103,17 +103,18 @@ impl<'a> Writer<'a> {
         Ok(self.counts)
     }
 
-    fn take_all(&mut self, answers: &Receiver<Vec<Answer>>) -> anyhow::Result<()> {
-        while let Some(batch) = self.next(answers)? {
-            for (item, encoded) in batch {
+    fn take_all(&mut self, answers: &Receiver<Answers>) -> anyhow::Result<()> {
+        while let Some(Answers { lines, held }) = self.next(answers)? {
+            for (item, encoded) in lines {
                 self.take(item, encoded)?;
             }
+            drop(held);
         }
         Ok(())
     }
 
     /// The next answers; `None` where no more will come. Nothing stays unsettled while there are none.
-    fn next(&mut self, answers: &Receiver<Vec<Answer>>) -> anyhow::Result<Option<Vec<Answer>>> {
+    fn next(&mut self, answers: &Receiver<Answers>) -> anyhow::Result<Option<Answers>> {
         match answers.try_recv() {
             Ok(batch) => return Ok(Some(batch)),
             Err(TryRecvError::Disconnected) => return Ok(None),
