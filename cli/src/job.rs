@@ -1,13 +1,16 @@
 //! One prompt and its negative with everything that was asked for, checked.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use sd_conditioner::profile::Choices;
 use sd_conditioner::weights::{LoraFolder, WeightedLora};
 use sd_conditioner::{Dialect, Embeddings, Family, Profile, Request, SizeHints};
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
+use crate::contents::Contents;
 use crate::embeddings::EmbeddingFile;
 use crate::loras::LoraFile;
 use crate::names;
@@ -30,6 +33,7 @@ pub(crate) struct Job {
     embeddings: Option<Arc<Embeddings>>,
     loras: Vec<WeightedLora>,
     lora_folder: Option<Arc<LoraFolder>>,
+    contents: Contents,
 }
 
 /// Which of a job's prompts.
@@ -76,12 +80,23 @@ impl Job {
             embeddings: None,
             loras: Vec::new(),
             lora_folder: None,
+            contents: Contents::default(),
         }
     }
 
     /// The same with embeddings that its prompts may name.
     pub(crate) fn with_embeddings(self, embeddings: Option<Arc<Embeddings>>) -> Job {
         Job { embeddings, ..self }
+    }
+
+    /// The same with what is in its files.
+    pub(crate) fn with_contents(self, contents: Contents) -> Job {
+        Job { contents, ..self }
+    }
+
+    /// The embeddings that its prompts may name.
+    pub(crate) fn embeddings(&self) -> Option<&Arc<Embeddings>> {
+        self.embeddings.as_ref()
     }
 
     /// The embedding files it gives itself; `None` where it wants no embeddings at all.
@@ -203,13 +218,17 @@ impl Job {
             .collect()
     }
 
-    /// A hash of everything that was asked for. Jobs with equal ones give equal tensors with the same
-    /// encoders and folders.
+    /// A hash of everything that was asked for, and of the files that are used for it. Jobs with equal
+    /// ones give equal tensors with the same encoders.
     pub(crate) fn key(&self) -> Key {
-        let asked = format!(
+        let mut asked = format!(
             "{:?}\n{:?}\n{:?}\n{:?}",
             self.positive, self.wishes, self.size, self.steps
         );
+        // Without files it is what it was before contents counted.
+        if !self.contents.is_empty() {
+            let _ = write!(asked, "\n{:?}", self.contents);
+        }
         let mut key = Key::default();
         let hash = Sha256::digest(asked.as_bytes());
         key.copy_from_slice(&hash[..KEY_BYTES]);
@@ -230,7 +249,9 @@ impl Job {
         let skip = self.wishes.clip_skip;
         let skip = skip.map(|number| ("clip_skip", number.to_string()));
         let key = [("request", self.key_in_hex())];
-        let all = texts.chain(absent).chain(skip).chain(key);
+        let used = &self.contents.embeddings;
+        let used = (!used.is_empty()).then(|| ("embeddings", json!(used).to_string()));
+        let all = texts.chain(absent).chain(skip).chain(key).chain(used);
         let all = all.chain(self.manner());
         all.map(|(key, value)| (key.to_owned(), value)).collect()
     }

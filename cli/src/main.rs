@@ -3,6 +3,7 @@
 mod bench;
 mod bulk;
 mod compare;
+mod contents;
 mod convert;
 mod editing;
 mod embeddings;

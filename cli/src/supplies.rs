@@ -4,6 +4,7 @@ use std::path::Path;
 
 use sd_conditioner::Result;
 
+use crate::contents::Hashes;
 use crate::embeddings::Shelf;
 use crate::job::Job;
 use crate::loras::Rack;
@@ -14,6 +15,7 @@ use crate::ui;
 pub(crate) struct Supplies {
     shelf: Shelf,
     rack: Rack,
+    hashes: Hashes,
 }
 
 impl Supplies {
@@ -30,11 +32,15 @@ impl Supplies {
         Ok(Supplies {
             shelf: Shelf::open(embeddings, requests)?,
             rack,
+            hashes: Hashes::default(),
         })
     }
 
-    /// The job with both. Embeddings inside its `LoRAs` may be named, too.
-    pub(crate) fn supply(&mut self, job: Job) -> Result<Job> {
-        self.shelf.supply(self.rack.supply(job)?)
+    /// The job with both, and with what is in their files. Embeddings inside its `LoRAs` may be named,
+    /// too.
+    pub(crate) fn supply(&mut self, job: Job) -> anyhow::Result<Job> {
+        let job = self.shelf.supply(self.rack.supply(job)?)?;
+        let contents = self.hashes.of(&job)?;
+        Ok(job.with_contents(contents))
     }
 }

@@ -5,6 +5,7 @@ mod support;
 
 mod bench;
 mod bulk;
+mod changed;
 mod compare;
 mod convert;
 mod embeddings;

@@ -74,7 +74,8 @@ impl Embeddings {
         hasher.finish()
     }
 
-    fn find(&self, name: &str) -> Result<Option<Arc<Embedding>>> {
+    /// The embedding of a name; `None` if there is none. A file that cannot be used gives its error.
+    pub fn find(&self, name: &str) -> Result<Option<Arc<Embedding>>> {
         if let Some((_, embedding)) = self.given.iter().find(|(token, _)| token == name) {
             return Ok(Some(embedding.clone()));
         }

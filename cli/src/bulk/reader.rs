@@ -168,7 +168,10 @@ impl Reader {
         match &self.earlier {
             Earlier::Packed(finished) if finished.has(id, &job.key_in_hex()) => Ok(true),
             Earlier::Packed(finished) if finished.has_id(id) => {
-                bail!("the id `{id}` was packed before, and something else was asked for under it")
+                bail!(
+                    "the id `{id}` was packed before, and something else was asked for under it, or its files \
+                     held something else; choose another id or another --out-dir"
+                )
             }
             Earlier::Nothing | Earlier::Packed(_) => Ok(false),
             Earlier::Files(folder) => {

@@ -93,7 +93,7 @@ fn jobs(flags: &CompareFlags) -> anyhow::Result<Vec<Job>> {
             ..Wishes::default()
         };
         let job = wishes.job().map_err(|error| anyhow!(error))?;
-        Ok(supplies.supply(job)?)
+        supplies.supply(job)
     });
     jobs.into_iter().collect()
 }

@@ -9,6 +9,7 @@ pub use folder::EmbeddingFolder;
 use std::path::Path;
 
 use candle_core::Tensor;
+use sha2::{Digest as _, Sha256};
 
 use super::EncoderId;
 use super::format::archive::Archive;
@@ -122,6 +123,21 @@ impl Embedding {
             return Ok(());
         }
         Err(self.misfit(encoders))
+    }
+
+    /// SHA-256, in hexadecimal, of its placeholder and of all its vectors.
+    pub fn fingerprint(&self) -> Result<String> {
+        let mut hash = Sha256::new();
+        hash.update(format!("{:?}\n", self.placeholder));
+        for Held { encoders, vectors } in &self.held {
+            hash.update(format!("{encoders:?} {:?}\n", vectors.dims()));
+            for value in vectors.flatten_all()?.to_vec1::<f32>()? {
+                hash.update(value.to_le_bytes());
+            }
+        }
+        let bytes = hash.finalize();
+        let digits = bytes.iter().map(|byte| format!("{byte:02x}"));
+        Ok(digits.collect())
     }
 
     /// What a person should know of how it was read.
