@@ -1,6 +1,7 @@
 //! Packed files that earlier runs have left: what is in them, and where to go on.
 
 use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
@@ -67,7 +68,8 @@ fn read(paths: &Paths, facts: &Metadata, finished: &mut Finished) -> Result<()> 
     let path = &paths.whole;
     let header = match finished::header(path) {
         Ok(header) => header,
-        Err(error) => return put_aside(path, &error.to_string()),
+        Err(error) if is_damage(&error) => return put_aside(path, &error.to_string()),
+        Err(error) => return Err(unread(error, path)),
     };
     let agrees = |(key, value)| header.metadata.get(key) == Some(value);
     if !facts.iter().all(agrees) {
@@ -105,6 +107,24 @@ fn remove(paths: &Paths) {
     let _ = fs::remove_file(&paths.journal);
 }
 
+/// Whether a file was read and is not what it should be. Everything else may be well another time.
+pub(super) fn is_damage(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::InvalidData | ErrorKind::UnexpectedEof
+    )
+}
+
+/// Ends the run, and leaves the file as it is.
+pub(super) fn unread(error: io::Error, path: &Path) -> anyhow::Error {
+    let message = format!(
+        "{}: an earlier run has packed it, and it cannot be read; the run goes on with --resume when \
+         this is mended",
+        path.display()
+    );
+    anyhow::Error::new(error).context(message)
+}
+
 fn put_aside(path: &Path, why: &str) -> Result<()> {
     let aside = path.with_extension("damaged");
     fs::rename(path, &aside).with_context(|| path.display().to_string())?;
@@ -119,6 +139,52 @@ fn put_aside(path: &Path, why: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_broken_content_is_damage() {
+        let all = [
+            (ErrorKind::InvalidData, true),
+            (ErrorKind::UnexpectedEof, true),
+            (ErrorKind::PermissionDenied, false),
+            (ErrorKind::NotFound, false),
+            (ErrorKind::Interrupted, false),
+            (ErrorKind::Other, false),
+        ];
+        for (kind, want) in all {
+            assert_eq!(is_damage(&kind.into()), want, "{kind}");
+        }
+    }
+
+    /// A link to itself cannot be opened, by no user.
+    #[cfg(unix)]
+    #[test]
+    fn what_cannot_be_opened_is_left_as_it_is() {
+        for name in [
+            "embeddings-00001.safetensors",
+            ".embeddings-00001.journal",
+            ".embeddings-00001.part",
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            fs::write(
+                folder.path().join(".embeddings-00001.journal"),
+                "{\"room\":64,\"facts\":{}}\n",
+            )
+            .unwrap();
+            fs::write(folder.path().join(".embeddings-00001.part"), [0; 72]).unwrap();
+            let path = folder.path().join(name);
+            let _ = fs::remove_file(&path);
+            std::os::unix::fs::symlink(&path, &path).unwrap();
+            let found = Found::in_folder(folder.path(), "embeddings").unwrap();
+            let (facts, mut finished) = (Metadata::new(), Finished::default());
+            let at = (folder.path(), "embeddings");
+            let error = found.go_on(at, &facts, &mut finished).err().unwrap();
+            assert!(
+                error.to_string().contains("it cannot be read"),
+                "{name}: {error}"
+            );
+            assert!(path.is_symlink(), "{name}");
+        }
+    }
 
     #[test]
     fn files_of_nearly_the_same_name_are_none_of_ours() {

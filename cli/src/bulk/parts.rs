@@ -7,7 +7,9 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead, BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write};
+use std::io::{
+    self, BufRead, BufReader, BufWriter, ErrorKind, Read as _, Seek as _, SeekFrom, Write,
+};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -16,6 +18,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::files::sync_folder;
+use super::found::unread;
 use super::header::{Header, Names};
 use crate::scribe::Metadata;
 
@@ -123,7 +126,7 @@ impl Part {
     /// Goes on with a part that was left behind, as far as its journal is good. Returns what it holds.
     pub(super) fn reopen(paths: Paths, facts: &Metadata) -> Result<Option<(Part, Vec<Entry>)>> {
         let failed = || paths.part.display().to_string();
-        let Some((journal, data)) = left_behind(&paths) else {
+        let Some((journal, data)) = left_behind(&paths)? else {
             return Ok(None);
         };
         let Some((head, entries, good)) = replay(journal, data.metadata()?.len())? else {
@@ -224,10 +227,19 @@ pub(super) const OTHER_RUN: &str = "packed with other weights, types or another 
      another --out-dir";
 
 /// The journal and the tensors of a part, if both are there.
-fn left_behind(paths: &Paths) -> Option<(File, File)> {
-    let journal = File::open(&paths.journal).ok()?;
-    let data = OpenOptions::new().write(true).open(&paths.part).ok()?;
-    Some((journal, data))
+fn left_behind(paths: &Paths) -> Result<Option<(File, File)>> {
+    let journal = File::open(&paths.journal);
+    let data = OpenOptions::new().write(true).open(&paths.part);
+    let journal = if_there(journal, &paths.journal)?;
+    Ok(journal.zip(if_there(data, &paths.part)?))
+}
+
+fn if_there(opened: io::Result<File>, path: &Path) -> Result<Option<File>> {
+    match opened {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(unread(error, path)),
+    }
 }
 
 /// The entries whose tensors lie within `length` bytes, and how much of the journal tells of them.
