@@ -166,3 +166,42 @@ fn a_file_in_the_folders_place_is_said_before_anything_is_loaded() {
     assert!(ran.error().contains("out"), "{}", ran.stderr);
     assert!(!ran.stderr.contains("mean nothing"), "{}", ran.stderr);
 }
+
+/// A shell that allows so much, and the command in it.
+#[cfg(target_os = "linux")]
+fn limited(folder: &Path, limit: &str, count: usize) -> std::process::Output {
+    let file = folder.join("requests.jsonl");
+    fs::write(&file, lines(count)).unwrap();
+    let start = ["encode", "--random-weights", "--tiny", "--family", "sd1"];
+    let out = folder.join("out");
+    let target = [
+        "--requests",
+        file.to_str().unwrap(),
+        "--out-dir",
+        out.to_str().unwrap(),
+    ];
+    let own = command(&[&start[..], &target[..]].concat());
+    let mut shell = std::process::Command::new("sh");
+    shell
+        .arg("-c")
+        .arg(format!("ulimit {limit} && exec \"$0\" \"$@\""));
+    shell.arg(own.get_program()).args(own.get_args());
+    shell.envs(
+        own.get_envs()
+            .filter_map(|(key, value)| Some((key, value?))),
+    );
+    shell.output().unwrap()
+}
+
+/// Files of a group are closed when no more can be opened, and no line pays for it.
+#[cfg(target_os = "linux")]
+#[test]
+fn few_open_files_are_enough() {
+    for limit in ["-n 128", "-n 24"] {
+        let folder = tempdir().unwrap();
+        let ended = limited(folder.path(), limit, 300);
+        let said = String::from_utf8(ended.stderr).unwrap();
+        assert!(said.contains("300 written, 0 failed"), "{limit}: {said}");
+        assert_eq!(count(folder.path()), 300);
+    }
+}

@@ -7,9 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use anyhow::Context as _;
-
-use super::trouble::Trouble;
+use super::trouble::{Trouble, is_crowded};
 use super::workshop::Workshop;
 
 /// Files of a group, which are open until it is settled.
@@ -27,6 +25,10 @@ pub(super) struct Files {
     workshop: Workshop,
     group: Vec<Begun>,
     bytes: u64,
+    /// Files of a group; fewer where the system opens no more.
+    at_most: usize,
+    /// What became of files that were settled before anybody asked, because the system opened no more.
+    settled: Vec<Result<(), Trouble>>,
 }
 
 /// A file in the workshop.
@@ -43,6 +45,8 @@ impl Files {
             workshop,
             group: Vec::new(),
             bytes: 0,
+            at_most: FILES_AT_MOST,
+            settled: Vec::new(),
         }
     }
 
@@ -53,24 +57,38 @@ impl Files {
 
     /// Makes a file of the bytes of another one, which may be in the group.
     pub(super) fn copy(&mut self, name: &str, other: &str) -> Result<(), Trouble> {
-        let waits = self.group.iter().any(|begun| begun.name == other);
-        let path = if waits {
-            self.workshop.path(other)
-        } else {
-            self.folder.join(other)
-        };
-        let source = File::open(&path).with_context(|| {
-            format!(
+        let mut path = self.place_of(other);
+        let mut source = File::open(&path);
+        if source.as_ref().is_err_and(is_crowded) && self.make_room() {
+            path = self.place_of(other);
+            source = File::open(&path);
+        }
+        match source {
+            Ok(mut source) => self.make(name, &mut source),
+            Err(error) if is_crowded(&error) => Err(Trouble::of_file(error, &path)),
+            Err(error) => Err(Trouble::Line(anyhow::Error::new(error).context(format!(
                 "asks for the same as a line before, and {} cannot be read",
                 path.display()
-            )
-        });
-        self.make(name, &mut source.map_err(Trouble::Line)?)
+            )))),
+        }
+    }
+
+    /// Where a file is until the group is settled, or else.
+    fn place_of(&self, name: &str) -> PathBuf {
+        if self.group.iter().any(|begun| begun.name == name) {
+            self.workshop.path(name)
+        } else {
+            self.folder.join(name)
+        }
     }
 
     fn make<R: io::Read + ?Sized>(&mut self, name: &str, source: &mut R) -> Result<(), Trouble> {
         let path = self.workshop.path(name);
-        let mut file = File::create_new(&path).map_err(|error| Trouble::of_folder(error, &path))?;
+        let mut file = File::create_new(&path);
+        if file.as_ref().is_err_and(is_crowded) && self.make_room() {
+            file = File::create_new(&path);
+        }
+        let mut file = file.map_err(|error| Trouble::of_folder(error, &path))?;
         match io::copy(source, &mut file) {
             Ok(bytes) => {
                 self.bytes += bytes;
@@ -86,9 +104,21 @@ impl Files {
         }
     }
 
+    /// Closes the files of the group, and leaves room for those of other threads from now on. False if
+    /// there are none to close.
+    fn make_room(&mut self) -> bool {
+        if self.group.is_empty() {
+            return false;
+        }
+        self.at_most = (self.group.len() / 2).max(1);
+        let settled = self.settle_group(&File::sync_all);
+        self.settled.extend(settled);
+        true
+    }
+
     /// Whether the group is to be settled before more is put into it.
     pub(super) fn is_full(&self) -> bool {
-        self.group.len() >= FILES_AT_MOST || self.bytes >= BYTES_AT_MOST
+        self.group.len() >= self.at_most || self.bytes >= BYTES_AT_MOST
     }
 
     /// Gives the files of the group their names, once their bytes are on the disk. Says what became of
@@ -101,12 +131,22 @@ impl Files {
         &mut self,
         sync: impl Fn(&File) -> io::Result<()> + Sync,
     ) -> Vec<Result<(), Trouble>> {
+        let now = self.settle_group(&sync);
+        let mut all = std::mem::take(&mut self.settled);
+        all.extend(now);
+        all
+    }
+
+    fn settle_group(
+        &mut self,
+        sync: &(impl Fn(&File) -> io::Result<()> + Sync),
+    ) -> Vec<Result<(), Trouble>> {
         self.bytes = 0;
         let group = std::mem::take(&mut self.group);
         if group.is_empty() {
             return Vec::new();
         }
-        let synced = synced(&group, &sync);
+        let synced = synced(&group, sync);
         let names = group.into_iter().map(|begun| begun.name);
         let moved = names.zip(synced).map(|(name, synced)| {
             let (from, to) = (self.workshop.path(&name), self.folder.join(&name));
@@ -131,14 +171,21 @@ fn synced(
     let some = |files: &[Begun]| -> Vec<io::Result<()>> {
         files.iter().map(|begun| sync(&begun.file)).collect()
     };
+    let broken = || io::Error::other("a thread of this program broke down");
     thread::scope(|scope| {
         let parts = group.chunks(group.len().div_ceil(WAITERS).max(1));
-        let waiters = parts.map(|files| (files.len(), scope.spawn(|| some(files))));
+        let waiters = parts.map(|files| {
+            let waiter = thread::Builder::new().spawn_scoped(scope, || some(files));
+            // Where no thread can be had, this one waits.
+            (files.len(), waiter.map_err(|_| some(files)))
+        });
         let waiters: Vec<_> = waiters.collect();
         let each = waiters.into_iter().flat_map(|(count, waiter)| {
-            let broken = || io::Error::other("a thread of this program broke down");
             let failed = |_| (0..count).map(|_| Err(broken())).collect();
-            waiter.join().unwrap_or_else(failed)
+            match waiter {
+                Ok(waiter) => waiter.join().unwrap_or_else(failed),
+                Err(done) => done,
+            }
         });
         each.collect()
     })

@@ -55,6 +55,8 @@ const WAITING: usize = 2;
 /// While no batch comes, so often it is looked whether the run has ended.
 const LOOK_UP: Duration = Duration::from_millis(200);
 
+const NO_THREAD: &str = "the system starts no more threads, and a run over many lines needs three";
+
 /// What a run reads and where it writes, opened.
 #[derive(Debug)]
 pub(crate) struct Opened {
@@ -103,9 +105,11 @@ pub(crate) fn run(
 fn through(reader: Reader, session: &Session, writer: Writer<'_>) -> anyhow::Result<Counts> {
     let (batches, planned) = sync_channel(WAITING);
     let (encoded, answers) = sync_channel(WAITING);
-    let reading = thread::spawn(move || reader.run(&batches));
+    let reading = thread::Builder::new().spawn(move || reader.run(&batches));
+    let reading = reading.context(NO_THREAD)?;
     let counts = thread::scope(|scope| {
-        let writing = scope.spawn(move || writer.run(&answers));
+        let writing = thread::Builder::new().spawn_scoped(scope, move || writer.run(&answers));
+        let writing = writing.context(NO_THREAD)?;
         encode(session, &planned, &encoded, || writing.is_finished());
         // Both ends are closed here, so that neither thread waits for the other.
         drop((planned, encoded));

@@ -23,7 +23,7 @@ impl Trouble {
         let for_all = matches!(
             kind,
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::ReadOnlyFilesystem
-        );
+        ) || is_crowded(&error);
         Trouble::of(error, path, for_all)
     }
 
@@ -50,6 +50,11 @@ impl Trouble {
     }
 }
 
+/// Whether the system opens no more files, for this process or at all (`EMFILE`, `ENFILE`).
+pub(super) fn is_crowded(error: &io::Error) -> bool {
+    cfg!(unix) && matches!(error.raw_os_error(), Some(23 | 24))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,6 +74,11 @@ mod tests {
         assert_eq!(is_run(ErrorKind::ReadOnlyFilesystem), [true, true]);
         assert_eq!(is_run(ErrorKind::PermissionDenied), [false, true]);
         assert_eq!(is_run(ErrorKind::InvalidFilename), [false, false]);
+        #[cfg(unix)]
+        for number in [23, 24] {
+            let error = io::Error::from_raw_os_error(number);
+            assert!(matches!(Trouble::of_folder(error, path), Trouble::Run(_)));
+        }
         let Trouble::Run(error) = Trouble::of_file(ErrorKind::StorageFull.into(), path) else {
             panic!("a line's own");
         };
