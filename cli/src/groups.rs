@@ -59,6 +59,19 @@ impl SourceFlags {
         self.random_weights.is_some() || !self.weights.weights.is_empty()
     }
 
+    /// What they are: the names of files or of checkpoints, or a seed.
+    pub(crate) fn named(&self) -> String {
+        if let Some(seed) = self.random_weights {
+            let tiny = if self.tiny { ", tiny" } else { "" };
+            return format!("random {seed}{tiny}");
+        }
+        let names = self.weights.weights.iter().map(|given| {
+            let name = Path::new(given).file_name();
+            name.map_or_else(|| given.clone(), |name| name.to_string_lossy().into_owned())
+        });
+        names.collect::<Vec<_>>().join(" + ")
+    }
+
     /// What clap's own rules cannot say.
     pub(crate) fn wrong(&self) -> Option<&'static str> {
         match (self.random_weights, self.family()) {

@@ -8,10 +8,11 @@ const STAGES: [&str; 7] = [
     "load", "first", "tokens", "encode", "assemble", "pair", "batch",
 ];
 
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 10] = [
     "family",
     "device",
     "dtype",
+    "weights",
     "threads",
     "windows",
     "stage",
@@ -49,6 +50,7 @@ fn every_line_of_json_has_the_same_keys() {
             wanted.sort_unstable();
             assert_eq!(keys, wanted);
             assert_eq!(row["family"], family);
+            assert_eq!(row["weights"], "random 73, tiny");
             assert_eq!(
                 (&row["device"], &row["dtype"]),
                 (&"cpu".into(), &"bf16".into())
@@ -69,12 +71,9 @@ fn every_line_of_json_has_the_same_keys() {
 fn people_get_a_table() {
     let out = bench("sd1", &["--threads", "1", "--runs", "1"]);
     let mut lines = out.lines();
-    assert!(
-        lines
-            .next()
-            .unwrap()
-            .starts_with("sd1 on cpu, f32, 1 thread, ")
-    );
+    let head = lines.next().unwrap();
+    assert!(head.starts_with("sd1 on cpu, f32, 1 thread, "), "{head}");
+    assert!(head.ends_with(", weights: random 73, tiny"), "{head}");
     assert_eq!(lines.next(), Some(""));
     let first = lines.map(|line| line.split_whitespace().next().unwrap());
     let first: Vec<&str> = first.collect();

@@ -73,7 +73,7 @@ pub(crate) fn run(flags: &BenchFlags, quiet: bool) -> Done {
     };
     let progress = Progress::new(quiet);
     let (text, load) = timing::once(|| weights::load(&flags.source, &flags.compute, &progress))?;
-    let report = Report::new(&text, &flags.compute, threads, flags.json)?;
+    let report = Report::new(&text, (&flags.source, &flags.compute), threads, flags.json)?;
     report.row("load", 0, &load)?;
     let ((), first) = timing::once(|| stages::pair(&text, 0))?;
     report.row("first", PAIR, &first)?;

@@ -6,7 +6,7 @@ use sd_conditioner::Conditioner;
 use serde::Serialize;
 
 use super::timing::Times;
-use crate::groups::ComputeFlags;
+use crate::groups::{ComputeFlags, SourceFlags};
 use crate::ui;
 
 /// What every row says, and how.
@@ -15,6 +15,7 @@ pub(super) struct Report {
     family: &'static str,
     device: String,
     dtype: &'static str,
+    weights: String,
     threads: usize,
     json: bool,
 }
@@ -25,6 +26,7 @@ struct Row<'a> {
     family: &'static str,
     device: &'a str,
     dtype: &'static str,
+    weights: &'a str,
     threads: usize,
     /// Windows of 77 ids; 0 where none is encoded.
     windows: usize,
@@ -38,7 +40,7 @@ impl Report {
     /// Prints the head of the table.
     pub(super) fn new(
         text: &Conditioner,
-        compute: &ComputeFlags,
+        (source, compute): (&SourceFlags, &ComputeFlags),
         threads: usize,
         json: bool,
     ) -> io::Result<Report> {
@@ -46,6 +48,7 @@ impl Report {
             family: text.family().name(),
             device: compute.device.to_string(),
             dtype: compute.dtype.dtype().as_str(),
+            weights: source.named(),
             threads,
             json,
         };
@@ -57,10 +60,10 @@ impl Report {
 
     fn head(&self, kernels: &str) -> io::Result<()> {
         let (family, device, dtype) = (self.family, &self.device, self.dtype);
-        let threads = self.threads;
+        let (weights, threads) = (&self.weights, self.threads);
         let many = if threads == 1 { "thread" } else { "threads" };
         ui::print(format!(
-            "{family} on {device}, {dtype}, {threads} {many}, kernels: {kernels}\n"
+            "{family} on {device}, {dtype}, {threads} {many}, kernels: {kernels}, weights: {weights}\n"
         ))?;
         line("stage", "windows", "median ms", "min ms", "runs")
     }
@@ -89,6 +92,7 @@ impl Report {
             family: self.family,
             device: &self.device,
             dtype: self.dtype,
+            weights: &self.weights,
             threads: self.threads,
             windows,
             stage,
