@@ -1,7 +1,7 @@
 //! STATES ON DISK. A file for each window, written beside its place and moved there, and checked
 //! whole when it is read. Several processes may use one folder: a file is there or it is not.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -101,7 +101,7 @@ impl Disk {
     /// States on the device asked for; `None` if there are none, or none that can be used.
     pub(super) fn get(&self, key: &Digest, of: &Of<'_>) -> Option<States> {
         let path = self.path(key);
-        let file = match File::open(&path) {
+        let file = match open(&path) {
             Ok(file) => file,
             Err(error) => {
                 if error.kind() != io::ErrorKind::NotFound {
@@ -206,6 +206,22 @@ impl Disk {
         }
         Ok(files)
     }
+}
+
+/// A file of the folder. What is no file is refused: a pipe would be waited for.
+fn open(path: &Path) -> io::Result<File> {
+    let no_file = || io::Error::new(io::ErrorKind::InvalidData, "it is no file");
+    if !fs::metadata(path)?.is_file() {
+        return Err(no_file());
+    }
+    let mut options = OpenOptions::new();
+    options.read(true);
+    // It may have become a pipe since.
+    #[cfg(target_os = "linux")]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NONBLOCK);
+    let file = options.open(path)?;
+    let is_file = file.metadata()?.is_file();
+    is_file.then_some(file).ok_or_else(no_file)
 }
 
 /// Named by a hash.

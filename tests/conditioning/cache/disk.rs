@@ -165,3 +165,20 @@ fn a_folder_that_cannot_be_made_is_an_error_and_one_that_goes_away_is_not() {
     text.encode("a barn").unwrap();
     assert_eq!(text.cache_stats().disk_failures, 1);
 }
+
+/// Whoever opens a pipe waits for someone to write.
+#[cfg(unix)]
+#[test]
+fn a_pipe_in_a_files_place_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let builder = || on_disk(folder.path(), 1 << 30);
+    let want = tiny(builder(), Family::Sd1).encode("a barn").unwrap();
+    let all = files(folder.path());
+    fs::remove_file(&all[0]).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(&all[0]).status();
+    assert!(made.unwrap().success());
+    let text = tiny(builder(), Family::Sd1);
+    assert!(same(&text.encode("a barn").unwrap(), &want));
+    assert_eq!(text.cache_stats().disk_failures, 1);
+    assert!(fs::metadata(&all[0]).unwrap().is_file(), "written anew");
+}
