@@ -17,6 +17,8 @@ use crate::ui;
 pub(super) struct Found {
     whole: Vec<u32>,
     begun: Vec<u32>,
+    /// Of those whose journals are there, whether there is a part or not.
+    journals: Vec<u32>,
 }
 
 impl Found {
@@ -24,6 +26,7 @@ impl Found {
         Ok(Found {
             whole: index::numbers(folder, stem, "", ".safetensors")?,
             begun: index::numbers(folder, stem, ".", ".part")?,
+            journals: index::numbers(folder, stem, ".", ".journal")?,
         })
     }
 
@@ -42,6 +45,12 @@ impl Found {
         let paths = |number| Paths::new(folder, stem, number);
         for number in &self.whole {
             read(&paths(*number), facts, finished)?;
+        }
+        // A kill may have come before a journal was removed, or before its part was made.
+        for number in self.journals {
+            if !self.begun.contains(&number) {
+                remove(&paths(number));
+            }
         }
         let last = self.whole.last().copied().unwrap_or(0);
         let (mut part, mut number) = (None, next(last)?);
@@ -139,6 +148,29 @@ fn put_aside(path: &Path, why: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn journals_without_parts_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in [
+            ".embeddings-00007.journal",
+            ".embeddings-00009.journal",
+            ".embeddings-7.journal",
+        ] {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        let found = Found::in_folder(folder.path(), "embeddings").unwrap();
+        assert!(found.is_nothing());
+        let (facts, mut finished) = (Metadata::new(), Finished::default());
+        let at = (folder.path(), "embeddings");
+        let (part, number) = found.go_on(at, &facts, &mut finished).unwrap();
+        assert!(part.is_none() && number == 1);
+        let left: Vec<_> = fs::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert_eq!(left, [".embeddings-7.journal"]);
+    }
 
     #[test]
     fn only_broken_content_is_damage() {

@@ -15,7 +15,7 @@ const ON_A_DEVICE: usize = 128;
 #[derive(Args, Debug)]
 pub(crate) struct BulkFlags {
     /// Skip lines that an earlier run has finished; files that are cut or were asked for otherwise
-    /// are made anew
+    /// are made anew. With --pack, what was asked for otherwise is refused: it stays in the file
     #[arg(long)]
     pub(crate) resume: bool,
     /// Only every N-th line, from line I on (1 to N): N runs share one requests file

@@ -2,12 +2,16 @@
 //! time has it; what a killed run has left in it is removed.
 
 use std::fs::{self, File, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
 /// No id begins with a dot.
 const LOCK: &str = ".lock";
+
+/// How often a workshop is made anew that others remove meanwhile.
+const ATTEMPTS: usize = 1000;
 
 /// The folder, until it is dropped.
 #[derive(Debug)]
@@ -22,22 +26,22 @@ impl Workshop {
     pub(super) fn open(folder: &Path, stem: &str) -> Result<Workshop> {
         let folder = folder.join(format!(".{stem}.unfinished"));
         let shown = || folder.display().to_string();
-        fs::create_dir_all(&folder).with_context(shown)?;
-        if !fs::symlink_metadata(&folder).with_context(shown)?.is_dir() {
-            bail!("{}: a link is in the way; remove it", shown());
+        let mut attempts = 1..ATTEMPTS;
+        loop {
+            let others = attempts.next().is_some();
+            match locked(&folder) {
+                Ok(Some(lock)) => {
+                    empty(&folder).with_context(shown)?;
+                    let lock = Some(lock);
+                    return Ok(Workshop { folder, lock });
+                }
+                // A run that ended took it away in between.
+                Ok(None) if others => (),
+                Err(error) if others && is_passing(&error) => (),
+                Ok(None) => bail!("{}: other runs remove it all the time", shown()),
+                Err(error) => return Err(error.context(shown())),
+            }
         }
-        let lock = File::create(folder.join(LOCK)).with_context(shown)?;
-        // Where there are no locks nobody is kept out.
-        if let Err(TryLockError::WouldBlock) = lock.try_lock() {
-            bail!(
-                "{}: another run is writing there; wait for it, or choose another --out-dir, or shares \
-                 of the lines with --shard",
-                shown()
-            );
-        }
-        empty(&folder).with_context(shown)?;
-        let lock = Some(lock);
-        Ok(Workshop { folder, lock })
     }
 
     /// Where a file of this name is made.
@@ -48,10 +52,59 @@ impl Workshop {
 
 impl Drop for Workshop {
     fn drop(&mut self) {
-        // Some systems remove no open file. What stays is removed by the next run.
+        // While it is ours: whoever comes next makes another one. What stays is removed by the next run.
+        let removed = empty(&self.folder).and_then(|()| remove(&self.folder));
         self.lock = None;
-        let _ = fs::remove_dir_all(&self.folder);
+        // Some systems remove no open file.
+        if removed.is_err() && !cfg!(unix) {
+            let _ = remove(&self.folder);
+        }
     }
+}
+
+/// Makes the folder and locks it. `None` if what was locked is not in the folder any more.
+fn locked(folder: &Path) -> Result<Option<File>> {
+    fs::create_dir_all(folder)?;
+    if !fs::symlink_metadata(folder)?.is_dir() {
+        bail!("a link is in the way; remove it");
+    }
+    let path = folder.join(LOCK);
+    let lock = File::create(&path)?;
+    // Where there are no locks nobody is kept out.
+    if let Err(TryLockError::WouldBlock) = lock.try_lock() {
+        bail!(
+            "another run is writing there; wait for it, or choose another --out-dir, or shares of the \
+             lines with --shard"
+        );
+    }
+    Ok(is_at(&lock, &path)?.then_some(lock))
+}
+
+/// Whether a path still names an opened file.
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> std::io::Result<bool> {
+    use std::os::unix::fs::MetadataExt as _;
+    let (own, there) = (file.metadata()?, fs::symlink_metadata(path)?);
+    Ok((own.dev(), own.ino()) == (there.dev(), there.ino()))
+}
+
+/// An open file is not removed there.
+#[cfg(not(unix))]
+fn is_at(_: &File, path: &Path) -> std::io::Result<bool> {
+    Ok(path.exists())
+}
+
+/// Whether a folder that comes and goes gives such an error.
+fn is_passing(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref::<std::io::Error>();
+    let kind = io.map(std::io::Error::kind);
+    matches!(kind, Some(ErrorKind::NotFound | ErrorKind::AlreadyExists))
+}
+
+/// Removes the lock, and the folder if nobody has begun to use it again.
+fn remove(folder: &Path) -> std::io::Result<()> {
+    fs::remove_file(folder.join(LOCK))?;
+    fs::remove_dir(folder)
 }
 
 fn empty(folder: &Path) -> std::io::Result<()> {
@@ -74,7 +127,7 @@ mod tests {
         let first = Workshop::open(folder.path(), "embeddings").unwrap();
         fs::write(first.path("a"), b"half").unwrap();
         let second = Workshop::open(folder.path(), "embeddings");
-        let error = second.err().unwrap().to_string();
+        let error = format!("{:#}", second.err().unwrap());
         assert!(error.contains("another run is writing there"), "{error}");
         assert!(first.path("a").exists());
         // Runs of other shares have places of their own.
@@ -89,6 +142,39 @@ mod tests {
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
+    /// Runs that begin while others end: one at a time has it, and only that is a reason to fail.
+    #[test]
+    fn runs_that_overlap_take_nothing_from_each_other() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        let folder = tempfile::tempdir().unwrap();
+        let (inside, had) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for number in 0..4 {
+                let (folder, inside, had) = (folder.path(), &inside, &had);
+                scope.spawn(move || {
+                    for _ in 0..500 {
+                        match Workshop::open(folder, "embeddings") {
+                            Ok(workshop) => {
+                                assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
+                                let path = workshop.path(&number.to_string());
+                                fs::write(&path, b"half").unwrap();
+                                assert_eq!(fs::read(&path).unwrap(), b"half");
+                                had.fetch_add(1, Ordering::SeqCst);
+                                inside.fetch_sub(1, Ordering::SeqCst);
+                            }
+                            Err(error) => {
+                                let error = format!("{error:#}");
+                                assert!(error.contains("another run is writing"), "{error}");
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        assert!(had.into_inner() > 0);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
     #[cfg(unix)]
     #[test]
     fn a_link_is_not_emptied() {
@@ -97,7 +183,7 @@ mod tests {
         let link = folder.path().join(".embeddings.unfinished");
         std::os::unix::fs::symlink(other.path(), link).unwrap();
         let error = Workshop::open(folder.path(), "embeddings").err().unwrap();
-        assert!(error.to_string().contains("a link is in the way"));
+        assert!(format!("{error:#}").contains("a link is in the way"));
         assert!(other.path().join("precious").exists());
     }
 }
