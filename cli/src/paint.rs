@@ -90,6 +90,17 @@ impl Paint {
     }
 }
 
+/// Bytes of one of our own looks, or its end, that a text starts with.
+pub(crate) fn length_of_look(text: &str) -> usize {
+    let codes = ["0", "1", "2", "31", "32", "33", "34"];
+    let rest = text.strip_prefix("\u{1b}[");
+    let look = codes.into_iter().find(|code| {
+        let behind = rest.and_then(|rest| rest.strip_prefix(code));
+        behind.is_some_and(|behind| behind.starts_with('m'))
+    });
+    look.map_or(0, |code| "\u{1b}[m".len() + code.len())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

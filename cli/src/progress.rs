@@ -39,7 +39,7 @@ impl Progress {
     /// Tensors of a file that is written.
     pub(crate) fn writing(&self, path: &Path, done: usize, total: usize) {
         let name = path.file_name().unwrap_or(path.as_os_str());
-        let message = format!("writing {}", name.display());
+        let message = ui::harmless(&format!("writing {}", name.display()));
         self.show(COUNTED, message, done as u64, Some(total as u64));
     }
 
@@ -49,7 +49,8 @@ impl Progress {
             Phase::Verifying => "checking",
             _ => "fetching",
         };
-        self.show(BYTES, format!("{verb} {}", now.file), now.done, now.total);
+        let message = ui::harmless(&format!("{verb} {}", now.file));
+        self.show(BYTES, message, now.done, now.total);
     }
 
     /// Lines of a requests file: written, failed and skipped ones, and how far in its bytes that is.

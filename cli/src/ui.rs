@@ -1,19 +1,62 @@
 //! How the command talks: data on standard output, words for people on standard error.
 
-use std::fmt::Display;
+use std::fmt::{Display, Write as _};
 use std::io::{self, ErrorKind, Write as _};
 use std::process::ExitCode;
 
 use sd_conditioner::Error;
+
+use crate::paint;
 
 /// What a command hands to `main`: its exit code, or the error that ended it.
 pub(crate) type Done = anyhow::Result<ExitCode>;
 
 /// Data, with a line break, on standard output.
 pub(crate) fn print(text: impl Display) -> io::Result<()> {
+    put(&escaped(&text.to_string(), |_| 0))
+}
+
+/// The same, in colors.
+pub(crate) fn print_painted(text: impl Display) -> io::Result<()> {
+    put(&escaped(&text.to_string(), paint::length_of_look))
+}
+
+fn put(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{text}")?;
     out.flush()
+}
+
+/// The text without what a terminal would act on, but for line breaks: prompts, keys and names of files
+/// come from anywhere. JSON reads these escapes, too.
+pub(crate) fn harmless(text: &str) -> String {
+    escaped(text, |_| 0)
+}
+
+/// `kept` says how many bytes at the start of a text stay as they are.
+fn escaped(text: &str, kept: impl Fn(&str) -> usize) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(|sign: char| sign.is_control() && sign != '\n') {
+        let (before, from) = rest.split_at(at);
+        out.push_str(before);
+        let (own, behind) = from.split_at(kept(from));
+        out.push_str(own);
+        rest = behind;
+        if own.is_empty() {
+            let sign = behind.chars().next().unwrap_or_default();
+            rest = &behind[sign.len_utf8()..];
+            match sign {
+                '\t' => out.push_str("\\t"),
+                '\r' => out.push_str("\\r"),
+                // A text takes everything.
+                other => {
+                    let _ = write!(out, "\\u{:04x}", u32::from(other));
+                }
+            }
+        }
+    }
+    out + rest
 }
 
 /// A number without the digits that only rounding left: 1.1 × 1.1 is 1.21.
@@ -83,6 +126,29 @@ fn is_closed_output(error: &anyhow::Error) -> bool {
 /// One line, however many the text has. A closed standard error is nobody to tell.
 fn tell(kind: &str, text: &str) {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let line = lines.collect::<Vec<_>>().join(" ");
+    let line = harmless(&lines.collect::<Vec<_>>().join(" "));
     let _ = writeln!(io::stderr().lock(), "{kind}{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::paint::{Look, Paint};
+
+    #[test]
+    fn nothing_that_a_terminal_acts_on_is_left() {
+        let cases = [
+            ("a cat\nand a 猫", "a cat\nand a 猫"),
+            ("\u{1b}[2Ja", "\\u001b[2Ja"),
+            ("a\r\tb\u{7f}", "a\\r\\tb\\u007f"),
+            ("\u{9b}31m\0", "\\u009b31m\\u0000"),
+            ("\u{1b}", "\\u001b"),
+        ];
+        for (text, want) in cases {
+            assert_eq!(harmless(text), want);
+        }
+        let line = format!("{} \u{1b}]0;x\u{7}", Paint::On.text(Look::Bold, "a"));
+        let want = "\u{1b}[1ma\u{1b}[0m \\u001b]0;x\\u0007";
+        assert_eq!(escaped(&line, paint::length_of_look), want);
+    }
 }

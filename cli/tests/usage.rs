@@ -317,3 +317,24 @@ fn fixed_options_are_there() {
     let version = run(&["--version"]).expect(0).stdout;
     assert!(version.contains(env!("CARGO_PKG_VERSION")));
 }
+
+/// What comes from outside is shown, and a terminal does not act on it.
+#[test]
+fn nothing_from_outside_reaches_the_terminal_raw() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = concat!(
+        r#"{"id":"a","\u001b[2Jkey":1}"#,
+        "\n",
+        r#"{"id":"b","positive":"a","profile":"\u001b]0;title\u0007"}"#,
+        "\n",
+        r#"{"id":"c","positive":"a","loras":[{"file":"\u009b31m\u001b[H.safetensors"}]}"#,
+    );
+    let ran = crate::requests::requests(folder.path(), "sd1", lines, &[]).expect(1);
+    let acts = |sign: char| sign.is_control() && sign != '\n';
+    assert!(!ran.stderr.contains(acts), "{:?}", ran.stderr);
+    assert!(ran.stderr.contains("\\u001b[2Jkey"), "{}", ran.stderr);
+    let path = folder.path().join("a\u{1b}[2J.safetensors");
+    crate::support::embedding(&path, 768);
+    let ran = run(&["inspect", path.to_str().unwrap()]).expect(0);
+    assert!(!ran.stdout.contains(acts), "{:?}", ran.stdout);
+}

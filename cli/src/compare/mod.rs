@@ -39,7 +39,7 @@ pub(crate) fn run(flags: &CompareFlags, quiet: bool) -> Done {
     if flags.json {
         ui::print(serde_json::to_string(&compared)?)?;
     } else {
-        ui::print(table::text(&compared, Paint::for_stdout()))?;
+        ui::print_painted(table::text(&compared, Paint::for_stdout()))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -36,7 +36,7 @@ pub(crate) fn run(flags: &TokensFlags, quiet: bool) -> Done {
     if flags.json {
         ui::print(serde_json::to_string(&shown)?)?;
     } else if flags.explain {
-        ui::print(explain::text(&shown, Paint::for_stdout()))?;
+        ui::print_painted(explain::text(&shown, Paint::for_stdout()))?;
     } else if flags.html.is_none() {
         ui::print(plain::text(&shown))?;
     }
