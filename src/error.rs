@@ -51,6 +51,43 @@ pub enum ErrorKind {
     UnsupportedNode,
 }
 
+/// The most characters of a name that an error repeats, and of all that it says: names come from files,
+/// which may have any.
+const LONGEST_NAME: usize = 200;
+const LONGEST_MESSAGE: usize = 4000;
+
+/// A text that is safe to print: no control characters but ends of lines, which a terminal would obey,
+/// and so many characters at most.
+fn shown(text: String, longest: usize) -> String {
+    let is_plain = |one: char| !one.is_control() || one == '\n';
+    if text.len() <= longest && text.chars().all(is_plain) {
+        return text;
+    }
+    let mut safe = String::new();
+    for (count, one) in text.chars().enumerate() {
+        if count == longest {
+            safe.push('…');
+            break;
+        }
+        if is_plain(one) {
+            safe.push(one);
+        } else {
+            safe.extend(one.escape_default());
+        }
+    }
+    safe
+}
+
+/// A name from a file, in one line and not too long.
+pub(crate) fn named(name: &str) -> String {
+    shown(name.to_owned(), LONGEST_NAME).replace('\n', "\\n")
+}
+
+/// A sentence with names from a file in it, in one line.
+pub(crate) fn noted(note: impl Into<String>) -> String {
+    shown(note.into(), LONGEST_MESSAGE).replace('\n', "\\n")
+}
+
 /// The one error of this crate: a kind to match, a place to look, a hint to try.
 ///
 /// ```
@@ -77,7 +114,7 @@ impl Error {
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
         Error(Box::new(Inner {
             kind,
-            message: message.into(),
+            message: shown(message.into(), LONGEST_MESSAGE),
             path: None,
             tensor: None,
             node: None,
@@ -101,17 +138,17 @@ impl Error {
         self
     }
 
-    /// Names the tensor, as the file spells it.
+    /// Names the tensor, as the file spells it; of long names the beginning.
     #[must_use]
     pub fn at_tensor(mut self, name: impl Into<String>) -> Error {
-        self.0.tensor.get_or_insert_with(|| name.into());
+        self.0.tensor.get_or_insert_with(|| named(&name.into()));
         self
     }
 
     /// Names the workflow node.
     #[must_use]
     pub fn at_node(mut self, node: impl Into<String>) -> Error {
-        self.0.node.get_or_insert_with(|| node.into());
+        self.0.node.get_or_insert_with(|| named(&node.into()));
         self
     }
 
@@ -125,7 +162,8 @@ impl Error {
     /// Says what to try.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Error {
-        self.0.hint.get_or_insert_with(|| hint.into());
+        let hint = || shown(hint.into(), LONGEST_MESSAGE);
+        self.0.hint.get_or_insert_with(hint);
         self
     }
 
@@ -176,7 +214,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let inner = &self.0;
         if let Some(path) = &inner.path {
-            write!(f, "{}: ", path.display())?;
+            write!(f, "{}: ", noted(path.display().to_string()))?;
         }
         if let Some(node) = &inner.node {
             write!(f, "node {node}: ")?;

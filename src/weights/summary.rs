@@ -9,7 +9,7 @@ use super::format::archive::{Archive, Entry};
 use super::format::decode;
 use super::layout::{Layout, ignored};
 use super::{Embedding, EncoderId, Family, LoadReport, Lora, LoraSummary};
-use crate::error::{ErrorKind, Result};
+use crate::error::{ErrorKind, Result, noted};
 
 /// Everything that `inspect` shows of a checkpoint.
 #[non_exhaustive]
@@ -146,9 +146,7 @@ fn encoder_summary(located: &Located) -> EncoderSummary {
         projection: tower.has_projection(),
         stored,
         n_bytes: tower.n_bytes(archive),
-        problems: problems
-            .map(|problem| format!("`{}` {}", problem.tensor, problem.text))
-            .collect(),
+        problems: problems.map(ToString::to_string).collect(),
     }
 }
 
@@ -181,6 +179,7 @@ pub(super) fn report(checkpoint: &Checkpoint) -> LoadReport {
 }
 
 /// Used, unused (inside an encoder's root), or ignored with a class.
+    report.notes = report.notes.into_iter().map(noted).collect();
 fn sort(report: &mut LoadReport, archive: &Archive, located: &[&Located]) {
     let territory = located
         .iter()

@@ -7,7 +7,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 
 use super::{Embedding, Held, MOST_VECTORS, refuse};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, named};
 use crate::weights::EncoderId;
 use crate::weights::format::archive::{Archive, Entry};
 use crate::weights::format::decode::{self, Flaw};
@@ -309,7 +309,7 @@ impl Reader<'_> {
         let names: Vec<String> = entries
             .values()
             .take(SPELT_OUT)
-            .map(|entry| format!("`{}`", entry.file_name))
+            .map(|entry| format!("`{}`", named(&entry.file_name)))
             .collect();
         let (count, names) = (entries.len(), names.join(", "));
         let rows = entries.values().all(|entry| entry.shape.len() <= 2);

@@ -1,6 +1,6 @@
 //! What a file without a usable text encoder is, so that the error can say so.
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, named};
 use crate::weights::format::archive::Archive;
 
 /// Parts of names that only adapters have.
@@ -194,7 +194,7 @@ fn unknown(archive: &Archive) -> Error {
         .entries
         .keys()
         .take(3)
-        .map(|name| format!("`{name}`"))
+        .map(|name| format!("`{}`", named(name)))
         .collect();
     refusal(&format!(
         "no text encoder among {n_tensors} tensors such as {}",

@@ -1,11 +1,12 @@
 //! One text encoder inside a file: where each canonical tensor is, and everything wrong with it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use super::detect::Found;
 use super::names::{PROJECTION, Part};
 use super::{Layout, projection, scaled};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, named};
 use crate::weights::format::archive::{Archive, Entry};
 
 /// How to make one canonical tensor.
@@ -29,6 +30,12 @@ pub(crate) struct Problem {
     pub(crate) kind: ErrorKind,
     pub(crate) tensor: String,
     pub(crate) text: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` {}", named(&self.tensor), self.text)
+    }
 }
 
 /// A tower and how to read it.
@@ -182,9 +189,7 @@ impl Tower {
             return Ok(());
         };
         let spelt = self.problems.iter().take(SPELT_OUT);
-        let spelt: Vec<_> = spelt
-            .map(|problem| format!("`{}` {}", problem.tensor, problem.text))
-            .collect();
+        let spelt: Vec<_> = spelt.map(Problem::to_string).collect();
         let more = self.problems.len().saturating_sub(SPELT_OUT);
         let rest = if more == 0 {
             String::new()

@@ -4,6 +4,7 @@
 use super::Opened;
 use super::names::{Slot, spelt};
 use super::roles::Role;
+use crate::error::named;
 use crate::weights::Family::{self, Refiner, Sd1, Sd2, Sdxl};
 
 /// The families that a LoRA may be for, and what tells.
@@ -53,7 +54,7 @@ pub(super) fn origin(lora: &Opened) -> Origin {
         return Origin {
             families: Vec::new(),
             foreign: Some(what),
-            because: format!("`{name}`"),
+            because: format!("`{}`", named(&name)),
         };
     }
     let (families, because) = by_names(lora);

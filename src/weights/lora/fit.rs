@@ -11,7 +11,7 @@ use super::names::{Paths, Slot, Spelt, Target, spelt};
 use super::roles::Role;
 use super::scale::Scale;
 use super::{LoraReport, Roles, WeightedLora};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, named};
 use crate::weights::{EncoderId, Family};
 
 /// The encoders that `LoRA`s are to change.
@@ -294,7 +294,11 @@ fn strengths(lora: &WeightedLora, family: Family) -> Result<BTreeMap<EncoderId, 
 }
 
 fn twice(one: &str, other: &str) -> Error {
-    let message = format!("`{one}` and `{other}` are the same module");
+    let message = format!(
+        "`{}` and `{}` are the same module",
+        named(one),
+        named(other)
+    );
     Error::new(ErrorKind::Lora, message)
 }
 

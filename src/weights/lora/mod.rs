@@ -30,7 +30,7 @@ use self::report::counted;
 use self::roles::Role;
 use super::format::archive::{Archive, Entry};
 use super::{Embedding, Family};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, named, noted};
 
 /// A LoRA file whose header was read. Cheap to clone.
 ///
@@ -236,6 +236,8 @@ impl Opened {
             origin: Origin::default(),
             report,
         };
+        let notes = std::mem::take(&mut opened.report.notes);
+        opened.report.notes = notes.into_iter().map(noted).collect();
         opened.origin = family::origin(&opened);
         Ok(opened)
     }
@@ -306,7 +308,7 @@ fn refuse_others(archive: &Archive) -> Result<()> {
 
 fn no_lora(archive: &Archive) -> Error {
     let names = archive.entries.keys().take(SPELT_OUT);
-    let names: Vec<String> = names.map(|name| format!("`{name}`")).collect();
+    let names: Vec<String> = names.map(|name| format!("`{}`", named(name))).collect();
     let (count, names) = (archive.entries.len(), names.join(", "));
     let message = format!("this is no LoRA: {count} tensors such as {names}");
     let error = Error::new(ErrorKind::Lora, message);
