@@ -2,6 +2,7 @@
 //! allocated that the file does not have.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use sd_conditioner::ErrorKind::{self, FileFormat, Unsupported};
 
@@ -221,6 +222,53 @@ fn bombs() {
     attic.pickle(&copies, FileFormat, &["more than 4000000 operations"]);
     let marks = [b"\x80\x02".as_slice(), &b"(".repeat(2_000_000)].concat();
     attic.pickle(&marks, FileFormat, &["values at once"]);
+}
+
+/// One long text that is made a name again and again would be kept each time.
+#[test]
+fn names_that_are_repeated() {
+    let attic = Attic::new();
+    let named = |length: usize, count: usize| {
+        let length_bytes = u32::try_from(length).unwrap().to_le_bytes();
+        let mut code = [b"\x80\x02X".as_slice(), &length_bytes].concat();
+        code.extend(b"n".repeat(length));
+        code.extend(b"q\x00");
+        code.extend(b"h\x00h\x00\x93".repeat(count));
+        code
+    };
+    let long = [named(1 << 20, 5000).as_slice(), b"."].concat();
+    attic.pickle(&long, FileFormat, &["a name of 2097152 bytes"]);
+    let line = [b"\x80\x02c".as_slice(), &b"m".repeat(600), b"\nx\n."].concat();
+    attic.pickle(&line, FileFormat, &["a name of 601 bytes"]);
+    let many = [named(250, 200_000).as_slice(), b"."].concat();
+    attic.pickle(&many, FileFormat, &["more than 4000000 operations"]);
+}
+
+/// What is small and would be copied or searched again and again.
+#[test]
+fn work_that_is_repeated() {
+    let attic = Attic::new();
+    let begun = Instant::now();
+    // A long list that is called.
+    let mut calls = b"\x80\x02](".to_vec();
+    calls.extend(b"N".repeat(500_000));
+    calls.extend(b"eq\x00");
+    calls.extend(b"h\x00)R0".repeat(400_000));
+    calls.push(b'.');
+    attic.pickle(&calls, FileFormat, &["no tensor"]);
+    // Objects that share a large state.
+    let classes = ["mine\nNet", "torch.nn.modules.container\nParameterDict"];
+    for class in classes {
+        let mut code = format!("\u{2}c{class}\nq").into_bytes();
+        code.insert(0, 0x80);
+        code.extend(b"\x00X\x01\0\0\0aq\x01}(");
+        code.extend(b"h\x01N".repeat(400_000));
+        code.extend(b"uq\x020](");
+        code.extend(b"h\x00)\x81h\x02b".repeat(60_000));
+        code.extend(b"e.");
+        attic.pickle(&code, FileFormat, &["no tensor"]);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(30));
 }
 
 #[test]

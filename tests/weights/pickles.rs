@@ -13,7 +13,9 @@ use crate::support::checkpoints::{
 use crate::support::close::bits;
 use crate::support::embeddings::{PICKLED, WIDTHS, a1111, pickled, values};
 use crate::support::entries::{Entry, Stored, save};
-use crate::support::pickles::{Object, dict, repickle, save_legacy, save_zip, state, text, view};
+use crate::support::pickles::{
+    Object, dict, legacy, repickle, save_legacy, save_zip, state, text, view,
+};
 
 use EncoderId::{ClipL, OpenClipG};
 
@@ -126,6 +128,11 @@ fn a_checkpoint_inside_a_training_state() {
         ("epoch", Object::Int(3)),
         ("callbacks", callbacks),
         ("optimizer_states", Object::List(vec![Object::None])),
+        // A tensor beside the weights is no weight.
+        (
+            "global_step",
+            Object::Tensor(view(9000, &Entry::filled("", Stored::I64, &[], 3.0))),
+        ),
         ("state_dict", state(&entries)),
     ]);
     let checkpoint = Checkpoint::open(&save_zip(&folder.path().join("m.ckpt"), &object)).unwrap();
@@ -205,4 +212,35 @@ fn safetensors_go_before_pickles() {
     let checkpoint = Checkpoint::open(folder.path()).unwrap();
     let notes = checkpoint.report().notes.join("\n");
     assert!(notes.contains("`model.safetensors` was taken"), "{notes}");
+}
+
+/// What no one reads may be of a type that no one knows, if its length is known.
+#[test]
+fn storages_of_types_that_are_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.ckpt");
+    let source = source(ClipL, 73).without_projection();
+    let mut entries = vec![Entry::filled("quantized", Stored::U8, &[3], 1.0)];
+    entries.extend(huggingface(
+        &source,
+        "",
+        "text_model.",
+        Projection::None,
+        Stored::F16,
+    ));
+    let bytes = legacy(&state(&entries));
+    let written = |name: &[u8]| {
+        let known = b"torch\nByteStorage\n";
+        let at = bytes
+            .windows(known.len())
+            .position(|part| part == known)
+            .unwrap();
+        let rest = &bytes[at + known.len()..];
+        std::fs::write(&path, [&bytes[..at], name, rest].concat()).unwrap();
+        Checkpoint::open(&path)
+    };
+    let checkpoint = written(b"torch\nQUInt8Storage\n").unwrap();
+    check_equal(&*checkpoint.encoder(ClipL).unwrap(), &source, Stored::F16);
+    let error = written(b"torch\nOddStorage\n").unwrap_err().to_string();
+    assert!(error.contains("`torch.OddStorage`"), "{error}");
 }

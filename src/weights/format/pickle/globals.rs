@@ -92,8 +92,16 @@ const MAX_RANK: usize = 64;
 /// Arguments of a call that are looked at; `_rebuild_tensor_v3` has the most, 8.
 const MOST_ARGUMENTS: usize = 8;
 
+/// The longest name that is kept, its module included; those of `torch` have some dozen bytes.
+const MAX_NAME: usize = 512;
+
 /// Looks a name up. One that can only be meant to do harm is an error that names it.
 pub(super) fn find(module: &str, name: &str) -> Result<Value> {
+    if module.len().saturating_add(name.len()) > MAX_NAME {
+        let n_bytes = module.len().saturating_add(name.len());
+        let message = format!("the pickle asks for a name of {n_bytes} bytes");
+        return Err(broken(message));
+    }
     let first = module.split('.').next().unwrap_or(module);
     let builtin = matches!(module, "builtins" | "__builtin__");
     let full: Rc<str> = format!("{module}.{name}").into();
@@ -135,10 +143,11 @@ pub(super) fn cost(values: &Values, callee: Id, arguments: Id) -> usize {
 /// What a call or the making of an object gives. No arguments are looked at unless they say where a
 /// tensor is.
 pub(super) fn call(values: &mut Values, callee: Id, arguments: Id) -> Result<Id> {
-    let Value::Global(global) = values.get(callee).clone() else {
+    let Value::Global(global) = values.get(callee) else {
         let class = class_of(values, callee);
         return Ok(values.add_object(class));
     };
+    let global = global.clone();
     let Some(members) = values.members(arguments) else {
         let message = format!("the pickle calls `{}` without a tuple", global.name);
         return Err(broken(message));

@@ -84,10 +84,13 @@ fn places(
 ) -> Result<Places> {
     let (mut places, mut at) = (Places::new(), data);
     for key in keys {
-        let storage = declared(built, key)?;
-        check_count(file, at, storage)?;
+        let n_bytes = match built.strange.get(key) {
+            Some(class) => strange(file, at, key, class)?,
+            None => known(file, at, declared(built, key)?)?,
+        };
         let start = at + 8;
-        let end = end(storage, start, length)?;
+        let end = n_bytes.and_then(|n_bytes| start.checked_add(n_bytes));
+        let end = end.filter(|end| *end <= length).ok_or_else(|| cut(key))?;
         let twice = places.insert(Rc::clone(key), (start, end - start));
         if twice.is_some() {
             return Err(broken(format!("the storage `{key}` is there twice")));
@@ -99,38 +102,51 @@ fn places(
 
 /// What the pickle says of a storage.
 fn declared<'a>(built: &'a Built, key: &str) -> Result<&'a Storage> {
-    if let Some(class) = built.strange.get(key) {
-        let message = format!("the storage `{key}` is of a type that is not known: `{class}`");
-        return Err(unsupported(message));
-    }
     match built.storages.get(key) {
         Some(storage) => Ok(storage),
         None => Err(broken(format!("nothing refers to the storage `{key}`"))),
     }
 }
 
-/// Where a storage's values end, which is within the file.
-fn end(storage: &Storage, start: u64, length: u64) -> Result<u64> {
-    let n_bytes = storage.n_bytes();
-    let end = n_bytes.and_then(|n_bytes| start.checked_add(n_bytes));
-    end.filter(|end| *end <= length)
-        .ok_or_else(|| cut(&storage.key))
-}
-
-/// An error unless the count before a storage's values is the one that was declared.
-fn check_count(file: &mut File, at: u64, storage: &Storage) -> Result<()> {
+/// Bytes of a storage; an error unless the count before its values is the one that was declared.
+fn known(file: &mut File, at: u64, storage: &Storage) -> Result<Option<u64>> {
     let (key, declared) = (&storage.key, storage.count);
-    let mut count = [0; 8];
-    file.seek(SeekFrom::Start(at)).map_err(io)?;
-    let read = file.read_exact(&mut count);
-    read.map_err(|_| cut(key))?;
-    let count = u64::try_from(i64::from_le_bytes(count)).ok();
+    let count = count(file, at, key)?;
     if count == Some(declared) {
-        return Ok(());
+        return Ok(storage.n_bytes());
     }
     let told = count.unwrap_or_default();
     let message = format!("the storage `{key}` has {told} values, declared are {declared}");
     Err(broken(message))
+}
+
+/// Bytes of each value in storages of types that nothing here reads; they are stepped over.
+const SKIPPED: [(&str, u64); 5] = [
+    ("ComplexDoubleStorage", 16),
+    ("QInt32Storage", 4),
+    ("QInt8Storage", 1),
+    ("QUInt8Storage", 1),
+    ("QUInt4x2Storage", 1),
+];
+
+/// Bytes of a storage of a type that has no name here.
+fn strange(file: &mut File, at: u64, key: &str, class: &str) -> Result<Option<u64>> {
+    let name = class.strip_prefix("torch.").unwrap_or(class);
+    let Some((_, size)) = SKIPPED.iter().find(|(known, _)| *known == name) else {
+        let message = format!("the storage `{key}` is of a type that is not known: `{class}`");
+        return Err(unsupported(message));
+    };
+    let count = count(file, at, key)?;
+    Ok(count.and_then(|count| count.checked_mul(*size)))
+}
+
+/// The count before a storage's values, if it is one.
+fn count(file: &mut File, at: u64, key: &str) -> Result<Option<u64>> {
+    let mut count = [0; 8];
+    file.seek(SeekFrom::Start(at)).map_err(io)?;
+    let read = file.read_exact(&mut count);
+    read.map_err(|_| cut(key))?;
+    Ok(u64::try_from(i64::from_le_bytes(count)).ok())
 }
 
 fn cut(key: &str) -> Error {

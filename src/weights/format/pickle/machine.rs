@@ -15,6 +15,9 @@ use crate::error::Result;
 /// has some hundred thousand.
 const MAX_STEPS: usize = 4_000_000;
 
+/// How many bytes of a name cost as much as a step.
+const NAME_BYTES_A_STEP: usize = 16;
+
 /// The most values that are remembered.
 const MAX_MEMO: usize = 1 << 21;
 
@@ -251,7 +254,7 @@ impl<R: Read> Machine<'_, R> {
         match code {
             opcode::GLOBAL => {
                 let (module, name) = (self.source.line()?, self.source.line()?);
-                self.push(globals::find(&module, &name)?)?;
+                self.global(&module, &name)?;
             }
             opcode::STACK_GLOBAL => self.stack_global()?,
             opcode::REDUCE | opcode::NEWOBJ => self.call(2)?,
@@ -276,7 +279,14 @@ impl<R: Read> Machine<'_, R> {
         let [module, name] = texts.as_slice() else {
             return Err(self.source.here("a name that is not made of texts"));
         };
-        self.push(globals::find(module, name)?)?;
+        self.global(module, name)
+    }
+
+    /// A remembered text can be made a name again and again: what each keeps is counted.
+    fn global(&mut self, module: &str, name: &str) -> Result<()> {
+        let value = globals::find(module, name)?;
+        self.spend((module.len() + name.len()) / NAME_BYTES_A_STEP)?;
+        self.push(value)?;
         Ok(())
     }
 

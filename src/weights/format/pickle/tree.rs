@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::machine::Built;
 use super::value::{Id, Tensor, Value, Values};
 use super::{broken, refused};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, named};
 
 /// How deep dictionaries and lists may be nested.
 const MAX_DEPTH: usize = 64;
@@ -21,9 +21,11 @@ const SPELT_OUT: usize = 3;
 /// The name that a tensor without one gets: A1111's for the vectors of an embedding.
 const BARE: &str = "emb_params";
 
-/// Keys that hold the weights beside other things: `state_dict` of Lightning, `open_clip` and
-/// diffusers; the others as ComfyUI-GGUF's converter looks for them.
-const WRAPPERS: [&str; 3] = ["state_dict", "model", "module"];
+/// The key that holds the weights beside other things, of Lightning, `open_clip` and diffusers.
+const STATE: &str = "state_dict";
+
+/// Others, as ComfyUI-GGUF's converter looks for them.
+const WRAPPERS: [&str; 2] = ["model", "module"];
 
 /// What stands for a class whose items are in its state.
 const PARAMETER_DICT: &str = "torch.nn.modules.container.ParameterDict";
@@ -73,10 +75,14 @@ fn unwrap(values: &Values, root: Id) -> Result<(Id, Vec<String>)> {
     Ok((at, path))
 }
 
-/// The wrapped dictionary, unless this one has tensors itself.
+/// The wrapped dictionary, unless this one has tensors itself. Beside a `state_dict` they are counters
+/// of a trainer: all readers of checkpoints take what is in it.
 fn inner<'a>(values: &'a Values, at: Id, items: &'a [(Id, Id)]) -> Option<(&'a str, Id)> {
     let is_tensor = |id: Id| matches!(values.get(id), Value::Tensor(_));
     let is_dict = |id: Id| matches!(values.get(id), Value::Dict(_) | Value::Object { .. });
+    if let Some(value) = values.field(at, STATE).filter(|value| is_dict(*value)) {
+        return Some((STATE, value));
+    }
     if items.iter().any(|(_, value)| is_tensor(*value)) {
         return None;
     }
@@ -100,6 +106,8 @@ struct Walk<'a> {
     values: &'a Values,
     /// Containers that were walked: shared and circular ones are walked once.
     seen: BTreeSet<Id>,
+    /// What was found in states, which objects may share.
+    states: BTreeMap<Id, Option<Id>>,
     /// Classes of objects that were passed over.
     left: BTreeSet<Rc<str>>,
     tensors: BTreeMap<String, Rc<Tensor>>,
@@ -111,6 +119,7 @@ impl<'a> Walk<'a> {
         let mut walk = Walk {
             values,
             seen: BTreeSet::new(),
+            states: BTreeMap::new(),
             left: BTreeSet::new(),
             tensors: BTreeMap::new(),
         };
@@ -140,7 +149,10 @@ impl<'a> Walk<'a> {
         if !self.seen.insert(id) {
             return Ok(());
         }
-        let id = self.parameters(id).unwrap_or(id);
+        let id = match self.parameters(id) {
+            Some(inner) if !self.seen.insert(inner) => return Ok(()),
+            inner => inner.unwrap_or(id),
+        };
         match self.values.get(id) {
             Value::Dict(items) => self.items(items, prefix, depth)?,
             Value::List(members) | Value::Tuple(members) => self.members(members, prefix, depth)?,
@@ -202,16 +214,18 @@ impl<'a> Walk<'a> {
     }
 
     /// The dictionary inside a `ParameterDict`: `_parameters` of its state.
-    fn parameters(&self, id: Id) -> Option<Id> {
-        let Value::Object {
-            class,
-            state: Some(state),
-        } = self.values.get(id)
-        else {
-            return None;
-        };
-        let field = self.values.field(*state, "_parameters");
-        field.filter(|_| &**class == PARAMETER_DICT)
+    fn parameters(&mut self, id: Id) -> Option<Id> {
+        let values = self.values;
+        match values.get(id) {
+            Value::Object {
+                class,
+                state: Some(state),
+            } if &**class == PARAMETER_DICT => *self
+                .states
+                .entry(*state)
+                .or_insert_with(|| values.field(*state, "_parameters")),
+            _ => None,
+        }
     }
 }
 
@@ -258,7 +272,7 @@ fn deep() -> Error {
 
 fn spell(classes: &BTreeSet<Rc<str>>) -> String {
     let some = classes.iter().take(SPELT_OUT);
-    let some: Vec<_> = some.map(|class| format!("`{class}`")).collect();
+    let some: Vec<_> = some.map(|class| format!("`{}`", named(class))).collect();
     let more = classes.len().saturating_sub(SPELT_OUT);
     let rest = if more == 0 {
         String::new()
