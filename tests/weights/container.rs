@@ -57,6 +57,48 @@ fn not_weights_at_all() {
     );
 }
 
+/// Names are a file's own: none may move a terminal's cursor, or fill it.
+#[test]
+fn names_that_are_no_fit_sight() {
+    let name = format!("\\u001b[2J\\n{}", "n".repeat(100_000));
+    let header =
+        format!(r#"{{"{name}": {{"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}}}"#);
+    for header in [header.replace("[2]", "[1]"), header] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("model.safetensors");
+        std::fs::write(&path, file(&header, 4)).expect("a writable file");
+        let Err(error) = load(&path) else {
+            panic!("accepted")
+        };
+        let text = error.to_string();
+        assert!(text.contains(r"`\u{1b}[2J\nnnn"), "{text}");
+        assert!(text.chars().all(|one| !one.is_control()), "{text}");
+        assert!(text.len() < 1000, "{}", text.len());
+    }
+}
+
+/// Lengths of headers that begin as a pickle, a gzip archive or a protocol buffer does.
+#[test]
+fn lengths_that_look_like_other_formats() {
+    let lengths = [0x280, 0x380, 0x480, 0x580, 0x8b1f, 0x308];
+    for length in lengths {
+        let start = r#"{"__metadata__": {"onnx": ""}, "w": {"dtype": "F32", "#;
+        let start = format!(r#"{start}"shape": [1], "data_offsets": [0, 4]}}}}"#);
+        let header = format!("{start:<length$}");
+        check(
+            &file(&header, 4),
+            ErrorKind::UnknownLayout,
+            &["no text encoder"],
+        );
+        // Cut, it is still safetensors.
+        check(
+            &file(&header, 4)[..300],
+            ErrorKind::FileFormat,
+            &["incomplete download"],
+        );
+    }
+}
+
 #[test]
 fn pickles_and_other_archives() {
     let not_here = ErrorKind::Unsupported;
@@ -90,6 +132,7 @@ fn pickles_and_other_archives() {
 #[test]
 fn broken_headers() {
     let broken = ErrorKind::FileFormat;
+    check(&file("{\"__metadata__\":null}", 0), broken, &["no tensor"]);
     check(
         &file("{\"__metadata__\":{\"format\":\"pt\"}}", 0),
         broken,

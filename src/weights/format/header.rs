@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::sniff::MAX_HEADER;
 use super::stored::{Form, Stored};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, named};
 
 /// One tensor as a file announces it, with its place in the file.
 #[derive(Clone, Debug)]
@@ -192,14 +192,17 @@ impl<'de> Visitor<'de> for HeaderVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
         let (mut tensors, mut metadata) = (BTreeMap::new(), Metadata::new());
         while let Some(name) = map.next_key::<String>()? {
-            let named = |error: A::Error| A::Error::custom(format!("`{name}`: {error}"));
+            let shown = || named(&name);
+            let within = |error: A::Error| A::Error::custom(format!("`{}`: {error}", shown()));
             if name == "__metadata__" {
-                metadata = map.next_value().map_err(named)?;
+                // `null` is what Python's `None` becomes.
+                let given: Option<Metadata> = map.next_value().map_err(within)?;
+                metadata = given.unwrap_or_default();
                 continue;
             }
-            let tensor = map.next_value::<Tensor>().map_err(named)?;
+            let tensor = map.next_value::<Tensor>().map_err(within)?;
             if tensors.contains_key(&name) {
-                return Err(A::Error::custom(format!("`{name}` is there twice")));
+                return Err(A::Error::custom(format!("`{}` is there twice", shown())));
             }
             tensors.insert(name, tensor);
         }

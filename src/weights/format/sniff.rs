@@ -44,6 +44,9 @@ pub(crate) fn kind(file: &mut File, length: u64, path: &Path) -> Result<Kind> {
     file.take(LOOKED_AT)
         .read_to_end(&mut first)
         .map_err(|error| Error::io(path, error))?;
+    if begins_as_safetensors(&first) {
+        return Ok(Kind::Safetensors);
+    }
     if let Some(error) = refusal(&first) {
         return Err(error.at_path(path));
     }
@@ -60,6 +63,14 @@ pub(crate) fn kind(file: &mut File, length: u64, path: &Path) -> Result<Kind> {
         Some(error) => Err(error.at_path(path)),
         None => Ok(Kind::Safetensors),
     }
+}
+
+/// True for the length of a header that is allowed, and the header's first byte. Such a length may look
+/// like the beginning of a pickle, a gzip archive or a picture; none of these has that byte there.
+fn begins_as_safetensors(first: &[u8]) -> bool {
+    let size = first.first_chunk::<8>();
+    let size = size.map(|bytes| u64::from_le_bytes(*bytes));
+    size.is_some_and(|size| size <= MAX_HEADER) && first.get(8) == Some(&b'{')
 }
 
 /// True if the file begins with a pickle of the magic number; newer protocols put a frame before.
