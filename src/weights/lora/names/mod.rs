@@ -66,7 +66,7 @@ pub(super) fn spelt(module: &str) -> Option<Spelt<'_>> {
     SCHEMES.into_iter().find_map(|scheme| {
         scheme.prefixes.iter().find_map(|(prefix, slot)| {
             let path = module.strip_prefix(prefix)?;
-            if *slot == Slot::Unsaid && class_of(path) != Class::Unknown {
+            if *slot == Slot::Unsaid && !may_be_text(path, scheme.separator) {
                 return None; // an adapter of something else
             }
             Some(Spelt {
@@ -77,6 +77,23 @@ pub(super) fn spelt(module: &str) -> Option<Spelt<'_>> {
             })
         })
     })
+}
+
+/// What paths below a text encoder begin with, in flat words.
+const FLAT: [&str; 5] = [
+    "text_model_",
+    "encoder_layers_",
+    "embeddings_",
+    "final_layer_norm",
+    "text_projection",
+];
+
+/// True if a path that no encoder's name stands before may be one of a text encoder.
+fn may_be_text(path: &str, separator: char) -> bool {
+    match separator {
+        '.' => class_of(path) == Class::Unknown,
+        _ => FLAT.iter().any(|start| path.starts_with(start)),
+    }
 }
 
 impl Slot {
@@ -209,7 +226,7 @@ mod tests {
             let want = Some((slot, "layers.0.q.weight".to_owned()));
             assert_eq!(found(module), want, "{module}");
         };
-        for (start, slot) in FLAT {
+        for (start, slot) in KOHYA {
             check(slot, &format!("{start}encoder_layers_0_self_attn_q_proj"));
         }
         for (start, slot) in DOTTED {
@@ -219,7 +236,9 @@ mod tests {
         check(Slot::Second, to_q);
     }
 
-    const FLAT: [(&str, Slot); 4] = [
+    const KOHYA: [(&str, Slot); 6] = [
+        ("lycoris_text_model_", Slot::Unsaid),
+        ("lycoris_", Slot::Unsaid),
         ("lora_te_text_model_", Slot::Only),
         ("lora_te1_text_model_", Slot::First),
         ("lora_te2_text_model_", Slot::Second),
@@ -250,6 +269,17 @@ mod tests {
         }
         assert!(spelt("base_model.model.down_blocks.0.to_q").is_none());
         assert!(spelt("lora_unet_mid_block").is_none());
+        for (module, class) in [
+            (
+                "lycoris_mid_block_attentions_0_proj_in",
+                Class::Skipped("unet"),
+            ),
+            ("lycoris_conv_in", Class::Skipped("unet")),
+            ("lycoris_encoder_hid_proj", Class::Unknown),
+        ] {
+            assert!(spelt(module).is_none(), "{module}");
+            assert_eq!(class_of(module), class, "{module}");
+        }
         assert!(spelt("lora_te3_encoder_block_0").is_none());
     }
 
