@@ -100,6 +100,33 @@ fn links_that_lead_nowhere() {
     check_refused(load(&path), ErrorKind::Io, &["gone.safetensors"]);
 }
 
+/// What was meant to be there is not taken for absent: another file would be loaded, or less checked.
+#[cfg(unix)]
+#[test]
+fn links_that_lead_nowhere_in_folders() {
+    use std::os::unix::fs::symlink;
+    let folder = tempfile::tempdir().unwrap();
+    encoder(folder.path());
+    let nowhere = folder.path().join("nowhere");
+    let weights = folder.path().join("model.safetensors");
+    fs::rename(&weights, folder.path().join("model.fp16.safetensors")).unwrap();
+    fs::write(folder.path().join("pytorch_model.bin"), "x").unwrap();
+    load(folder.path()).unwrap();
+    for name in ["model.safetensors", "config.json", "model_index.json"] {
+        let path = folder.path().join(name);
+        let _ = fs::rename(&path, folder.path().join("old"));
+        symlink(&nowhere, &path).unwrap();
+        check_refused(
+            load(folder.path()),
+            ErrorKind::Io,
+            &[name, "a link to", "nowhere", "delete the link"],
+        );
+        fs::remove_file(&path).unwrap();
+        let _ = fs::rename(folder.path().join("old"), &path);
+    }
+    load(folder.path()).unwrap();
+}
+
 #[test]
 fn configurations_that_cannot_be_read() {
     let check = |text: &[u8], kind: ErrorKind, words: &[&str]| {

@@ -10,7 +10,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// a pipe would wait for its writer.
 pub(crate) fn open(path: &Path) -> Result<(File, u64)> {
     let io = |error| Error::io(path, error);
-    let is_file = std::fs::metadata(path).map_err(io)?.is_file();
+    let is_file = std::fs::metadata(path)
+        .map_err(|error| dangling(path).unwrap_or_else(|| io(error)))?
+        .is_file();
     if !is_file {
         let message = "this is not a file (a folder, a pipe, a socket or a device)";
         return Err(Error::new(ErrorKind::FileFormat, message)
@@ -20,6 +22,25 @@ pub(crate) fn open(path: &Path) -> Result<(File, u64)> {
     let file = File::open(path).map_err(io)?;
     let length = file.metadata().map_err(io)?.len();
     Ok((file, length))
+}
+
+/// True if anything has this name, a link that leads nowhere too: what was meant to be there must not be
+/// taken for absent.
+pub(crate) fn is_there(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
+
+/// The error of a link to what is not there.
+fn dangling(path: &Path) -> Option<Error> {
+    let target = std::fs::read_link(path).ok()?;
+    let error = std::fs::metadata(path).err()?;
+    let message = format!("a link to {}, which cannot be reached", target.display());
+    let error = Error::new(ErrorKind::Io, message).because(error);
+    Some(
+        error
+            .at_path(path)
+            .hint("delete the link, or download the file again"),
+    )
 }
 
 /// Everything in a regular file.

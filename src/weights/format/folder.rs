@@ -6,8 +6,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::archive::Archive;
-use super::{shards, vocabulary};
-use crate::error::{Error, ErrorKind, Result};
+use super::{file, shards, vocabulary};
+use crate::error::{Error, ErrorKind, Result, named};
 
 /// The longest configuration that is read; real ones have some hundred bytes.
 const MAX_CONFIG: u64 = 1 << 20;
@@ -38,17 +38,17 @@ pub(crate) struct Folder {
 /// Opens a pipeline's folder, or the folder of one text encoder.
 pub(crate) fn open(path: &Path, variant: Option<&str>) -> Result<Folder> {
     let index = path.join("model_index.json");
-    if index.exists() {
+    if file::is_there(&index) {
         let index: Value = shards::read_json(&index, MAX_CONFIG)?;
         return pipeline(path, &index, variant).map_err(|error| error.at_path(path));
     }
-    if path.join("config.json").exists() {
+    if file::is_there(&path.join("config.json")) {
         return without_index(&[path.to_owned()], variant, Vec::new());
     }
     let slots = SLOTS
         .iter()
         .map(|slot| path.join(slot))
-        .filter(|slot| slot.join("config.json").exists());
+        .filter(|slot| file::is_there(&slot.join("config.json")));
     let slots: Vec<_> = slots.collect();
     if slots.is_empty() {
         let message = "this folder has neither model_index.json nor config.json";
@@ -118,6 +118,7 @@ fn refuse_other_families(class: Option<&str>) -> Result<()> {
     match class.filter(is_other) {
         None => Ok(()),
         Some(class) => {
+            let class = named(class);
             let message = format!("`{class}` is not a pipeline of SD 1.x, 2.x or SDXL");
             Err(Error::new(ErrorKind::Unsupported, message))
         }
@@ -133,6 +134,7 @@ fn names_encoder(index: &Map<String, Value>, slot: &str) -> Result<bool> {
         Slot::Absent => Ok(false),
         Slot::Class("CLIPTextModel" | "CLIPTextModelWithProjection" | "CLIPModel") => Ok(true),
         Slot::Class(other) => {
+            let other = named(other);
             let message = format!("`{slot}` is a `{other}`, not a CLIP text encoder");
             Err(Error::new(ErrorKind::Unsupported, message))
         }
@@ -162,7 +164,7 @@ fn class_of(value: &Value) -> Slot<'_> {
 /// Configuration and weights of one text encoder.
 fn component(folder: &Path, variant: Option<&str>, notes: &mut Vec<String>) -> Result<Component> {
     let config = folder.join("config.json");
-    let config = if config.exists() {
+    let config = if file::is_there(&config) {
         Config::read(&config)?
     } else if folder.is_dir() {
         notes.push(format!(
@@ -189,7 +191,7 @@ fn weights(folder: &Path, variant: Option<&str>, notes: &mut Vec<String>) -> Res
         return Err(Error::new(ErrorKind::Request, message).at_path(folder));
     }
     let mut there = candidates(variant);
-    there.retain(|(name, _)| folder.join(name).exists());
+    there.retain(|(name, _)| file::is_there(&folder.join(name)));
     let Some((name, sharded)) = there.first() else {
         return Err(absent(folder, variant));
     };
@@ -291,7 +293,7 @@ impl Config {
         let model_type = value.get("model_type").and_then(Value::as_str);
         if let Some(other) = model_type.filter(|kind| !matches!(*kind, "clip" | "clip_text_model"))
         {
-            let message = format!("`{other}` is not a CLIP model");
+            let message = format!("`{}` is not a CLIP model", named(other));
             return Err(Error::new(ErrorKind::Unsupported, message).at_path(path));
         }
         lift_text_part(&mut value);

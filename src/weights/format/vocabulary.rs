@@ -8,8 +8,9 @@ use serde::Deserialize;
 use serde::de::{Error as _, MapAccess, Visitor};
 use sha2::{Digest, Sha256};
 
+use super::file;
 use super::shards::{read_bytes, read_json};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, named};
 
 /// Entries of CLIP's `vocab.json`.
 const ENTRIES: usize = 49408;
@@ -34,7 +35,7 @@ pub(crate) fn check(folder: &Path) -> Result<Vec<String>> {
         (merges, check_merges as fn(&Path) -> Result<()>),
         (vocabulary, check_entries),
     ] {
-        if path.exists() {
+        if file::is_there(&path) {
             check(&path).map_err(|error| error.at_path(&path).hint(OTHER))?;
         } else {
             let note = format!("{} is missing; CLIP's own is built in", path.display());
@@ -116,8 +117,8 @@ impl<'de> Visitor<'de> for EntriesVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
         let mut ids = Vec::new();
         while let Some(token) = map.next_key::<String>()? {
-            let named = |error: A::Error| A::Error::custom(format!("`{token}`: {error}"));
-            ids.push(map.next_value::<u32>().map_err(named)?);
+            let at = |error: A::Error| A::Error::custom(format!("`{}`: {error}", named(&token)));
+            ids.push(map.next_value::<u32>().map_err(at)?);
         }
         Ok(Entries(ids))
     }
