@@ -115,6 +115,30 @@ fn a_bias_beside_up_is_scaled_alike() {
     });
 }
 
+/// `LyCORIS` around a text encoder writes no more than the path inside it.
+#[test]
+fn lycoris_names_no_encoder() {
+    for module in [
+        "lycoris_text_model_encoder_layers_0_mlp_fc1",
+        "lycoris_encoder_layers_0_mlp_fc1",
+    ] {
+        let delta = product(module, (OUT, IN));
+        check(
+            module,
+            &low_rank(module, (OUT, IN)),
+            WEIGHT,
+            |before, strength| before.plus(&delta.scaled(strength)),
+        );
+    }
+    let mut entries = low_rank("lycoris_down_blocks_0_attentions_0_proj_in", (OUT, IN));
+    entries.extend(low_rank("lycoris_encoder_hid_proj", (OUT, IN)));
+    let report = write(&entries).open().unwrap().report();
+    assert_eq!(report.skipped.get("unet"), Some(&1));
+    let unknown =
+        ["lora_down", "lora_up"].map(|end| format!("lycoris_encoder_hid_proj.{end}.weight"));
+    assert_eq!(report.unknown, unknown);
+}
+
 /// α / r and α / √r from the header and from the file beside, with another alpha for one module.
 #[test]
 fn peft_says_alpha_elsewhere() {
@@ -160,6 +184,83 @@ fn an_adapters_folder_says_alpha_in_its_configuration() {
     // The rank is 4 whatever the configuration says.
     let want = before.plus(&product(module, (OUT, IN)).scaled(6.0 / 4.0));
     want.assert_near("adapter", &after, BAR);
+}
+
+/// `LoHa` and `LoKr` of PEFT have `alpha` in the configuration and no tensor of it; PEFT's own merge
+/// multiplies by α / r, for `LoKr` of two whole factors, too.
+#[test]
+fn pefts_lycoris_says_alpha_in_its_configuration() {
+    let named = |end: &str| {
+        let module = "base_model.model.text_model.encoder.layers.0.mlp.fc1";
+        of(module, end)
+    };
+    let plain = |end: &str, (rows, columns): (usize, usize)| {
+        (
+            entry(&named(end), &[rows, columns], 0.3),
+            Plain::stored(&named(end), rows, columns, 0.3),
+        )
+    };
+    let (w1a, a) = plain("hada_w1_a", (OUT, 4));
+    let (w1b, b) = plain("hada_w1_b", (4, IN));
+    let (w2a, c) = plain("hada_w2_a", (OUT, 4));
+    let (w2b, d) = plain("hada_w2_b", (4, IN));
+    let second = c.times(&d);
+    let config = r#"{"peft_type": "LOHA", "r": 4, "alpha": 2}"#;
+    check_adapter(
+        &[w1a, w1b, w2a, w2b],
+        config,
+        &a.times(&b)
+            .map(|row, column, one| one * second.at(row, column) * 0.5),
+    );
+    let (w1, a) = plain("lokr_w1", (8, 8));
+    let (w2, b) = plain("lokr_w2", (64, 16));
+    let whole = [w1, w2];
+    let config = r#"{"peft_type": "LOKR", "r": 64, "alpha": 16}"#;
+    check_adapter(&whole, config, &a.kron(&b).scaled(0.25));
+    let config = r#"{"peft_type": "LOKR", "r": 64, "alpha": 16,
+        "rank_pattern": {"layers.0.mlp.fc1": 32}, "alpha_pattern": {"fc1": 96}}"#;
+    check_adapter(&whole, config, &a.kron(&b).scaled(3.0));
+    check_adapter(&whole, r#"{"r": 64, "alpha": 16}"#, &a.kron(&b));
+}
+
+/// Without it every factor would be wrong, so it is not passed over.
+#[cfg(unix)]
+#[test]
+fn an_adapters_configuration_that_leads_nowhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let module = "base_model.model.text_model.encoder.layers.0.mlp.fc1";
+    let entries = low_rank(module, (OUT, IN)).into_iter().map(as_peft);
+    let file = folder.path().join("adapter_model.safetensors");
+    crate::support::entries::save(&file, &entries.collect::<Vec<_>>());
+    let config = folder.path().join("adapter_config.json");
+    std::os::unix::fs::symlink(folder.path().join("nowhere"), &config).unwrap();
+    let error = Lora::open(folder.path()).unwrap_err().to_string();
+    assert!(
+        error.contains("adapter_config.json") && error.contains("nowhere"),
+        "{error}"
+    );
+    std::fs::remove_file(&config).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(&config).status();
+    assert!(made.unwrap().success());
+    let error = Lora::open(folder.path()).unwrap_err().to_string();
+    assert!(
+        error.contains("adapter_config.json: this is not a file"),
+        "{error}"
+    );
+}
+
+/// The change that an adapter's folder makes.
+#[track_caller]
+fn check_adapter(entries: &[Entry], config: &str, delta: &Plain) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("adapter_model.safetensors");
+    crate::support::entries::save(&file, entries);
+    std::fs::write(folder.path().join("adapter_config.json"), config).unwrap();
+    let base = tiny(Family::Sd1);
+    let lora = Lora::open(folder.path()).unwrap();
+    let after = Plain::of(&tensors(&base.with_loras(&[lora.at(1.0)]).unwrap())[WEIGHT]);
+    let before = Plain::of(&tensors(&base)[WEIGHT]);
+    before.plus(delta).assert_near(config, &after, BAR);
 }
 
 /// PEFT's ends of names, with the values of kohya's.

@@ -99,11 +99,22 @@ impl<'a> Place<'a> {
         Some(self.tower.shapes[bias].as_slice())
     }
 
-    /// True if the module's first matrix reads what the encoder's does.
+    /// True if the module's matrices read what the encoder's does.
     fn takes(&self, roles: &Roles) -> bool {
-        let down = roles.get(&Role::Down).and_then(|entry| entry.shape.get(1));
-        down.is_some() && down == self.weight().get(1)
+        let read = read_by(roles);
+        read.is_some() && read.as_ref() == self.weight().get(1)
     }
+}
+
+/// Columns of what a module's matrices make.
+fn read_by(roles: &Roles) -> Option<usize> {
+    let columns = |role: Role| roles.get(&role)?.shape.get(1).copied();
+    let plain = columns(Role::Down).or_else(|| columns(Role::HadaW1B));
+    plain.or_else(|| {
+        let first = columns(Role::LokrW1).or_else(|| columns(Role::LokrW1B))?;
+        let second = columns(Role::LokrW2).or_else(|| columns(Role::LokrW2B))?;
+        first.checked_mul(second)
+    })
 }
 
 impl Fitted {

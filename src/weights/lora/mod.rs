@@ -29,6 +29,7 @@ use self::names::{Class, class_of, spelt};
 use self::report::counted;
 use self::roles::Role;
 use super::format::archive::{Archive, Entry};
+use super::format::file;
 use super::{Embedding, Family};
 use crate::error::{Error, ErrorKind, Result, named, noted};
 
@@ -119,10 +120,8 @@ impl Lora {
     /// Opens a file, or a folder as PEFT and diffusers save it, and reads the header. An error if
     /// nothing in it belongs to a LoRA. What is wrong with single modules shows when it is used.
     pub fn open(path: &Path) -> Result<Lora> {
-        let in_folder = IN_FOLDER.iter().map(|name| path.join(name));
-        let file = in_folder
-            .into_iter()
-            .find(|file| path.is_dir() && file.is_file());
+        let mut in_folder = IN_FOLDER.iter().map(|name| path.join(name));
+        let file = in_folder.find(|file| path.is_dir() && file::is_there(file));
         let opened = Opened::open(file.as_deref().unwrap_or(path));
         Ok(Lora {
             opened: Arc::new(opened.map_err(|error| error.at_path(path))?),
@@ -230,15 +229,15 @@ impl Opened {
         }
         let mut opened = Opened {
             path: path.to_owned(),
-            adapters: Adapters::read(path, &archive.metadata, &mut report.notes),
+            adapters: Adapters::read(path, &archive.metadata, &mut report.notes)?,
             archive,
             modules,
             origin: Origin::default(),
             report,
         };
+        opened.origin = family::origin(&opened);
         let notes = std::mem::take(&mut opened.report.notes);
         opened.report.notes = notes.into_iter().map(noted).collect();
-        opened.origin = family::origin(&opened);
         Ok(opened)
     }
 }

@@ -51,6 +51,14 @@ impl Scale {
         factor
     }
 
+    /// Of a module whose matrices have no rank: 1, unless a configuration gives both alpha and rank.
+    pub(super) fn without_rank(&mut self) -> f64 {
+        let adapter = self.adapter.filter(|_| self.alpha.is_none());
+        let factor = adapter.and_then(Adapter::told_factor).unwrap_or(1.0);
+        self.last = Some(factor);
+        factor
+    }
+
     /// The factor of the matrices, for the bias beside them.
     pub(super) fn last(&self) -> f64 {
         self.last.unwrap_or(1.0)

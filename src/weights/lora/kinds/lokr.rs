@@ -1,6 +1,7 @@
 //! `LoKr`: ΔW = s · c · (w1 ⊗ w2), each factor whole or a product itself (`LyCORIS`,
 //! `lycoris/functional/lokr.py`). c = α / r with the rank of w2 if that is a product, else of w1;
-//! two whole factors have c = 1.
+//! two whole factors have c = 1, but PEFT's (`peft/tuners/lokr/layer.py`), which have its configuration's
+//! α / r.
 
 use candle_core::Tensor;
 
@@ -38,7 +39,10 @@ pub(super) fn find(parts: &mut Parts<'_>) -> Result<Option<Box<dyn Change>>> {
     ];
     parts.expect_weight(shape, first.name())?;
     let rank = second.rank().or_else(|| first.rank());
-    let scale = rank.map_or(1.0, |rank| parts.scale.of_rank(rank));
+    let scale = match rank {
+        Some(rank) => parts.scale.of_rank(rank),
+        None => parts.scale.without_rank(),
+    };
     Ok(Some(Box::new(LoKr {
         first,
         second,
