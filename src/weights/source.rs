@@ -68,7 +68,7 @@ impl TowerSource {
         let Some(mut filling) = filling else {
             return Ok(None);
         };
-        self.judge_all(&recipes, filling.read(&self.archive)?)?;
+        self.judge_all(&recipes, filling.read(&self.archive)?, dtype)?;
         Ok(Some(Filled { filling, shapes }))
     }
 
@@ -85,14 +85,14 @@ impl TowerSource {
         let Some((tensor, flaws)) = pieces.send(&self.archive, dtype, to)? else {
             return Ok(None);
         };
-        self.judge_all(recipes, flaws)?;
+        self.judge_all(recipes, flaws, dtype)?;
         Ok(Some(tensor.reshape(shape)?))
     }
 
     /// The first that is flawed is an error.
-    fn judge_all(&self, recipes: &[&Recipe], flaws: Vec<Option<Flaw>>) -> Result<()> {
+    fn judge_all(&self, recipes: &[&Recipe], flaws: Vec<Option<Flaw>>, dtype: DType) -> Result<()> {
         for (recipe, flaw) in recipes.iter().zip(flaws) {
-            judge(flaw, &recipe.entry).map_err(|error| self.place(error, recipe))?;
+            judge(flaw, &recipe.entry, dtype).map_err(|error| self.place(error, recipe))?;
         }
         Ok(())
     }
@@ -137,7 +137,7 @@ impl TowerSource {
         let bytes = self
             .archive
             .read(entry, third(recipe.part, entry.n_bytes))?;
-        check(&bytes, entry)?;
+        check(&bytes, entry, dtype)?;
         let scale = self.scale(recipe)?;
         let tensor = |bytes: &[u8], shape: &[usize]| {
             let scale = scale.as_deref();
@@ -252,7 +252,7 @@ impl TensorSource for TowerSource {
             let entry = &recipe.entry;
             let range = third(recipe.part, entry.n_bytes);
             let bytes = self.archive.read(entry, range)?;
-            check(&bytes, entry)?;
+            check(&bytes, entry, DType::F32)?;
             blocks.tensor(&bytes, &recipe.shape, device)
         };
         let found = read().map_err(|error| self.place(error, recipe))?;
@@ -302,19 +302,20 @@ fn stacked(recipes: &[&Recipe]) -> Option<Vec<usize>> {
     recipes.iter().all(plain).then_some(shape)
 }
 
-/// NaN and infinity in any tensor, and zeros throughout a matrix (a bias may be zero), cannot be
-/// trained weights.
-fn check(bytes: &[u8], entry: &Entry) -> Result<()> {
+/// NaN and infinity in any tensor, stored or once they have the type wanted, and zeros throughout a
+/// matrix (a bias may be zero), cannot be trained weights.
+fn check(bytes: &[u8], entry: &Entry, dtype: DType) -> Result<()> {
     let flaw = match entry.stored {
         Stored::Blocks(blocks) => decode::flaw_of(&blocks.values(bytes)?),
-        stored => decode::flaw(bytes, stored),
+        stored => decode::flaw_as(bytes, stored, dtype),
     };
-    judge(flaw, entry)
+    judge(flaw, entry, dtype)
 }
 
-fn judge(flaw: Option<Flaw>, entry: &Entry) -> Result<()> {
+fn judge(flaw: Option<Flaw>, entry: &Entry, dtype: DType) -> Result<()> {
     let message = match flaw {
         Some(Flaw::NotFinite(index)) => format!("value {index} is NaN or infinite"),
+        Some(Flaw::TooLarge(index)) => return Err(decode::too_large(index, dtype)),
         Some(Flaw::AllZero) if entry.shape.len() == 2 => "all values are zero".to_owned(),
         Some(Flaw::AllZero) | None => return Ok(()),
     };

@@ -1,8 +1,10 @@
 //! Values that are found wrong, or are put right, when they are read.
 
+use std::path::Path;
+
 use candle_core::{DType, Device};
 use sd_conditioner::candle_core;
-use sd_conditioner::weights::{Checkpoint, EncoderId, Synthetic};
+use sd_conditioner::weights::{Checkpoint, Embedding, EncoderId, Synthetic};
 use sd_conditioner::{Error, ErrorKind};
 
 use super::check_refused;
@@ -31,12 +33,14 @@ fn replace(entries: &mut [Entry], name: &str, values: Vec<f32>) {
 fn load_one(entries: &[Entry], name: &str) -> Result<Vec<f32>, Error> {
     let folder = tempfile::tempdir().expect("a folder");
     let path = save(&folder.path().join("file.safetensors"), entries);
-    let checkpoint = Checkpoint::open(&path)?;
-    let tensor =
-        checkpoint
-            .encoder(checkpoint.encoders()[0])?
-            .load(name, DType::F32, &Device::Cpu)?;
-    Ok(tensor.flatten_all()?.to_vec1()?)
+    read_as(&path, name, dtype)
+}
+
+fn read_as(path: &Path, name: &str, dtype: DType) -> Result<Vec<f32>, Error> {
+    let checkpoint = Checkpoint::open(path)?;
+    let source = checkpoint.encoder(checkpoint.encoders()[0])?;
+    let tensor = source.load(name, dtype, &Device::Cpu)?;
+    Ok(tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
 }
 
 #[test]
@@ -66,6 +70,95 @@ fn values_that_cannot_be_weights() {
 fn scaled(scale_name: &str, scales: &[f32], shape: &[usize]) -> (Vec<Entry>, Vec<f32>) {
     let mut entries = entries(Stored::F16);
     let values = l().values("layers.0.fc1.weight").expect("fc1");
+/// Finite as stored, infinite in the type that was asked for.
+#[test]
+fn values_that_become_infinite() {
+    let name = "layers.0.fc1.weight";
+    let with = |stored: Stored, value: f32| {
+        let mut entries = entries(stored);
+        let mut values = vec![0.5; 512 * 128];
+        values[77] = value;
+        replace(&mut entries, &format!("{FC1}.weight"), values);
+        entries
+    };
+    let half = [FC1, "value 77 is too large for F16", "bf16 or f32"];
+    let brain = [FC1, "value 77 is too large for BF16", "load it as f32"];
+    for stored in [Stored::F32, Stored::Bf16, Stored::F64] {
+        let entries = with(stored, -1e5);
+        let kind = ErrorKind::TensorValue;
+        check_refused(load_as(&entries, name, DType::F16), kind, &half);
+        for dtype in [DType::BF16, DType::F32] {
+            let values = load_as(&entries, name, dtype).expect("within its range");
+            assert!((values[77] + 1e5).abs() < 500.0, "{stored:?} {dtype:?}");
+        }
+        load_as(&with(stored, 65280.0), name, DType::F16).expect("within its range");
+    }
+    for stored in [Stored::F32, Stored::F64] {
+        let entries = with(stored, f32::MAX);
+        check_refused(
+            load_as(&entries, name, DType::BF16),
+            ErrorKind::TensorValue,
+            &brain,
+        );
+        load_one(&entries, name).expect("within its range");
+    }
+}
+
+/// Puts 1e300 in the place of one of the values of 0.3 in a file.
+fn change(path: &Path, index: usize) {
+    let mut bytes = std::fs::read(path).expect("a file");
+    let marked = f64::from(0.3_f32).to_le_bytes();
+    let first = bytes.windows(8).position(|eight| eight == marked);
+    let at = first.expect("there") + 8 * index;
+    bytes[at..at + 8].copy_from_slice(&1e300_f64.to_le_bytes());
+    std::fs::write(path, bytes).expect("a file");
+}
+
+/// An embedding's vectors are f32.
+#[test]
+fn vectors_that_become_infinite() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let entries = [Entry::filled("emb_params", Stored::F64, &[2, 128], 0.3)];
+    let path = save(&folder.path().join("x.safetensors"), &entries);
+    change(&path, 200);
+    check_refused(
+        Embedding::open(&path),
+        ErrorKind::Embedding,
+        &["emb_params", "value 200", "too large for F32"],
+    );
+}
+
+/// The same of an f64 that no f32 holds, and in a tensor that is turned.
+#[test]
+fn values_that_become_infinite_elsewhere() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut wide = entries(Stored::F64);
+    replace(&mut wide, &format!("{FC1}.bias"), vec![0.3; 512]);
+    let path = save(&folder.path().join("wide.safetensors"), &wide);
+    change(&path, 3);
+    let words = ["fc1.bias", "value 3 is too large for F32", "damaged"];
+    let kind = ErrorKind::TensorValue;
+    check_refused(
+        read_as(&path, "layers.0.fc1.bias", DType::F32),
+        kind,
+        &words,
+    );
+    let g = source(EncoderId::OpenClipG, 1);
+    let mut turned = open_clip(&g, "", Projection::Bare, Stored::F32);
+    let mut values = g.values("projection").expect("G's");
+    values[5] = 1e5;
+    replace(&mut turned, "text_projection", values);
+    let words = ["text_projection", "value 5 is too large for F16"];
+    check_refused(load_as(&turned, "projection", DType::F16), kind, &words);
+    // A scale makes it so.
+    let (mut large, _) = scaled("scale_weight", &[1000.0], &[]);
+    replace(&mut large, &format!("{FC1}.weight"), vec![100.0; 512 * 128]);
+    let words = [FC1, "value 0 is too large for F16"];
+    let name = "layers.0.fc1.weight";
+    check_refused(load_as(&large, name, DType::F16), kind, &words);
+    load_as(&large, name, DType::BF16).expect("within its range");
+}
+
     let factor = |index: usize| scales[index / 128 % scales.len()];
     let stored: Vec<f32> = values
         .iter()

@@ -366,8 +366,10 @@ impl Reader<'_> {
             return Err(refuse(message).hint("floating point of 16 or 32 bits is usual"));
         }
         let bytes = self.archive.read_all(entry)?;
-        if let Some(Flaw::NotFinite(index)) = decode::flaw(&bytes, entry.stored) {
-            let message = format!("value {index} is NaN or infinite");
+        if let Some(Flaw::NotFinite(index) | Flaw::TooLarge(index)) =
+            decode::flaw_as(&bytes, entry.stored, DType::F32)
+        {
+            let message = format!("value {index} is NaN or infinite, or too large for F32");
             return Err(refuse(message).hint("its training diverged, or the file is damaged"));
         }
         let shape = [rows, width];

@@ -5,6 +5,9 @@
     reason = "what is not inlined cannot become vector instructions"
 )]
 
+#[cfg(test)]
+mod tests;
+
 use candle_core::DType;
 use half::f16;
 use half::slice::{HalfBitsSliceExt as _, HalfFloatSliceExt as _};
@@ -40,8 +43,10 @@ pub(super) struct Scratch {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Seen {
     /// The first that is NaN or infinite.
-    pub(super) special: Option<usize>,
-    pub(super) nonzero: bool,
+    special: Option<usize>,
+    /// The first that the type wanted cannot hold.
+    large: Option<usize>,
+    nonzero: bool,
 }
 
 /// What fills bytes from the file; called once for a place.
@@ -70,9 +75,22 @@ impl Plain {
         }
     }
 
-    /// The bits of an exponent that NaN and infinity have, in a type of 16 bits.
-    fn exponent(self) -> u16 {
-        if self == Plain::Bf16 { 0x7f80 } else { 0x7c00 }
+    /// The bits, without a sign, of the least value of 16 bits that is infinite in another type.
+    fn limit(self, to: Plain) -> u16 {
+        match (self, to) {
+            (Plain::Bf16, Plain::F16) => 0x4780,
+            (Plain::Bf16, _) => 0x7f80,
+            _ => 0x7c00,
+        }
+    }
+
+    /// The same of an f32 that becomes this type.
+    fn limit_of_singles(self) -> i32 {
+        match self {
+            Plain::F32 => 0x7f80_0000,
+            Plain::F16 => 0x477f_f000,
+            Plain::Bf16 => 0x7f7f_8000,
+        }
     }
 }
 
@@ -85,11 +103,12 @@ pub(super) fn fill(
 ) -> Result<Seen> {
     match (stored, place) {
         (Plain::F16, Place::F16(values)) | (Plain::Bf16, Place::Bf16(values)) => {
-            halves(values, stored, read)
+            halves(values, [stored; 2], read)
         }
-        (_, Place::F32(values)) => widen(values, stored, &mut scratch.bits, read),
+        (_, Place::F32(values)) => widen(values, [stored, Plain::F32], &mut scratch.bits, read),
         (_, Place::F16(values)) => {
-            let (wide, seen) = scratch.widened(values.len(), stored, read)?;
+            let types = [stored, Plain::F16];
+            let (wide, seen) = scratch.widened(values.len(), types, read)?;
             let values = values.reinterpret_cast_mut::<f16>();
             values.convert_from_f32_slice(wide);
             Ok(seen)
@@ -99,15 +118,15 @@ pub(super) fn fill(
 }
 
 impl Scratch {
-    /// So many values read into the room for f32.
+    /// So many values read into the room for f32, from where they become the second type.
     fn widened(
         &mut self,
         n_values: usize,
-        stored: Plain,
+        types: [Plain; 2],
         read: impl Read,
     ) -> Result<(&[f32], Seen)> {
         self.wide.resize(n_values, 0.0);
-        let seen = widen(&mut self.wide, stored, &mut self.bits, read)?;
+        let seen = widen(&mut self.wide, types, &mut self.bits, read)?;
         Ok((&self.wide, seen))
     }
 }
@@ -122,21 +141,27 @@ fn brains(
     if stored == Plain::F16 {
         let bits = &mut scratch.bits;
         bits.resize(values.len(), 0);
-        let seen = halves(bits, stored, read)?;
+        let seen = halves(bits, [stored, Plain::Bf16], read)?;
         each(bits, values, |bits| brain(of_half(bits)));
         return Ok(seen);
     }
-    let (wide, seen) = scratch.widened(values.len(), stored, read)?;
+    let types = [stored, Plain::Bf16];
+    let (wide, seen) = scratch.widened(values.len(), types, read)?;
     each(wide, values, brain);
     Ok(seen)
 }
 
-fn widen(values: &mut [f32], stored: Plain, bits: &mut Vec<u16>, read: impl Read) -> Result<Seen> {
+fn widen(
+    values: &mut [f32],
+    [stored, to]: [Plain; 2],
+    bits: &mut Vec<u16>,
+    read: impl Read,
+) -> Result<Seen> {
     if stored == Plain::F32 {
-        return singles(values, read);
+        return singles(values, to, read);
     }
     bits.resize(values.len(), 0);
-    let seen = halves(bits, stored, read)?;
+    let seen = halves(bits, [stored, to], read)?;
     if stored == Plain::F16 {
         each(bits, values, of_half);
     } else {
@@ -190,11 +215,11 @@ fn brain(value: f32) -> u16 {
     (if value.is_nan() { quiet } else { rounded }) as u16
 }
 
-/// Without its sign a value is NaN or infinite if its bits, as a number, are not below the largest
-/// exponent's.
-fn halves(values: &mut [u16], stored: Plain, read: impl Read) -> Result<Seen> {
+/// Without its sign a value is NaN or infinite, or will be, if its bits, as a number, are not below a
+/// limit: what is asked for costs no second look.
+fn halves(values: &mut [u16], [stored, to]: [Plain; 2], read: impl Read) -> Result<Seen> {
     read(bytemuck::cast_slice_mut(values))?;
-    let exponent = stored.exponent();
+    let (limit, special) = (stored.limit(to), stored.limit(stored));
     let mut greatest = 0;
     pulp::Arch::new().dispatch(|| {
         for value in values.iter_mut() {
@@ -202,17 +227,16 @@ fn halves(values: &mut [u16], stored: Plain, read: impl Read) -> Result<Seen> {
             greatest = greatest.max((*value & 0x7fff).cast_signed());
         }
     });
-    let special = greatest.cast_unsigned() >= exponent;
-    let first = || values.iter().position(|bits| bits & exponent == exponent);
-    Ok(Seen {
-        special: if special { first() } else { None },
-        nonzero: greatest != 0,
-    })
+    let is_bad = greatest.cast_unsigned() >= limit;
+    let first = || values.iter().position(|bits| bits & 0x7fff >= limit);
+    let bad = if is_bad { first() } else { None };
+    let finite = |index: usize| values[index] & 0x7fff < special;
+    Ok(Seen::of(bad, finite, greatest != 0))
 }
 
-fn singles(values: &mut [f32], read: impl Read) -> Result<Seen> {
-    const EXPONENT: i32 = 0x7f80_0000;
+fn singles(values: &mut [f32], to: Plain, read: impl Read) -> Result<Seen> {
     read(bytemuck::cast_slice_mut(values))?;
+    let limit = to.limit_of_singles();
     let mut greatest = 0;
     pulp::Arch::new().dispatch(|| {
         for value in values.iter_mut() {
@@ -221,101 +245,46 @@ fn singles(values: &mut [f32], read: impl Read) -> Result<Seen> {
             greatest = greatest.max((bits & 0x7fff_ffff).cast_signed());
         }
     });
-    let first = || values.iter().position(|value| !value.is_finite());
-    Ok(Seen {
-        special: if greatest >= EXPONENT { first() } else { None },
-        nonzero: greatest != 0,
-    })
+    let is_bad = |value: &f32| (value.to_bits() & 0x7fff_ffff).cast_signed() >= limit;
+    let first = || values.iter().position(is_bad);
+    let bad = if greatest >= limit { first() } else { None };
+    Ok(Seen::of(
+        bad,
+        |index| values[index].is_finite(),
+        greatest != 0,
+    ))
 }
 
 impl Seen {
+    /// From the first bad value, if there is one.
+    fn of(bad: Option<usize>, finite: impl Fn(usize) -> bool, nonzero: bool) -> Seen {
+        Seen {
+            special: bad.filter(|index| !finite(*index)),
+            large: bad.filter(|index| finite(*index)),
+            nonzero,
+        }
+    }
+
+    /// The same of values that have so many before them.
+    pub(super) fn behind(self, count: usize) -> Seen {
+        Seen {
+            special: self.special.map(|index| count + index),
+            large: self.large.map(|index| count + index),
+            nonzero: self.nonzero,
+        }
+    }
+
     pub(super) fn and(self, other: Seen) -> Seen {
-        let special = [self.special, other.special].into_iter().flatten().min();
-        let nonzero = self.nonzero || other.nonzero;
-        Seen { special, nonzero }
+        let least = |one: Option<usize>, other| [one, other].into_iter().flatten().min();
+        Seen {
+            special: least(self.special, other.special),
+            large: least(self.large, other.large),
+            nonzero: self.nonzero || other.nonzero,
+        }
     }
 
     /// What cannot be trained weights, if anything.
     pub(super) fn flaw(self) -> Option<Flaw> {
-        decode::verdict(self.special, self.nonzero)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use candle_core::{Device, Tensor, WithDType};
-    use half::bf16;
-
-    use super::*;
-
-    const STORED: [(Plain, Dtype); 3] = [
-        (Plain::F32, Dtype::F32),
-        (Plain::F16, Dtype::F16),
-        (Plain::Bf16, Dtype::BF16),
-    ];
-
-    const N_PATTERNS: usize = 1 << 16;
-
-    /// All patterns of 16 bits (as they are, or as the upper half of an f32), against candle's own
-    /// conversions. NaN may have other bits.
-    #[test]
-    fn every_pattern_is_converted_as_candle_does() {
-        for (stored, dtype) in STORED {
-            let bytes = patterns(stored);
-            let flaw = decode::flaw(&bytes, Stored::Plain(dtype));
-            let mut wide = vec![0.0; N_PATTERNS];
-            let (mut half, mut brain) = (vec![0; N_PATTERNS], vec![0; N_PATTERNS]);
-            assert_eq!(filled(Place::F32(&mut wide), stored, &bytes).flaw(), flaw);
-            assert_eq!(filled(Place::F16(&mut half), stored, &bytes).flaw(), flaw);
-            assert_eq!(filled(Place::Bf16(&mut brain), stored, &bytes).flaw(), flaw);
-            let exact: Vec<f32> = candles(&bytes, stored);
-            let halves: Vec<f16> = candles(&bytes, stored);
-            let brains: Vec<bf16> = candles(&bytes, stored);
-            for number in 0..N_PATTERNS {
-                let theirs = exact[number];
-                if theirs.is_nan() {
-                    assert!(wide[number].is_nan());
-                    continue;
-                }
-                let ours = (wide[number].to_bits(), half[number], brain[number]);
-                let (half, brain) = (halves[number].to_bits(), brains[number].to_bits());
-                assert_eq!(ours, (theirs.to_bits(), half, brain), "{stored:?} {number}");
-            }
-        }
-    }
-
-    fn patterns(stored: Plain) -> Vec<u8> {
-        let all = (0..=u16::MAX).flat_map(|bits| match stored {
-            Plain::F32 => (u32::from(bits) << 16 | 0x9000).to_le_bytes().to_vec(),
-            Plain::F16 | Plain::Bf16 => bits.to_le_bytes().to_vec(),
-        });
-        all.collect()
-    }
-
-    fn filled(place: Place<'_>, stored: Plain, bytes: &[u8]) -> Seen {
-        let read = |place: &mut [u8]| {
-            place.copy_from_slice(bytes);
-            Ok(())
-        };
-        fill(stored, place, &mut Scratch::default(), read).unwrap()
-    }
-
-    fn candles<T: WithDType>(bytes: &[u8], stored: Plain) -> Vec<T> {
-        let plain = Tensor::from_raw_buffer(bytes, stored.dtype(), &[N_PATTERNS], &Device::Cpu);
-        plain
-            .unwrap()
-            .to_dtype(T::DTYPE)
-            .unwrap()
-            .to_vec1()
-            .unwrap()
-    }
-
-    #[test]
-    fn the_first_of_all_steps_counts() {
-        let seen = |special, nonzero| Seen { special, nonzero };
-        let both = seen(Some(9), false).and(seen(Some(4), true));
-        assert_eq!((both.special, both.nonzero), (Some(4), true));
-        let both = seen(None, false).and(seen(Some(4), false));
-        assert_eq!((both.special, both.nonzero), (Some(4), false));
+        decode::verdict(self.special, self.large, self.nonzero)
     }
 }

@@ -20,6 +20,9 @@ pub(crate) fn tensor(
     let Some(ours) = candles(stored) else {
         let mut values = numbers(bytes, stored)?;
         multiply(&mut values, scale);
+        if let Some(index) = beyond(&values, want) {
+            return Err(too_large(index, want));
+        }
         let tensor = Tensor::from_vec(values, shape, &Device::Cpu)?;
         return Ok(tensor.to_dtype(want)?.to_device(device)?);
     };
@@ -118,6 +121,8 @@ fn e5m2(byte: u8) -> f32 {
 pub(crate) enum Flaw {
     /// NaN or infinite, at this index.
     NotFinite(usize),
+    /// Finite as stored, but not in the type wanted, at this index.
+    TooLarge(usize),
     /// Nothing but zeros.
     AllZero,
 }
@@ -142,21 +147,107 @@ pub(crate) fn flaw(bytes: &[u8], stored: Stored) -> Option<Flaw> {
         Dtype::F8_E5M2 => scan(bytes, quarter, 0xf8),
         _ => return None,
     };
-    verdict(finite, nonzero)
+    verdict(finite, None, nonzero)
+}
+
+/// The same where the values are to become another type: the first of either kind.
+pub(crate) fn flaw_as(bytes: &[u8], stored: Stored, want: DType) -> Option<Flaw> {
+    let found = flaw(bytes, stored);
+    let special = match found {
+        Some(Flaw::NotFinite(index)) => Some(index),
+        _ => None,
+    };
+    let large = beyond_as(bytes, stored, want);
+    verdict(special, large, found != Some(Flaw::AllZero))
+}
+
+/// The least magnitude that becomes infinite where it is rounded to a type.
+fn limit(want: DType) -> f64 {
+    match want {
+        DType::F16 => 65520.0,
+        DType::BF16 => f64::from(f32::from_bits(0x7f7f_8000)),
+        // Half a step above the greatest.
+        DType::F32 => f64::from(f32::MAX) + 2_f64.powi(103),
+        _ => f64::INFINITY,
+    }
+}
+
+/// The first of some values that is finite and that a type cannot hold.
+fn beyond_as(bytes: &[u8], stored: Stored, want: DType) -> Option<usize> {
+    let Stored::Plain(dtype) = stored else {
+        return None;
+    };
+    match (dtype, want) {
+        (Dtype::F64, DType::F32 | DType::F16 | DType::BF16) => {
+            first(bytes, want, f64::from_le_bytes)
+        }
+        (Dtype::F32, DType::F16 | DType::BF16) => {
+            first(bytes, want, |chunk| f32::from_le_bytes(chunk).into())
+        }
+        (Dtype::BF16, DType::F16) => first(bytes, want, |chunk| {
+            f64::from(bf16::from_le_bytes(chunk).to_f32())
+        }),
+        _ => None,
+    }
+}
+
+fn first<const N: usize>(
+    bytes: &[u8],
+    want: DType,
+    value: impl Fn([u8; N]) -> f64,
+) -> Option<usize> {
+    let (chunks, _) = bytes.as_chunks::<N>();
+    let limit = limit(want);
+    let is_large = |chunk: &[u8; N]| {
+        let size = value(*chunk).abs();
+        size >= limit && size < f64::INFINITY
+    };
+    // Without a way out, so that the loop becomes vector instructions.
+    let any = chunks
+        .iter()
+        .fold(false, |any, chunk| any | is_large(chunk));
+    any.then(|| chunks.iter().position(is_large)).flatten()
+}
+
+/// The first of some values that a type cannot hold.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "beyond the greatest f32 is infinity"
+)]
+fn beyond(values: &[f32], want: DType) -> Option<usize> {
+    let limit = limit(want) as f32;
+    let any = values
+        .iter()
+        .fold(false, |any, value| any | (value.abs() >= limit));
+    let first = || values.iter().position(|value| value.abs() >= limit);
+    any.then(first).flatten()
+}
+
+/// A value that would become infinite in the type that was asked for.
+pub(crate) fn too_large(index: usize, want: DType) -> Error {
+    let message = format!("value {index} is too large for {want:?}");
+    let error = Error::new(ErrorKind::TensorValue, message);
+    error.hint(match want {
+        DType::F16 => "load it as bf16 or f32",
+        DType::BF16 => "load it as f32",
+        _ => "the file is damaged, or was converted with an overflow",
+    })
 }
 
 /// The same for values that were expanded.
 pub(crate) fn flaw_of(values: &[f32]) -> Option<Flaw> {
     let bad = values.iter().position(|value| !value.is_finite());
-    verdict(bad, values.iter().any(|value| value.abs() > 0.0))
+    verdict(bad, None, values.iter().any(|value| value.abs() > 0.0))
 }
 
-/// From the first bad value and whether any is not zero.
-pub(crate) fn verdict(bad: Option<usize>, nonzero: bool) -> Option<Flaw> {
-    match (bad, nonzero) {
-        (Some(index), _) => Some(Flaw::NotFinite(index)),
-        (None, false) => Some(Flaw::AllZero),
-        (None, true) => None,
+/// From the first value that is not finite, the first that is too large, and whether any is not zero.
+pub(crate) fn verdict(special: Option<usize>, large: Option<usize>, nonzero: bool) -> Option<Flaw> {
+    match (special, large, nonzero) {
+        (Some(index), None, _) => Some(Flaw::NotFinite(index)),
+        (Some(index), Some(other), _) if index < other => Some(Flaw::NotFinite(index)),
+        (_, Some(index), _) => Some(Flaw::TooLarge(index)),
+        (None, None, false) => Some(Flaw::AllZero),
+        (None, None, true) => None,
     }
 }
 

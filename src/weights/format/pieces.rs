@@ -193,7 +193,6 @@ impl Job<'_> {
         let start = range.start + (first * self.stored.n_bytes()) as u64;
         let read = |bytes: &mut [u8]| self.archive.read_into(entry, start, bytes);
         let seen = converting::fill(self.stored, place, scratch, read)?;
-        let special = seen.special.map(|index| first + index);
-        Ok(Seen { special, ..seen })
+        Ok(seen.behind(first))
     }
 }

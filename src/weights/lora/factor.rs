@@ -81,8 +81,10 @@ impl Factor {
     pub(super) fn read(&self, reader: Reader<'_>) -> Result<Tensor> {
         let entry = &self.entry;
         let bytes = reader.archive.read_all(entry)?;
-        if let Some(Flaw::NotFinite(index)) = decode::flaw(&bytes, entry.stored) {
-            let message = format!("value {index} is NaN or infinite");
+        if let Some(Flaw::NotFinite(index) | Flaw::TooLarge(index)) =
+            decode::flaw_as(&bytes, entry.stored, DType::F32)
+        {
+            let message = format!("value {index} is NaN or infinite, or too large for F32");
             let error = Error::new(ErrorKind::TensorValue, message).at_tensor(&entry.file_name);
             return Err(error.hint("its training diverged, or the file is damaged"));
         }
