@@ -257,12 +257,13 @@ fn bad_scales() {
 
 #[test]
 fn quantization_notes() {
-    let noted = |format: &str| {
+    let noted = |format: &str, kept: fn(&str) -> bool| {
         let (mut entries, _) = scaled("weight_scale", &[1.0], &[]);
         let text: Vec<f32> = format!("{{\"format\":\"{format}\"}}")
             .bytes()
             .map(f32::from)
             .collect();
+        entries.retain(|entry| kept(&entry.name));
         let length = text.len();
         entries.push(Entry::new(
             &format!("{FC1}.comfy_quant"),
@@ -272,9 +273,9 @@ fn quantization_notes() {
         ));
         load_one(&entries, "layers.0.fc1.weight")
     };
-    noted("float8_e4m3fn").expect("a known format");
+    noted("float8_e4m3fn", |_| true).expect("a known format");
     check_refused(
-        noted("nvfp4"),
+        noted("nvfp4", |_| true),
         ErrorKind::Unsupported,
         &["nvfp4", "comfy_quant"],
     );
@@ -282,6 +283,15 @@ fn quantization_notes() {
 
 /// kohya's sd-scripts fill the projection that SD 2.x does not have with ones.
 #[test]
+    // The note stands for a scale as the mark of the whole file does.
+    let bare = noted("float8_e4m3fn", |name| {
+        !name.ends_with("weight_scale") && name != "scaled_fp8"
+    });
+    check_refused(
+        bare,
+        ErrorKind::MissingTensor,
+        &[FC1, "comfy_quant", "scale is missing"],
+    );
 fn a_projection_of_ones_is_none() {
     let h = source(EncoderId::OpenClipH, 1);
     let mut entries = open_clip(&h, "cond_stage_model.model.", Projection::Bare, Stored::F16);

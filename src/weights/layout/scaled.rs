@@ -1,20 +1,23 @@
 //! Weights of 8 bits with a scale beside them: the real weight is the stored one times the scale.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use safetensors::Dtype;
 use serde::Deserialize;
 
 use super::Tower;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, named};
 use crate::weights::format::archive::{Archive, Entry};
 use crate::weights::format::stored::Stored;
 
 /// The file-level mark of ComfyUI's scaled files.
 const MARK: &str = "scaled_fp8";
 
-/// The longest `comfy_quant` note that is read; real ones have some dozen bytes.
-const MAX_NOTE: u64 = 1 << 16;
+/// The mark of one module in newer ones.
+const NOTE: &str = ".comfy_quant";
+
+/// The longest such note that is read; real ones have some dozen bytes.
+const MAX_NOTE: u64 = 1 << 12;
 
 /// What ComfyUI calls the scale, older and newer.
 const SCALES: [&str; 2] = ["scale_weight", "weight_scale"];
@@ -66,12 +69,16 @@ fn miss_scale(tower: &mut Tower, canonical: &str) {
     }
 }
 
+/// The module that a weight belongs to.
+fn module_of(name: &str) -> &str {
+    let stem = name.strip_suffix(".weight");
+    stem.or_else(|| name.strip_suffix("_weight"))
+        .unwrap_or(name)
+}
+
 /// `fc1.weight` may have `fc1.scale_weight`, `fc1.weight_scale`; `in_proj_weight` likewise.
 fn scale_names(name: &str) -> Vec<String> {
-    let module = name
-        .strip_suffix(".weight")
-        .or_else(|| name.strip_suffix("_weight"))
-        .unwrap_or(name);
+    let module = module_of(name);
     let mut names: Vec<_> = SCALES
         .iter()
         .map(|scale| format!("{module}.{scale}"))
@@ -138,22 +145,36 @@ struct Note {
     format: String,
 }
 
-/// `comfy_quant` tensors hold JSON that names the format; only 8-bit floating point is known.
+/// `comfy_quant` tensors hold JSON that names the format; only 8-bit floating point is known, and such
+/// weights have a scale.
 fn formats(tower: &mut Tower, archive: &Archive) -> Result<()> {
-    let names = tower
-        .territory(archive)
-        .filter(|name| name.ends_with(".comfy_quant"));
+    let unscaled = unscaled(tower);
+    let names = tower.territory(archive).filter(|name| name.ends_with(NOTE));
     let names: Vec<String> = names.map(str::to_owned).collect();
     for name in names {
         let entry = &archive.entries[&name];
         let format = format_of(archive, entry)?;
         if !format.starts_with("float8") {
             let text = format!("the quantization format `{format}` is not supported");
+        } else if let Some(weight) = name.strip_suffix(NOTE).and_then(|name| unscaled.get(name)) {
+            let text = format!("`{format}` with a `{NOTE}` mark, but its scale is missing");
+            tower.problem(ErrorKind::MissingTensor, weight.clone(), text);
             tower.problem(ErrorKind::Unsupported, entry.file_name.clone(), text);
         }
     }
     Ok(())
 }
+/// Modules with a weight of 8 bits and no scale, with that weight's name in the file.
+fn unscaled(tower: &Tower) -> BTreeMap<String, String> {
+    let recipes = tower.recipes.values();
+    let bare = recipes.filter(|recipe| recipe.scale.is_none() && recipe.entry.stored.is_fp8());
+    bare.map(|recipe| {
+        let module = module_of(&recipe.name).to_owned();
+        (module, recipe.entry.file_name.clone())
+    })
+    .collect()
+}
+
 
 fn format_of(archive: &Archive, entry: &Entry) -> Result<String> {
     let bytes = archive.read(entry, 0..entry.n_bytes.min(MAX_NOTE))?;
@@ -166,5 +187,5 @@ fn format_of(archive: &Archive, entry: &Entry) -> Result<String> {
             .at_path(archive.path_of(entry))
             .at_tensor(&entry.file_name)
     })?;
-    Ok(note.format)
+    Ok(named(&note.format))
 }
