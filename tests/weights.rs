@@ -3,6 +3,7 @@
 mod activations;
 mod container;
 mod content;
+mod costly;
 mod embedding_folders;
 mod embeddings;
 mod folders;

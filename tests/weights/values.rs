@@ -31,6 +31,10 @@ fn replace(entries: &mut [Entry], name: &str, values: Vec<f32>) {
 }
 
 fn load_one(entries: &[Entry], name: &str) -> Result<Vec<f32>, Error> {
+    load_as(entries, name, DType::F32)
+}
+
+fn load_as(entries: &[Entry], name: &str, dtype: DType) -> Result<Vec<f32>, Error> {
     let folder = tempfile::tempdir().expect("a folder");
     let path = save(&folder.path().join("file.safetensors"), entries);
     read_as(&path, name, dtype)
@@ -66,10 +70,6 @@ fn values_that_cannot_be_weights() {
     load_one(&entries, "layers.0.fc1.bias").expect("a bias may be zero");
 }
 
-/// fp8 weights with a scale, stored as weight / scale.
-fn scaled(scale_name: &str, scales: &[f32], shape: &[usize]) -> (Vec<Entry>, Vec<f32>) {
-    let mut entries = entries(Stored::F16);
-    let values = l().values("layers.0.fc1.weight").expect("fc1");
 /// Finite as stored, infinite in the type that was asked for.
 #[test]
 fn values_that_become_infinite() {
@@ -159,6 +159,10 @@ fn values_that_become_infinite_elsewhere() {
     load_as(&large, name, DType::BF16).expect("within its range");
 }
 
+/// fp8 weights with a scale, stored as weight / scale.
+fn scaled(scale_name: &str, scales: &[f32], shape: &[usize]) -> (Vec<Entry>, Vec<f32>) {
+    let mut entries = entries(Stored::F16);
+    let values = l().values("layers.0.fc1.weight").expect("fc1");
     let factor = |index: usize| scales[index / 128 % scales.len()];
     let stored: Vec<f32> = values
         .iter()
@@ -259,11 +263,11 @@ fn bad_scales() {
 fn quantization_notes() {
     let noted = |format: &str, kept: fn(&str) -> bool| {
         let (mut entries, _) = scaled("weight_scale", &[1.0], &[]);
+        entries.retain(|entry| kept(&entry.name));
         let text: Vec<f32> = format!("{{\"format\":\"{format}\"}}")
             .bytes()
             .map(f32::from)
             .collect();
-        entries.retain(|entry| kept(&entry.name));
         let length = text.len();
         entries.push(Entry::new(
             &format!("{FC1}.comfy_quant"),
@@ -279,10 +283,6 @@ fn quantization_notes() {
         ErrorKind::Unsupported,
         &["nvfp4", "comfy_quant"],
     );
-}
-
-/// kohya's sd-scripts fill the projection that SD 2.x does not have with ones.
-#[test]
     // The note stands for a scale as the mark of the whole file does.
     let bare = noted("float8_e4m3fn", |name| {
         !name.ends_with("weight_scale") && name != "scaled_fp8"
@@ -292,6 +292,10 @@ fn quantization_notes() {
         ErrorKind::MissingTensor,
         &[FC1, "comfy_quant", "scale is missing"],
     );
+}
+
+/// kohya's sd-scripts fill the projection that SD 2.x does not have with ones.
+#[test]
 fn a_projection_of_ones_is_none() {
     let h = source(EncoderId::OpenClipH, 1);
     let mut entries = open_clip(&h, "cond_stage_model.model.", Projection::Bare, Stored::F16);
@@ -328,7 +332,9 @@ fn damaged_position_ids_are_noted() {
     };
     assert!(noted(Stored::I64, |id| id).is_empty());
     assert!(noted(Stored::F16, |id| id).is_empty());
-    let notes = noted(Stored::F16, |id| id * 0.998);
+    // Rounded, as other programs do, these are whole.
+    assert!(noted(Stored::F16, |id| id * 0.998).is_empty());
+    let notes = noted(Stored::F16, |id| id * 0.98);
     assert!(
         notes.iter().any(|note| note.contains("position_ids")),
         "{notes:?}"

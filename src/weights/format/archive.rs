@@ -15,6 +15,10 @@ use crate::error::{Error, ErrorKind, Result};
 /// Prefixes that wrappers put before every name: `DataParallel`, `torch.compile`, and trainers.
 const WRAPPERS: [&str; 4] = ["model.module.", "module.model.", "module.", "_orig_mod."];
 
+/// How many bytes of a view's span for each that is asked for make it cheaper to read its values one by
+/// one.
+const FAR_APART: usize = 512;
+
 /// A tensor and its place.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
@@ -41,6 +45,10 @@ impl Part {
     /// Values of a strided tensor row by row, from byte `from` of them on.
     fn gather(&self, entry: &Entry, strides: &[u64], from: u64, to: &mut [u8]) -> io::Result<()> {
         let walk = strided::Walk::new(&entry.shape, strides, entry.stored.value_bytes());
+        if walk.n_bytes() / FAR_APART > to.len() {
+            let read = |at: usize, part: &mut [u8]| self.file.read(entry.start + at as u64, part);
+            return walk.fill(from, to, read);
+        }
         let mut span = vec![0; walk.n_bytes()];
         self.file.read(entry.start, &mut span)?;
         walk.copy(&span, from, to);

@@ -1,5 +1,7 @@
 //! Values of a strided view, row by row.
 
+use std::convert::Infallible;
+
 /// A view that was checked against the bytes it lies in.
 #[derive(Debug)]
 pub(super) struct Walk<'a> {
@@ -27,20 +29,34 @@ impl<'a> Walk<'a> {
         (last + 1) * self.size
     }
 
-    /// Fills `to` with the values from byte `from` of the row-by-row order on.
-    pub(super) fn copy(&self, span: &[u8], from: u64, to: &mut [u8]) {
+    /// Fills `to` with the values from byte `from` of the row-by-row order on, each read from its byte of
+    /// the span by itself.
+    pub(super) fn fill<E>(
+        &self,
+        from: u64,
+        to: &mut [u8],
+        mut read: impl FnMut(usize, &mut [u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
         let size = self.size as u64;
         let first = from / size;
         let (mut index, mut at) = self.index(first);
         let mut skip = usize::try_from(from % size).unwrap_or(0);
         let mut written = 0;
         while written < to.len() {
-            let value = &span[at * self.size..][..self.size];
-            let part = &value[skip..][..(self.size - skip).min(to.len() - written)];
-            to[written..written + part.len()].copy_from_slice(part);
-            (written, skip) = (written + part.len(), 0);
+            let count = (self.size - skip).min(to.len() - written);
+            read(at * self.size + skip, &mut to[written..written + count])?;
+            (written, skip) = (written + count, 0);
             self.step(&mut index, &mut at);
         }
+        Ok(())
+    }
+
+    /// The same from the span itself.
+    pub(super) fn copy(&self, span: &[u8], from: u64, to: &mut [u8]) {
+        let Ok(()) = self.fill(from, to, |at, part| {
+            part.copy_from_slice(&span[at..at + part.len()]);
+            Ok::<_, Infallible>(())
+        });
     }
 
     /// Sides and strides. They fit, because the bytes that they span do.

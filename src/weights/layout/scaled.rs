@@ -89,10 +89,9 @@ fn scale_names(name: &str) -> Vec<String> {
 
 /// A mark holds for every tower below the place where it stands.
 fn is_marked(archive: &Archive, root: &str) -> bool {
-    let places = root.match_indices('.').map(|(at, _)| &root[..=at]);
-    places
-        .chain([""])
-        .any(|place| archive.entries.contains_key(&format!("{place}{MARK}")))
+    let names = archive.entries.keys();
+    let mut places = names.filter_map(|name| name.strip_suffix(MARK));
+    places.any(|place| (place.is_empty() || place.ends_with('.')) && root.starts_with(place))
 }
 
 /// What is wrong with a scale, by the header alone.
@@ -156,14 +155,15 @@ fn formats(tower: &mut Tower, archive: &Archive) -> Result<()> {
         let format = format_of(archive, entry)?;
         if !format.starts_with("float8") {
             let text = format!("the quantization format `{format}` is not supported");
+            tower.problem(ErrorKind::Unsupported, entry.file_name.clone(), text);
         } else if let Some(weight) = name.strip_suffix(NOTE).and_then(|name| unscaled.get(name)) {
             let text = format!("`{format}` with a `{NOTE}` mark, but its scale is missing");
             tower.problem(ErrorKind::MissingTensor, weight.clone(), text);
-            tower.problem(ErrorKind::Unsupported, entry.file_name.clone(), text);
         }
     }
     Ok(())
 }
+
 /// Modules with a weight of 8 bits and no scale, with that weight's name in the file.
 fn unscaled(tower: &Tower) -> BTreeMap<String, String> {
     let recipes = tower.recipes.values();
@@ -174,7 +174,6 @@ fn unscaled(tower: &Tower) -> BTreeMap<String, String> {
     })
     .collect()
 }
-
 
 fn format_of(archive: &Archive, entry: &Entry) -> Result<String> {
     let bytes = archive.read(entry, 0..entry.n_bytes.min(MAX_NOTE))?;

@@ -47,6 +47,8 @@ pub(crate) struct Tower {
     /// Names in the archive that it uses.
     pub(crate) used: BTreeSet<String>,
     pub(crate) problems: Vec<Problem>,
+    /// The tensors of these problems.
+    flawed: BTreeSet<String>,
     pub(crate) notes: Vec<String>,
 }
 
@@ -65,6 +67,7 @@ impl Tower {
             recipes,
             used,
             problems,
+            flawed: BTreeSet::new(),
             notes: Vec::new(),
         };
         for canonical in tower.found.dimensions.names() {
@@ -124,7 +127,7 @@ impl Tower {
 
     /// Notes a problem, once for each tensor.
     pub(super) fn problem(&mut self, kind: ErrorKind, tensor: String, text: String) {
-        if !self.problems.iter().any(|known| known.tensor == tensor) {
+        if self.flawed.insert(tensor.clone()) {
             self.problems.push(Problem { kind, tensor, text });
         }
     }
