@@ -12,8 +12,9 @@ use crate::error::Result;
 
 const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
 
-/// The most bytes of an inflated text.
-const LONGEST: u64 = 64 << 20;
+/// The most bytes of an inflated text; real ones have some hundred thousand. What is read of it as JSON
+/// takes some thirty times as much.
+const LONGEST: u64 = 8 << 20;
 
 /// The names under which `ComfyUI` saves what was run, and what was drawn.
 const NAMES: [&[u8]; 2] = [b"prompt", b"workflow"];
@@ -40,10 +41,8 @@ fn texts(mut rest: &[u8]) -> Result<[Option<String>; 2]> {
     while !rest.is_empty() {
         let chunk = Chunk::first(rest).ok_or_else(|| broken("a PNG that ends within a chunk"))?;
         for (name, place) in NAMES.iter().zip(&mut found) {
-            if let Some(text) = chunk.text(name)?
-                && place.is_none()
-            {
-                *place = Some(text);
+            if place.is_none() {
+                *place = chunk.text(name)?;
             }
         }
         if chunk.kind == b"IEND" {
