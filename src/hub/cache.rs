@@ -151,13 +151,16 @@ fn commit_of(folder: &Path, revision: &Revision) -> Result<Option<String>, Strin
     ))
 }
 
-/// As much of a file as a reference may have; `None` where there is no file.
+/// As much of a file as a reference may have; `None` where there is no file. A pipe, which would wait
+/// for its writer, is not opened.
 fn beginning(path: &Path) -> io::Result<Option<String>> {
-    let file = match fs::File::open(path) {
-        Ok(file) => file,
+    match fs::metadata(path) {
+        Ok(found) if found.is_file() => {}
+        Ok(_) => return Err(io::Error::other("it is not a file")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
-    };
+    }
+    let file = fs::File::open(path)?;
     let mut text = Vec::new();
     file.take(REFERENCE_AT_MOST).read_to_end(&mut text)?;
     Ok(Some(String::from_utf8_lossy(&text).into_owned()))

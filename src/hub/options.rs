@@ -1,7 +1,9 @@
 //! Everything the hub has to be told, and how the usual variables say it.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::hub_error;
@@ -161,12 +163,27 @@ impl Variables<'_> {
             .path("HF_TOKEN_PATH")
             .or_else(|| Some(self.home()?.join("token")));
         let Some(file) = file else { return Ok(None) };
-        match std::fs::read_to_string(&file) {
+        match token_in(&file) {
             Ok(text) => Ok(Some(text.trim().to_owned()).filter(|token| !token.is_empty())),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::io(file, error).hint(
                 "the hub's token is read from this file; set HF_TOKEN or HF_TOKEN_PATH instead",
             )),
         }
     }
+}
+
+/// The longest file with a token that is read.
+const TOKEN_AT_MOST: u64 = 1 << 16;
+
+/// What a file with a token says. A pipe, which would wait for its writer, is not opened.
+fn token_in(path: &Path) -> io::Result<String> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is not a file"));
+    }
+    let mut text = String::new();
+    File::open(path)?
+        .take(TOKEN_AT_MOST)
+        .read_to_string(&mut text)?;
+    Ok(text)
 }

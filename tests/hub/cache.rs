@@ -152,6 +152,27 @@ fn a_reference_that_is_a_folder_is_named() {
     );
 }
 
+/// Opening a pipe would wait for a writer that never comes.
+#[cfg(unix)]
+#[test]
+fn a_reference_that_is_a_pipe_is_named() {
+    let cache = tempfile::tempdir().unwrap();
+    put(cache.path(), "someone/tiny", CONTENT);
+    let reference = repository(cache.path(), "someone/tiny").join("refs/main");
+    fs::remove_file(&reference).unwrap();
+    let made = std::process::Command::new("mkfifo")
+        .arg(&reference)
+        .status();
+    assert!(made.unwrap().success());
+    assert_has(
+        &refusal(
+            offline(cache.path()),
+            catalog("repo = \"someone/tiny\"", ""),
+        ),
+        &[reference.to_str().unwrap(), "not a file"],
+    );
+}
+
 #[cfg(unix)]
 #[test]
 fn dangling_and_circular_links_are_named() {

@@ -366,6 +366,19 @@ fn an_unreadable_token_file_is_an_error_that_names_it() {
     assert_eq!(error.path(), Some(folder.path()));
 }
 
+#[cfg(unix)]
+#[test]
+fn a_token_file_that_is_a_pipe_is_not_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("token");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let path = pipe.to_str().unwrap().to_owned();
+    let error = HubOptions::from_variables(|name| (name == "HF_TOKEN_PATH").then(|| path.clone()))
+        .unwrap_err();
+    assert_eq!(error.path(), Some(pipe.as_path()));
+}
+
 #[test]
 fn the_token_is_never_shown() {
     let options = HubOptions {
