@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// How deep folders are looked through.
+/// How deep folders are looked through, and how many files and folders are looked at.
 const DEEPEST: usize = 16;
+const MOST: usize = 1 << 17;
 
 /// What was found. Files that come later are not seen.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub(super) struct Listing {
     /// Without extension.
     by_name: BTreeMap<String, usize>,
     notes: Vec<String>,
+    /// Files and folders that may still be looked at.
+    left: usize,
 }
 
 #[derive(Debug)]
@@ -38,9 +41,15 @@ impl Listing {
             by_file: BTreeMap::new(),
             by_name: BTreeMap::new(),
             notes: Vec::new(),
+            left: MOST,
         };
-        let mut seen = BTreeSet::from([real(path)?]);
+        // What the folder lies in, up to `/`, is no part of it, whatever a link in it says.
+        let mut seen: BTreeSet<PathBuf> = real(path)?.ancestors().map(Path::to_owned).collect();
         listing.list(path, "", DEEPEST, &mut seen)?;
+        if listing.left == 0 {
+            let note = format!("of the folder's files and folders, {MOST} were looked at");
+            listing.notes.push(note);
+        }
         Ok(listing)
     }
 
@@ -85,6 +94,10 @@ impl Listing {
         let io = |error| Error::io(folder, error);
         for entry in std::fs::read_dir(folder).map_err(io)? {
             let path = entry.map_err(io)?.path();
+            let Some(left) = self.left.checked_sub(1) else {
+                return Ok(());
+            };
+            self.left = left;
             let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
                 let note = format!("{}: not a name in UTF-8, left out", path.display());
                 self.notes.push(note);
@@ -109,7 +122,8 @@ impl Listing {
         seen: &mut BTreeSet<PathBuf>,
     ) {
         let listed = real(folder).and_then(|real| {
-            // A link to a folder that was listed already leads round in a circle.
+            // A link to a folder that was listed already, or that holds all of them, leads round in
+            // a circle.
             if depth == 0 || !seen.insert(real) {
                 return Ok(());
             }

@@ -205,3 +205,20 @@ fn links_in_a_circle_end() {
     assert_eq!(index.names().collect::<Vec<_>>(), ["a/one", "linked"]);
     check(&index, "linked", Some(1));
 }
+
+/// A link to what the folder lies in holds everything there is.
+#[cfg(unix)]
+#[test]
+fn links_upwards_are_not_followed() {
+    use std::os::unix::fs::symlink;
+    let folder = tempfile::tempdir().unwrap();
+    let (top, beside) = (folder.path().join("top"), folder.path().join("beside"));
+    put(&top, "a/one.safetensors", 1);
+    put(&beside, "two.safetensors", 2);
+    symlink("/", top.join("root")).unwrap();
+    symlink(folder.path(), top.join("up")).unwrap();
+    symlink(&beside, top.join("shared")).unwrap();
+    let index = EmbeddingFolder::open(&top).unwrap();
+    // Many keep their files in one place and link to it.
+    assert_eq!(index.names().collect::<Vec<_>>(), ["a/one", "shared/two"]);
+}
