@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::checkpoint::{Checkpoint, Container, Located};
 use super::format::archive::{Archive, Entry};
 use super::format::decode;
+use super::format::sniff::Kind;
 use super::layout::{Layout, ignored};
 use super::{Embedding, EncoderId, Family, LoadReport, Lora, LoraSummary};
 use crate::error::{ErrorKind, Result, noted};
@@ -176,6 +177,7 @@ pub(super) fn report(checkpoint: &Checkpoint) -> LoadReport {
         without_projection(&mut report, located);
     }
     report
+        unproven_projection(&mut report, located);
 }
 
 /// Used, unused (inside an encoder's root), or ignored with a class.
@@ -248,6 +250,19 @@ fn without_projection(report: &mut LoadReport, located: &Located) {
         let looked = looked.first().map_or("", |(name, _)| name);
         report.notes.push(format!(
             "no projection (`{looked}`): there is no pooled output"
+        ));
+    }
+}
+
+/// No program that writes GGUF says which way round it keeps the projection, and as it is square, a
+/// wrong one fits, too.
+fn unproven_projection(report: &mut LoadReport, located: &Located) {
+    let Located { archive, tower, .. } = located;
+    if archive.kind == Kind::Gguf && tower.has_projection() {
+        let encoder = tower.found.encoder;
+        report.notes.push(format!(
+            "{encoder}: the pooled output depends on a projection from GGUF, whose orientation no \
+             writer states; compare it with that of another file before you rely on it"
         ));
     }
 }

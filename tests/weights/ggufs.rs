@@ -113,8 +113,10 @@ fn renamed_by_stable_diffusion_cpp() {
         if dtype.is_none() {
             check_equal(&*read, &g, Stored::F16);
         }
-        let unused = checkpoint.report().unused;
-        assert!(unused.is_empty(), "{unused:?}");
+        let report = checkpoint.report();
+        assert!(report.unused.is_empty(), "{:?}", report.unused);
+        let noted = |note: &String| note.contains("projection from GGUF");
+        assert!(report.notes.iter().any(noted), "{:?}", report.notes);
         // The thirds of a fused matrix are whole rows of blocks.
         let fused = entries
             .iter()
