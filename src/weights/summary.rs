@@ -69,6 +69,8 @@ impl Inspected {
                 Ok(embedding) if is_token(embedding.placeholder()) => {
                     Ok(Inspected::Embedding(Box::new(embedding)))
                 }
+                // What has an embedding's keys is a damaged one.
+                Err(damaged) if Embedding::is_meant(path) => Err(damaged),
                 Ok(_) | Err(_) => Err(error),
             },
         }
@@ -175,13 +177,13 @@ pub(super) fn report(checkpoint: &Checkpoint) -> LoadReport {
         report.notes.extend(located.tower.notes.iter().cloned());
         scales(&mut report, located);
         without_projection(&mut report, located);
-    }
-    report
         unproven_projection(&mut report, located);
+    }
+    report.notes = report.notes.into_iter().map(noted).collect();
+    report
 }
 
 /// Used, unused (inside an encoder's root), or ignored with a class.
-    report.notes = report.notes.into_iter().map(noted).collect();
 fn sort(report: &mut LoadReport, archive: &Archive, located: &[&Located]) {
     let territory = located
         .iter()

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use sd_conditioner::ErrorKind::UnknownLayout;
+use sd_conditioner::ErrorKind::{self, UnknownLayout};
 use sd_conditioner::weights::Inspected;
 
 use super::{check_refused, load};
@@ -140,4 +140,20 @@ fn conditionings() {
         ],
         words,
     );
+}
+
+/// What is wrong with an embedding is said, and not that it is no checkpoint.
+#[test]
+fn damaged_embeddings() {
+    let folder = tempfile::tempdir().unwrap();
+    for key in ["emb_params", "clip_l", "string_to_param.*"] {
+        let entries = [Entry::filled(key, Stored::F16, &[2, 768], f32::NAN)];
+        for path in files(folder.path(), &entries) {
+            check_refused(
+                Inspected::open(&path, None),
+                ErrorKind::Embedding,
+                &[key, "value 0 is NaN or infinite"],
+            );
+        }
+    }
 }

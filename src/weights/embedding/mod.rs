@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::EncoderId;
 use super::format::archive::Archive;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, noted};
 
 /// The most vectors that a file may have: the places of a window between start and end.
 const MOST_VECTORS: usize = 75;
@@ -65,7 +65,14 @@ impl Embedding {
     /// than 1 or 2, a type that is not floating point, NaN or infinity, several placeholders, or
     /// unequal counts for two encoders.
     pub fn open(path: &Path) -> Result<Embedding> {
-        read::open(path).map_err(|error| error.at_path(path))
+        let mut embedding = read::open(path).map_err(|error| error.at_path(path))?;
+        embedding.notes = embedding.notes.into_iter().map(noted).collect();
+        Ok(embedding)
+    }
+
+    /// True for a file that can be nothing else, damaged or not.
+    pub(super) fn is_meant(path: &Path) -> bool {
+        Archive::open(path).is_ok_and(|archive| read::is_meant(&archive))
     }
 
     /// Every embedding inside a LoRA, by its name there.

@@ -115,6 +115,12 @@ pub(super) fn bundled(archive: &Archive) -> Result<Vec<Embedding>> {
     each.collect()
 }
 
+/// True for keys that only embeddings have.
+pub(super) fn is_meant(archive: &Archive) -> bool {
+    let mut keys = TAGGED.iter().map(|(key, _)| *key).chain([PLAIN]);
+    keys.any(|key| archive.entries.contains_key(key)) || archive.has_below(PARAMETERS)
+}
+
 fn stem(path: &Path) -> String {
     let stem = path.file_stem().unwrap_or(path.as_os_str());
     stem.to_string_lossy().into_owned()
