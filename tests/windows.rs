@@ -181,7 +181,7 @@ fn comfyui_leaves_out_what_is_missing_or_does_not_fit() {
 #[test]
 fn what_does_not_fit_is_told_in_every_manner() {
     let cases = [
-        (Profile::ComfyUi, "a embedding:wide b", 2..16),
+        (Profile::ComfyUi, "a embedding:wide b", 2..18),
         (Profile::A1111, "a wide b wide", 0..13),
         (Profile::Forge, "a (wide:1.2)", 3..7),
         (Profile::Diffusers, "a wide b Wide", 2..6),

@@ -1,5 +1,6 @@
 //! Files for other programs: which kind `--out` names, and writing it.
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 use anyhow::bail;
@@ -22,7 +23,7 @@ pub(crate) enum Kind {
 impl Kind {
     /// By extension; one that stands for something else is refused.
     pub(crate) fn of(path: &Path) -> anyhow::Result<Kind> {
-        let extension = path.extension().map(|one| one.to_ascii_lowercase());
+        let extension = path.extension().map(OsStr::to_ascii_lowercase);
         Ok(match extension.as_deref().map(|one| one.to_str()) {
             None | Some(Some("safetensors")) => Kind::Pair,
             Some(Some("npz")) => Kind::Kohya,

@@ -140,7 +140,7 @@ impl Conditioner {
         negative: impl Into<Request<'a>>,
     ) -> Result<Guidance> {
         let positive = positive.into();
-        let negative = negative.into().as_negative_of(&positive);
+        let negative = negative.into().negative_of(&positive);
         let pair = [positive, negative];
         let prompted = self.prompted(&pair[0])?;
         let [positive, negative] = pair.each_ref().map(|one| prompted.dressed(one));

@@ -129,7 +129,7 @@ impl Conditioner {
         positive: Request<'a>,
         negative: Request<'a>,
     ) -> Result<PlannedPair> {
-        let negative = negative.as_negative_of(&positive);
+        let negative = negative.negative_of(&positive);
         let pair = [positive, negative];
         let mut plans = [self.plan(&pair[0], 0)?, self.plan(&pair[1], 0)?];
         let note = lengths::pad_to_each_other(&pair, &mut plans, |request, fill| {

@@ -217,7 +217,7 @@ impl<'a> Request<'a> {
 
     /// As the negative of `positive`, whose settings it takes where it has none of its own
     /// ([`Conditioner::encode_pair`](super::Conditioner::encode_pair)).
-    pub(super) fn as_negative_of(mut self, positive: &Request<'a>) -> Self {
+    pub(super) fn negative_of(mut self, positive: &Request<'a>) -> Self {
         if !self.has_manner {
             (self.profile, self.choices) = (positive.profile, positive.choices);
             // Its numbering is the profile's.

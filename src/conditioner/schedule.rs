@@ -49,7 +49,7 @@ impl Conditioner {
         pass: Pass,
     ) -> Result<[Timeline; 2]> {
         let prompted = self.prompted(positive)?;
-        let negative = negative.clone().as_negative_of(positive);
+        let negative = negative.clone().negative_of(positive);
         let one = |request| prompted.text().schedule(&prompted.dressed(request), pass);
         Ok([one(positive)?, one(&negative)?])
     }

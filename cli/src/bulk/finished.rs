@@ -9,8 +9,8 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
-use crate::output::TIME_IDS;
 use super::header::Names;
+use crate::output::TIME_IDS;
 use crate::scribe::{Metadata, SCHEDULES};
 
 /// Types that a file may have; the format knows fewer.
