@@ -1,12 +1,12 @@
 //! Which encoder, which family, and files that are something else.
 
 use sd_conditioner::ErrorKind;
-use sd_conditioner::weights::{Checkpoint, EncoderId};
+use sd_conditioner::weights::{Checkpoint, Embedding, EncoderId};
 
 use super::content::{at, check, l, tensor};
 use super::load;
 use crate::support::checkpoints::{Projection, open_clip, source};
-use crate::support::entries::{Entry, Stored, save_sparse};
+use crate::support::entries::{Entry, Stored, save, save_sparse};
 
 /// The context width by which a U-Net's family is known.
 fn unet(context: usize) -> Entry {
@@ -211,4 +211,20 @@ fn embeddings_are_named() {
         unknown,
         &words,
     );
+}
+
+/// Vectors and placeholder make it, and not where the file lies.
+#[test]
+fn embeddings_are_told_apart_by_content() {
+    let fingerprint = |name: &str, key: &str, value: f32| {
+        let entry = Entry::filled(key, Stored::F32, &[1, 128], value);
+        let folder = tempfile::tempdir().unwrap();
+        let path = save(&folder.path().join(name), &[entry]);
+        Embedding::open(&path).unwrap().fingerprint().unwrap()
+    };
+    let first = fingerprint("a.safetensors", "emb_params", 0.25);
+    assert_eq!(first.len(), 64);
+    assert_eq!(first, fingerprint("b.safetensors", "emb_params", 0.25));
+    assert_ne!(first, fingerprint("a.safetensors", "emb_params", 0.5));
+    assert_ne!(first, fingerprint("a.safetensors", "<cat>", 0.25));
 }
