@@ -4,6 +4,7 @@ mod batches;
 mod building;
 mod cache;
 mod cases;
+mod corners;
 mod devices;
 mod emphasis;
 mod entries;

@@ -107,7 +107,7 @@ const COMFY_UI: Choices = Choices {
     bang_is_special: false,
     split: Split::Groups,
     trigger: Trigger::Prefixed,
-    pool_at: PoolAt::FirstEnd,
+    pool_at: PoolAt::Counted,
     spare_pooled: Pooled::Projected,
     skip_numbering: SkipNumbering::ComfyUi,
     skip_scope: SkipScope::Both,

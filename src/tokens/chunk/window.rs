@@ -14,6 +14,9 @@ pub enum PoolAt {
     /// transformers does where a config says `eos_token_id: 2`, as all of Stable Diffusion's do.
     /// With a textual inversion it is not the end token.
     HighestId,
+    /// The first end token, and as many rows further as vectors of embeddings stand behind it:
+    /// `ComfyUI` counts tokens up to the end, and all vectors.
+    Counted,
 }
 
 /// A vector of a textual-inversion embedding that stands in for a token.
@@ -38,6 +41,8 @@ pub struct Chunk {
     segments: [u32; CONTEXT],
     pub(super) splices: Vec<Splice>,
     pub(super) end: usize,
+    /// Where vectors of the wrong width would stand, in the rows of the strengths; ascending.
+    left_out: Vec<usize>,
 }
 
 impl Chunk {
@@ -46,7 +51,9 @@ impl Chunk {
         &self.ids
     }
 
-    /// The strength of each row; 1 for start, end and padding.
+    /// The strength of each row; 1 for start, end and padding. Behind a vector that was left out
+    /// for its width they are not those of the ids in these rows: `ComfyUI` moves the ids up and
+    /// leaves the strengths where they were.
     pub fn strengths(&self) -> &[f64; CONTEXT] {
         &self.strengths
     }
@@ -57,7 +64,8 @@ impl Chunk {
     }
 
     /// For each row, 1 + the index of the stretch that was tokenized as one: a piece, or a part of
-    /// one beside an embedding. `ComfyUI` calls it the word id. 0 for start, end, padding.
+    /// one beside an embedding. `ComfyUI` calls it the word id. 0 for start, end, padding. They stand
+    /// beside the strengths.
     pub fn segments(&self) -> &[u32; CONTEXT] {
         &self.segments
     }
@@ -77,13 +85,31 @@ impl Chunk {
         self.pieces.iter().filter(|piece| **piece != 0).count()
     }
 
-    /// The same window with other ids in some rows and no vectors there; the end stays.
+    /// The same window with other ids in some rows and no vectors there; the end stays. The rows
+    /// are those of the strengths: a vector that was left out is there again as an id.
     #[must_use]
     pub fn with_ids(mut self, rows: &[usize], id: TokenId) -> Chunk {
-        for row in rows {
-            self.ids[*row] = id;
+        let padding = self.ids[CONTEXT - 1];
+        let mut splices = self.splices.drain(..).peekable();
+        let mut all: Vec<Option<(TokenId, Option<Splice>)>> = Vec::with_capacity(CONTEXT);
+        for (row, id) in self.ids.into_iter().enumerate() {
+            all.push(Some((id, splices.next_if(|splice| splice.row == row))));
         }
-        self.splices.retain(|splice| !rows.contains(&splice.row));
+        drop(splices);
+        for row in &self.left_out {
+            all.insert(*row, None);
+        }
+        all.truncate(CONTEXT);
+        for row in rows {
+            all[*row] = Some((id, None));
+        }
+        self.left_out.retain(|row| !rows.contains(row));
+        self.ids = [padding; CONTEXT];
+        for (row, (id, splice)) in all.into_iter().flatten().enumerate() {
+            self.ids[row] = id;
+            self.splices
+                .extend(splice.map(|splice| Splice { row, ..splice }));
+        }
         self
     }
 
@@ -107,12 +133,19 @@ impl Chunk {
             segments: [0; CONTEXT],
             splices: Vec::new(),
             end: 0,
+            left_out: Vec::new(),
         };
         chunk.ids[0] = START_OF_TEXT;
         let mut row = 1;
-        for token in content.iter().filter(|token| token.fits()) {
-            chunk.place(row, token, names);
-            row += 1;
+        for (place, token) in (1..).zip(content) {
+            chunk.strengths[place] = token.strength;
+            chunk.segments[place] = token.segment.wrapping_add(1);
+            if token.fits() {
+                chunk.place(row, token, names);
+                row += 1;
+            } else {
+                chunk.left_out.push(place);
+            }
         }
         chunk.ids[row] = END_OF_TEXT;
         chunk.end = chunk.pool_row(pool_at);
@@ -121,9 +154,7 @@ impl Chunk {
 
     fn place(&mut self, row: usize, token: &Token, names: &[Arc<str>]) {
         self.ids[row] = token.id;
-        self.strengths[row] = token.strength;
         self.pieces[row] = token.piece.wrapping_add(1);
-        self.segments[row] = token.segment.wrapping_add(1);
         if let Some(vector) = &token.vector {
             self.splices.push(vector.at(row, names));
         }
@@ -144,6 +175,10 @@ impl Chunk {
         let highest = self.splices.iter().map(|splice| splice.id).max();
         match (pool_at, highest) {
             (PoolAt::FirstEnd, _) | (PoolAt::HighestId, None) => first_end,
+            (PoolAt::Counted, _) => {
+                let behind = |splice: &&Splice| splice.row > first_end;
+                first_end + self.splices.iter().filter(behind).count()
+            }
             (PoolAt::HighestId, Some(id)) => {
                 let mut rows = self.splices.iter().filter(|splice| splice.id == id);
                 rows.next().map_or(first_end, |splice| splice.row)

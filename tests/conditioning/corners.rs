@@ -1,0 +1,181 @@
+//! Single cases in which this library was once wrong, against values of the reference programs
+//! (`tests/golden/conditioning/corners.json`).
+
+use std::collections::BTreeMap;
+
+use sd_conditioner::candle_core::Tensor;
+use sd_conditioner::conditioner::Embeddings;
+use sd_conditioner::conditioning::Emphasis;
+use sd_conditioner::profile::{DIALECTS, EqualLengths, split_named};
+use sd_conditioner::prompt::NoteKind;
+use sd_conditioner::prompt::schedule::Pass;
+use sd_conditioner::tokens::Cleaner;
+use sd_conditioner::weights::SyntheticSize;
+use sd_conditioner::{Conditioner, Conditioning, Family, Profile, Request};
+use serde::Deserialize;
+
+use crate::support::close::{assert_close, bits, values};
+use crate::support::embeddings;
+use crate::support::entries::Stored;
+
+/// The largest difference, in parts of the largest value.
+const BAR: f64 = 1e-5;
+
+/// What a program was told, and what it gave.
+#[derive(Debug, Deserialize)]
+struct Case {
+    name: String,
+    tool: String,
+    family: String,
+    profile: String,
+    positive: Text,
+    negative: Option<Text>,
+    #[serde(default)]
+    as_negative: bool,
+    #[serde(default)]
+    embeddings: bool,
+    dialect: Option<String>,
+    emphasis: Option<String>,
+    split: Option<String>,
+    cleaner: Option<String>,
+    clip_skip: Option<i32>,
+    steps: Option<u32>,
+    results: BTreeMap<String, Sample>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Text {
+    One(String),
+    Two([String; 2]),
+}
+
+/// Every so many-th value of a tensor, row-major.
+#[derive(Debug, Deserialize)]
+struct Sample {
+    shape: Vec<usize>,
+    every: usize,
+    values: Vec<f64>,
+}
+
+impl Case {
+    fn request<'a>(&self, text: &'a Text, set: &'a Embeddings) -> Request<'a> {
+        let mut request = match text {
+            Text::One(text) => Request::new(text),
+            Text::Two([first, second]) => Request::per_encoder(first, second),
+        };
+        request = request.profile(Profile::named(&self.profile).unwrap());
+        request = request.embeddings(set);
+        if let Some(name) = &self.dialect {
+            let found = DIALECTS.iter().find(|(other, _)| other == name);
+            request = request.dialect(found.unwrap().1);
+        }
+        if let Some(name) = &self.emphasis {
+            request = request.emphasis(Emphasis::named(name).unwrap());
+        }
+        if let Some(name) = &self.split {
+            request = request.split(split_named(name).unwrap().0);
+        }
+        if let Some(name) = &self.cleaner {
+            assert_eq!(name, "hf-slow-ftfy");
+            request = request.cleaner(Cleaner::HfSlowFtfy);
+        }
+        match self.clip_skip {
+            Some(number) => request.clip_skip(number),
+            None => request,
+        }
+    }
+
+    /// Everything that the program gave, under the names of the file.
+    fn run(&self, text: &Conditioner, set: &Embeddings) -> BTreeMap<String, Tensor> {
+        let mut all = BTreeMap::new();
+        let positive = self.request(&self.positive, set);
+        if let Some(steps) = self.steps {
+            let sided = if self.as_negative {
+                positive.as_negative()
+            } else {
+                positive
+            };
+            let timeline = text.encode_schedule(&sided, Pass::First { steps }).unwrap();
+            for (part, place) in timeline.parts.iter().zip(0..) {
+                for (entry, index) in part.entries.iter().zip(0..) {
+                    keep(&mut all, &format!("{place}.{index}"), &entry.conditioning);
+                }
+            }
+            return all;
+        }
+        match &self.negative {
+            None => keep(&mut all, "positive", &text.encode(positive).unwrap()),
+            Some(negative) => {
+                let negative = self.request(negative, set);
+                let pair = text.encode_pair(positive, negative).unwrap();
+                keep(&mut all, "positive", pair.positive());
+                keep(&mut all, "negative", pair.negative());
+            }
+        }
+        all
+    }
+}
+
+fn keep(all: &mut BTreeMap<String, Tensor>, name: &str, made: &Conditioning) {
+    all.insert(format!("{name}.context"), made.context().clone());
+    if let Some(pooled) = made.pooled() {
+        all.insert(format!("{name}.pooled"), pooled.clone());
+    }
+}
+
+/// How far our values are from a sample.
+fn distance(ours: &Tensor, theirs: &Sample) -> f64 {
+    if ours.dims() != theirs.shape {
+        return f64::INFINITY;
+    }
+    let ours = values(ours);
+    let pairs = ours.iter().step_by(theirs.every).zip(&theirs.values);
+    let largest = pairs.map(|(ours, theirs)| (ours - theirs).abs());
+    let scale = theirs
+        .values
+        .iter()
+        .fold(0.0, |most: f64, one| most.max(one.abs()));
+    largest.fold(0.0, f64::max) / if scale > 0.0 { scale } else { 1.0 }
+}
+
+fn family(name: &str) -> Family {
+    let mut all = Family::ALL.into_iter();
+    all.find(|family| family.name() == name).unwrap()
+}
+
+#[test]
+fn single_cases_equal_the_reference_programs() {
+    let cases = include_str!("../golden/conditioning/corners.json");
+    let cases: Vec<Case> = serde_json::from_str(cases).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    embeddings::write(folder.path(), Stored::F32);
+    let (set, none) = (
+        Embeddings::folder(folder.path()).unwrap(),
+        Embeddings::default(),
+    );
+    let mut loaded: BTreeMap<String, Conditioner> = BTreeMap::new();
+    let mut wrong = Vec::new();
+    for case in &cases {
+        let text = loaded.entry(case.family.clone()).or_insert_with(|| {
+            let builder = Conditioner::builder();
+            let made = builder.random_weights(family(&case.family), SyntheticSize::Tiny, 73);
+            made.unwrap()
+        });
+        let ours = case.run(text, if case.embeddings { &set } else { &none });
+        for (name, theirs) in &case.results {
+            let found = ours
+                .get(name)
+                .map_or(f64::INFINITY, |ours| distance(ours, theirs));
+            if found > BAR {
+                wrong.push(format!("{}, {}: {name}: {found:e}", case.tool, case.name));
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "of {}:\n{}",
+        cases.len(),
+        wrong.join("\n")
+    );
+}
