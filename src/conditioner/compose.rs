@@ -128,7 +128,7 @@ impl Run<'_> {
             return Ok(Some(pooled));
         }
         let texts = &places.texts;
-        let row = match rules.pooled_from {
+        let row = match rules.pooled_from() {
             PooledFrom::RawText => places.raw,
             PooledFrom::FirstWindow => texts.first().and_then(|(own, _)| own.first().copied()),
             PooledFrom::LastWindow => texts.last().and_then(|(own, _)| own.last().copied()),

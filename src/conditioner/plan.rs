@@ -3,7 +3,7 @@
 
 use crate::conditioning::emphasis::{self, Emphasis, Stage};
 use crate::encoder::Readout;
-use crate::profile::{Choices, EncoderLengths, PooledFrom};
+use crate::profile::{Choices, EncoderLengths, PooledFrom, SecondText};
 use crate::prompt::compel::Part;
 use crate::prompt::{Dialect, Note, NoteKind, Piece, Prompt};
 use crate::tokens::{Chunk, ChunkRule, Chunks, Lexicon, Split, Tokenizer};
@@ -100,7 +100,8 @@ pub(super) fn plan(towers: &[Tower], request: &Request<'_>, fill: usize) -> Vec<
     let mut plans: Vec<Planned> = each.collect();
     let lengths = request.rules().encoder_lengths;
     match_encoders(&mut plans, lengths, request.has_two_texts());
-    if let ([only], true) = (plans.as_mut_slice(), request.has_two_texts()) {
+    let is_unread = request.rules().second_text() != SecondText::Appended;
+    if let ([only], true) = (plans.as_mut_slice(), request.has_two_texts() && is_unread) {
         only.notes.push(second_unread(towers[0].id));
     }
     plans
@@ -120,7 +121,7 @@ fn second_unread(encoder: EncoderId) -> Note {
 /// The plan for the encoder at this place of the family's order.
 fn plan_one(place: usize, tower: Tower, request: &Request<'_>, fill: usize) -> Planned {
     let rules = request.rules();
-    let prepared = Prepared::of(request.text_for(place), rules, request.is_negative());
+    let prepared = Prepared::of(&request.text_for(place), rules, request.is_negative());
     let prompt = Prompt::parse(&prepared.text, dialect(rules));
     let unread = schedule::unread(&prepared.text, rules.dialect, request.is_negative());
     let notes = unread.into_iter().chain(prompt.notes().iter().cloned());
@@ -241,7 +242,7 @@ impl Planner<'_> {
 
     /// The whole text as typed in one window, where the tool pools that.
     fn raw_window(&self, prompt: &Prompt) -> Option<Chunk> {
-        if self.rules.pooled_from != PooledFrom::RawText {
+        if self.rules.pooled_from() != PooledFrom::RawText {
             return None;
         }
         let raw = Prompt::parse(prompt.source(), Dialect::Plain);

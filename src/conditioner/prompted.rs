@@ -223,7 +223,7 @@ impl Request<'_> {
     /// assert_eq!(request.network_notes()[0].span, 2..17);
     /// ```
     pub fn network_notes(&self) -> Vec<Note> {
-        let prepared = Prepared::of(self.text_for(0), self.rules(), self.is_negative());
+        let prepared = Prepared::of(&self.text_for(0), self.rules(), self.is_negative());
         let mut all = [prepared.notes, notes(self)].concat();
         all.sort_by_key(|note| note.span.start);
         all
@@ -234,7 +234,7 @@ impl Request<'_> {
 fn named(request: &Request<'_>) -> Vec<Named> {
     let (text, rules) = (request.text_for(0), request.rules());
     if rules.clean_prompt {
-        let prepared = Prepared::of(text, rules, false);
+        let prepared = Prepared::of(&text, rules, false);
         return prepared.networks.iter().filter_map(of_network).collect();
     }
     if rules.dialect != Dialect::Compel {
@@ -246,7 +246,7 @@ fn named(request: &Request<'_>) -> Vec<Named> {
         strength: Some(lora.weight),
         note_at: lora.span,
     };
-    compel::parse(text)
+    compel::parse(&text)
         .0
         .loras
         .into_iter()

@@ -78,9 +78,9 @@ fn readings(towers: &[Tower], request: &Request<'_>) -> Vec<Reading> {
     let each = plans.zip(towers).enumerate();
     each.map(|(place, (plan, tower))| Reading {
         encoder: tower.id,
-        source: request.text_for(place).to_owned(),
+        source: request.text_for(place).into_owned(),
         windows: plan.windows,
-        pooled: request.rules().pooled_from,
+        pooled: request.rules().pooled_from(),
         raw: plan.raw.clone(),
         notes: plan.notes.clone(),
         texts: texts(plan),

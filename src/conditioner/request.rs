@@ -1,9 +1,13 @@
 //! What to encode, and what to change of a profile's choices.
 
+use std::borrow::Cow;
+
 use crate::conditioning::{Emphasis, EndRows, SizeHints};
 use crate::encoder::{ClipSkip, Pooled};
-use crate::profile::{Choices, EqualLengths, Profile, SkipNumbering, SkipScope};
-use crate::prompt::Dialect;
+use crate::profile::{
+    Choices, EqualLengths, Profile, SecondText, SkipNumbering, SkipScope,
+};
+use crate::prompt::{Dialect, is_blank};
 use crate::tokens::{Cleaner, Split};
 use crate::weights::LoraFolder;
 
@@ -104,6 +108,9 @@ impl<'a> Request<'a> {
     /// that one reads the first, the refiner's ViT-bigG too, and the second is left out with a note.
     pub fn per_encoder(clip_l: &'a str, clip_g: &'a str) -> Request<'a> {
         Request::of(Some(clip_l), Some(clip_g))
+    ///
+    /// What an empty second text means is the profile's: the empty prompt (`ComfyUI`, compel) or the
+    /// first text again (diffusers, `InvokeAI`).
     }
 
     fn of(text: Option<&'a str>, text_2: Option<&'a str>) -> Request<'a> {
@@ -235,16 +242,21 @@ impl<'a> Request<'a> {
     }
 
     /// The text for the encoder at this place of the family's order.
-    pub(super) fn text_for(&self, place: usize) -> &'a str {
+    pub(super) fn text_for(&self, place: usize) -> Cow<'a, str> {
         let first = self.text.unwrap_or_default();
-        if place == 0 {
-            first
-        } else {
-            self.text_2.unwrap_or(first)
+        let (second, rule) = (self.text_2.unwrap_or(first), self.choices.second_text());
+        let given = match rule {
+            SecondText::AsGiven => true,
+            SecondText::FirstIfEmpty | SecondText::Appended => !second.is_empty(),
+            SecondText::FirstIfBlank => !is_blank(second),
+        };
+        if rule == SecondText::Appended && self.has_two_texts() && given {
+            return format!("{first} {second}").into();
         }
     }
 
     pub(super) fn has_two_texts(&self) -> bool {
+        if place == 0 || !given { first } else { second }.into()
         self.text_2.is_some()
     }
 
@@ -312,7 +324,7 @@ impl<'a> Request<'a> {
     /// The clip skip with its numbering, where it applies to this side; `None` where the number
     /// cannot be one of it.
     pub(super) fn skip(&self) -> Option<ClipSkip> {
-        let unmoved = self.negative && self.choices.skip_scope == SkipScope::PositiveOnly;
+        let unmoved = self.negative && self.choices.skip_scope() == SkipScope::PositiveOnly;
         let Some(number) = self.clip_skip.filter(|_| !unmoved) else {
             return Some(ClipSkip::Default);
         };

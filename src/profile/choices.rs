@@ -24,6 +24,21 @@ pub enum EmptyNegative {
     ZeroEachWhenEmpty,
 }
 
+/// What the second encoder of SDXL reads where two texts are given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SecondText {
+    /// The second text, empty or not.
+    AsGiven,
+    /// The first one where the second is `""` (`prompt_2 or prompt`, diffusers
+    /// `pipeline_stable_diffusion_xl.py`).
+    FirstIfEmpty,
+    /// The first one where the second is white space (`InvokeAI`'s style prompt).
+    FirstIfBlank,
+    /// Both encoders read the first, a space and the second (diffusers'
+    /// `lpw_stable_diffusion_xl.py`; implied by [`Split::LpwSdxl`]).
+    Appended,
+}
+
 /// Which prompts a clip skip moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SkipScope {
@@ -104,6 +119,8 @@ pub struct Choices {
     pub dialect: Dialect,
     /// How strengths change hidden states.
     pub emphasis: Emphasis,
+    /// What the second encoder reads where two texts are given.
+    pub second_text: SecondText,
     /// Whether `# comments` and `<lora:…>` are taken out of the text first.
     pub clean_prompt: bool,
     /// Text clean-up before ViT-L's tokenizer.
@@ -121,7 +138,7 @@ pub struct Choices {
     pub trigger: Trigger,
     /// Which row the pooled vector is read from.
     pub pool_at: PoolAt,
-    /// Which window it is read from.
+    /// Which window it is read from; with [`Split::LpwSdxl`] always the last.
     pub pooled_from: PooledFrom,
     /// After how many layers.
     pub pooled_depth: PooledDepth,
@@ -129,7 +146,7 @@ pub struct Choices {
     pub spare_pooled: Pooled,
     /// How clip skip is counted.
     pub skip_numbering: SkipNumbering,
-    /// Which prompts it moves.
+    /// Which prompts it moves; with [`Split::Lpw`] always both.
     pub skip_scope: SkipScope,
     /// When an empty prompt becomes zeros.
     pub empty_negative: EmptyNegative,
@@ -166,6 +183,31 @@ impl Choices {
     }
 }
 
+
+    /// The window that the pooled vector is read from: `lpw_stable_diffusion_xl.py` keeps what its
+    /// loop over windows had last.
+    pub const fn pooled_from(&self) -> PooledFrom {
+        match self.split {
+            Split::LpwSdxl => PooledFrom::LastWindow,
+            _ => self.pooled_from,
+        }
+    }
+
+    /// The prompts that clip skip moves: `lpw_stable_diffusion.py` encodes both alike.
+    pub const fn skip_scope(&self) -> SkipScope {
+        match self.split {
+            Split::Lpw => SkipScope::Both,
+            _ => self.skip_scope,
+        }
+    }
+
+    /// What the second encoder reads where two texts are given.
+    pub const fn second_text(&self) -> SecondText {
+        match self.split {
+            Split::LpwSdxl => SecondText::Appended,
+            _ => self.second_text,
+        }
+    }
 /// The id after the end token: the end token itself for ViT-L, 0 for ViT-H and ViT-bigG
 /// (`pad_token` of their `special_tokens_map.json`; `pad_with_end`, `comfy/sdxl_clip.py`). One tool
 /// departs: diffusers' `lpw_stable_diffusion_xl.py` pads both with the end token.

@@ -4,8 +4,8 @@ mod choices;
 mod names;
 
 pub use choices::{
-    Choices, EmptyNegative, EncoderLengths, EqualLengths, PooledDepth, PooledFrom, SkipNumbering,
-    SkipScope,
+    Choices, EmptyNegative, EncoderLengths, EqualLengths, PooledDepth, PooledFrom, SecondText,
+    SkipNumbering, SkipScope,
 };
 pub use names::{DIALECTS, EQUAL_LENGTHS, split_named};
 
@@ -82,6 +82,7 @@ impl Profile {
 const DIFFUSERS: Choices = Choices {
     dialect: Dialect::Plain,
     emphasis: Emphasis::Ignore,
+    second_text: SecondText::FirstIfEmpty,
     clean_prompt: false,
     cleaner_clip: Cleaner::HfFast,
     cleaner_open_clip: Cleaner::HfFast,
@@ -104,6 +105,7 @@ const DIFFUSERS: Choices = Choices {
 const COMFY_UI: Choices = Choices {
     dialect: Dialect::ComfyUi,
     emphasis: Emphasis::ComfyUi,
+    second_text: SecondText::AsGiven,
     bang_is_special: false,
     split: Split::Groups,
     trigger: Trigger::Prefixed,
@@ -121,6 +123,7 @@ const COMFY_UI: Choices = Choices {
 const A1111: Choices = Choices {
     dialect: Dialect::A1111,
     emphasis: Emphasis::A1111,
+    second_text: SecondText::AsGiven,
     clean_prompt: true,
     cleaner_clip: Cleaner::HfSlowFtfy,
     cleaner_open_clip: Cleaner::OpenClip,
@@ -147,6 +150,7 @@ const COMPEL: Choices = Choices {
     emphasis: Emphasis::Compel,
     split: Split::LongText(LongText::Sentences),
     pooled_from: PooledFrom::RawText,
+    second_text: SecondText::AsGiven,
     skip_scope: SkipScope::Both,
     empty_negative: EmptyNegative::Encode,
     ..DIFFUSERS
@@ -157,6 +161,7 @@ const INVOKE_AI: Choices = Choices {
     pooled_depth: PooledDepth::Skipped,
     empty_negative: EmptyNegative::ZeroEachWhenEmpty,
     equal_lengths: EqualLengths::Zeros,
+    second_text: SecondText::FirstIfBlank,
     encoder_lengths: EncoderLengths::Zeros,
     ..COMPEL
 };
@@ -180,6 +185,7 @@ const PLAIN: Choices = Choices {
     cleaner_open_clip: Cleaner::OpenClip,
     bang_is_special: false,
     split: Split::Comma { backtrack: 0 },
+    second_text: SecondText::AsGiven,
     pool_at: PoolAt::FirstEnd,
     skip_scope: SkipScope::Both,
     empty_negative: EmptyNegative::Encode,

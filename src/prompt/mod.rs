@@ -22,6 +22,11 @@ pub mod schedule;
 mod sdcpp;
 mod strengths;
 
+/// True for what Python's `str.strip` leaves nothing of.
+pub(crate) fn is_blank(text: &str) -> bool {
+    python::strip(text).is_empty()
+}
+
 /// Which tool's grammar a text is written in.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

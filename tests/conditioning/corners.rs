@@ -179,3 +179,31 @@ fn single_cases_equal_the_reference_programs() {
         wrong.join("\n")
     );
 }
+
+fn tiny(family: Family) -> Conditioner {
+    let made = Conditioner::builder().random_weights(family, SyntheticSize::Tiny, 73);
+    made.unwrap()
+}
+
+#[track_caller]
+fn same(ours: &Conditioning, theirs: &Conditioning) {
+    let all = |one: &Conditioning| [Some(one.context()), one.pooled()].map(|one| one.map(bits));
+    assert!(all(ours) == all(theirs), "they differ");
+}
+
+/// `InvokeAI`'s style prompt: blank means the prompt, and an empty encoder's text is zeros.
+#[test]
+fn a_blank_style_is_the_prompt() {
+    let text = tiny(Family::Sdxl);
+    let encode = |first, second| {
+        let request = Request::per_encoder(first, second).profile(Profile::InvokeAi);
+        text.encode(request).unwrap()
+    };
+    let one = text.encode(Request::new("a cat").profile(Profile::InvokeAi));
+    let one = one.unwrap();
+    for blank in ["", " \n\t", "\u{1c}"] {
+        same(&encode("a cat", blank), &one);
+    }
+    let zeros = encode("", " ");
+    assert!(values(zeros.context()).iter().all(|value| *value == 0.0));
+}
