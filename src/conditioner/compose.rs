@@ -76,6 +76,7 @@ impl Run<'_> {
                 chunks: &text.chunks,
                 hidden: self.rows.hidden(own)?,
                 stages: staged.collect::<Result<_>>()?,
+                times: self.requests[index].times(),
             })
         });
         texts.collect()

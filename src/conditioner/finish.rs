@@ -16,14 +16,14 @@ pub(super) fn finish(
     placed: &Placed,
     request: &Request<'_>,
     plan: &[Planned],
-    mut states: Vec<EncoderStates>,
+    (mut states, empty_call): (Vec<EncoderStates>, bool),
 ) -> Result<Conditioning> {
     let rules = request.rules();
     if rules.empty_negative == EmptyNegative::ZeroEachWhenEmpty && inner.family == Family::Sdxl {
         zero_each(request, &mut states)?;
     }
     let joined = joined(inner, rules, &plan[0].texts[0].chunks, &states)?;
-    let joined = match zeroing(request, inner.family) {
+    let joined = match zeroing(request, inner.family, empty_call) {
         Zeroing::Nothing => joined,
         Zeroing::Context => joined.with_zero_context()?,
         Zeroing::All => joined.zeroed()?,
@@ -60,7 +60,8 @@ enum Zeroing {
     All,
 }
 
-fn zeroing(request: &Request<'_>, family: Family) -> Zeroing {
+/// `empty_call` says that every text of the tool's call is empty.
+fn zeroing(request: &Request<'_>, family: Family, empty_call: bool) -> Zeroing {
     let is_xl = matches!(family, Family::Sdxl | Family::Refiner);
     if !request.is_negative() || !is_xl {
         return Zeroing::Nothing;
@@ -69,7 +70,7 @@ fn zeroing(request: &Request<'_>, family: Family) -> Zeroing {
         EmptyNegative::ZeroWhenAbsent if family == Family::Sdxl && request.is_absent() => {
             Zeroing::All
         }
-        EmptyNegative::ZeroWhenEmpty if request.is_empty() => Zeroing::All,
+        EmptyNegative::ZeroWhenEmpty if empty_call => Zeroing::All,
         EmptyNegative::ZeroContextWhenEmpty if request.is_empty() => Zeroing::Context,
         EmptyNegative::Encode
         | EmptyNegative::ZeroWhenAbsent

@@ -277,15 +277,17 @@ impl Conditioner {
             by_encoder.push(self.states(&placed, place, (requests, &plans), calls)?);
         }
         by_encoder.reverse();
-        let each = requests.iter().zip(plans).enumerate();
-        let each = each.map(|(index, (request, plan))| {
-            let states = by_encoder
-                .iter()
-                .map(|states| states[index].clone())
-                .collect();
-            finish::finish(inner, &placed, request, plan.as_ref(), states)
-        });
-        each.collect()
+        let mut all = Vec::with_capacity(requests.len());
+        for call in calls {
+            let empty_call = requests[call.clone()].iter().all(Request::is_empty);
+            for index in call.clone() {
+                let states = by_encoder.iter().map(|states| states[index].clone());
+                let states = (states.collect(), empty_call);
+                let (request, plan) = (&requests[index], plans[index].as_ref());
+                all.push(finish::finish(inner, &placed, request, plan, states)?);
+            }
+        }
+        Ok(all)
     }
 
     /// What the encoder at this place of the family's order gives for each request.

@@ -38,6 +38,8 @@ pub struct Request<'a> {
     pooled: Option<Pooled>,
     embeddings: Option<&'a Embeddings>,
     loras: Option<&'a LoraFolder>,
+    /// How often the tool has it in its call.
+    times: usize,
 }
 
 /// A request with texts of its own. It names no folder of `LoRA`s: that is looked into before.
@@ -127,6 +129,7 @@ impl<'a> Request<'a> {
             pooled: None,
             embeddings: None,
             loras: None,
+            times: 1,
         }
     }
 
@@ -299,6 +302,16 @@ impl<'a> Request<'a> {
             text_2,
             ..self.clone()
         }
+    }
+
+    /// The same where the tool has it so often in one call: all of them count in its means.
+    pub(super) fn occurring(mut self, times: usize) -> Self {
+        self.times = times;
+        self
+    }
+
+    pub(super) fn times(&self) -> usize {
+        self.times
     }
 
     pub(super) fn texts(&self) -> (Option<&'a str>, Option<&'a str>) {

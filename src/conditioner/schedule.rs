@@ -66,17 +66,18 @@ impl Conditioner {
             .iter()
             .map(|part| plan(part, request.rules().dialect, pass, &mut texts))
             .collect();
-        let calls: Vec<Vec<usize>> = planned.iter().map(distinct).collect();
-        let requests = |places: &Vec<usize>| -> Vec<Request<'_>> {
-            let texts = places.iter().map(|place| texts[*place].as_str());
-            texts
-                .map(|text| request.with_texts(Some(text), second))
-                .collect()
+        let calls: Vec<Vec<(usize, usize)>> = planned.iter().map(distinct).collect();
+        let requests = |call: &Vec<(usize, usize)>| -> Vec<Request<'_>> {
+            let texts = call.iter().map(|(place, times)| {
+                let text = request.with_texts(Some(&texts[*place]), second);
+                text.occurring(*times)
+            });
+            texts.collect()
         };
         let requests: Vec<Vec<Request<'_>>> = calls.iter().map(requests).collect();
         let encoded = self.encode_calls(&requests)?;
         let parts = planned.iter().zip(calls).zip(encoded);
-        let parts = parts.map(|((part, places), encoded)| part.encoded(&texts, &places, encoded));
+        let parts = parts.map(|((part, call), encoded)| part.encoded(&texts, &call, encoded));
         let parts = parts.collect();
         Ok(Timeline { parts })
     }
@@ -100,12 +101,12 @@ impl Conditioner {
     }
 }
 
-/// The distinct texts of one part.
-fn distinct(part: &Planned) -> Vec<usize> {
+/// The distinct texts of one part, and how many entries have each: the tool encodes all entries.
+fn distinct(part: &Planned) -> Vec<(usize, usize)> {
     let mut places: Vec<usize> = part.entries.iter().map(|(_, place)| *place).collect();
     places.sort_unstable();
-    places.dedup();
-    places
+    let same = places.chunk_by(|one, other| one == other);
+    same.map(|places| (places[0], places.len())).collect()
 }
 
 /// Comments, and networks of positive prompts, are taken out before schedules are read.
@@ -174,15 +175,16 @@ fn plan(part: &ComposedPrompt, dialect: Dialect, pass: Pass, texts: &mut Vec<Str
 }
 
 impl Planned {
-    /// The part with what each of its texts gave. `places` are those of the encoded ones in `texts`.
+    /// The part with what each of its texts gave. `call` has their places in `texts`.
     fn encoded(
         &self,
         texts: &[String],
-        places: &[usize],
+        call: &[(usize, usize)],
         encoded: Vec<Conditioning>,
     ) -> TimelinePart {
-        let conditionings: Vec<(&usize, Conditioning)> = places.iter().zip(encoded).collect();
-        let of = |place: &usize| conditionings.iter().find(|(other, _)| *other == place);
+        let conditionings: Vec<(&(usize, usize), Conditioning)> =
+            call.iter().zip(encoded).collect();
+        let of = |place: &usize| conditionings.iter().find(|(other, _)| other.0 == *place);
         let entries = self.entries.iter().filter_map(|(until, place)| {
             Some(TimelineEntry {
                 span: Span::UntilStep(*until),

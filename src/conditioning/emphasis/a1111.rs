@@ -5,8 +5,8 @@ use candle_core::Tensor;
 use super::{Encoding, rows};
 use crate::error::Result;
 
-/// The mean is that of the n-th window of all texts of the call: texts of one schedule influence
-/// each other.
+/// The mean is that of the n-th window of all texts of the call, equal ones as often as they are in
+/// it: texts of one schedule influence each other.
 pub(super) fn original(call: &[Encoding<'_>]) -> Result<Vec<Tensor>> {
     if !call.iter().any(|one| one.chunks.has_emphasis()) {
         return Ok(call.iter().map(|one| one.hidden.clone()).collect());
@@ -23,7 +23,8 @@ pub(super) fn original(call: &[Encoding<'_>]) -> Result<Vec<Tensor>> {
             .filter_map(|one| call[*one].chunks.iter().nth(index));
         let strengths = rows::strengths_of(strengths);
         let before = Tensor::cat(&batch, 0)?;
-        let after = rows::mean_restored(&before, &rows::scaled(&before, &strengths)?)?;
+        let times: Vec<usize> = members.iter().map(|one| call[*one].times).collect();
+        let after = rows::means_restored(&before, &rows::scaled(&before, &strengths)?, &times)?;
         for (place, one) in members.into_iter().enumerate() {
             windows[one].push(after.narrow(0, place, 1)?);
         }

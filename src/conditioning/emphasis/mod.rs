@@ -104,6 +104,8 @@ pub(crate) struct Encoding<'a> {
     /// `[windows, 77, width]`
     pub(crate) hidden: Tensor,
     pub(crate) stages: Vec<Staged<'a>>,
+    /// How often the text is in the tool's call.
+    pub(crate) times: usize,
 }
 
 /// What a stage gave.

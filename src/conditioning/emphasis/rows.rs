@@ -47,6 +47,29 @@ pub(super) fn mean_restored(before: &Tensor, after: &Tensor) -> Result<Tensor> {
     Ok((after * f64::from(ratio))?)
 }
 
+/// The same for texts that are so many times in one call, each `[windows, 77, width]`: a single ratio.
+pub(super) fn means_restored(before: &Tensor, after: &Tensor, times: &[usize]) -> Result<Tensor> {
+    if times.iter().all(|times| *times == 1) {
+        return mean_restored(before, after);
+    }
+    let ratio = mean_of_times(before, times)? / mean_of_times(after, times)?;
+    Ok((after * f64::from(ratio))?)
+}
+
+/// The mean of windows that count as often as is said.
+fn mean_of_times(windows: &Tensor, times: &[usize]) -> Result<f32> {
+    let means = windows
+        .to_dtype(DType::F64)?
+        .mean((1, 2))?
+        .to_vec1::<f64>()?;
+    let sum: f64 = means
+        .iter()
+        .zip(times)
+        .map(|(mean, n)| mean * *n as f64)
+        .sum();
+    Ok(f32_of(sum / times.iter().sum::<usize>() as f64))
+}
+
 /// The mean of all values, rounded to f32.
 pub(super) fn mean(tensor: &Tensor) -> Result<f32> {
     let mean = tensor
