@@ -55,8 +55,8 @@ fn no_common_length(windows: [usize; 2]) -> Note {
         kind: NoteKind::Length,
         span: 0..0,
         message: format!(
-            "{} and {} windows have no common length that ComfyUI would batch; it runs them \
-             apart, here the shorter one is followed by empty windows",
+            "{} and {} windows have no common length up to four times the shorter one; the tool \
+             runs them apart, here the shorter one is followed by empty windows",
             windows[0], windows[1]
         ),
     }

@@ -28,7 +28,8 @@ use crate::tokens::{Cleaner, LongText, PoolAt, Split, Trigger};
 /// | pooled from | highest id | first window | first window | first window | raw text | raw text | first window |
 /// | clip skip | 0, 1…; positive only | -1, -2… | 1, 2… | 1, 2… | 0, 1… | 0, 1… | 1, 2… |
 /// | empty negative, SDXL | zeros if absent | encoded | zeros | zeros | encoded | zeros | context zeros |
-/// | equal lengths | – | repeated | empty windows | repeated | empty windows | zeros | empty windows |
+/// | empty second text | the first | encoded | – | – | encoded | the first if blank | – |
+/// | equal lengths | – | repeated | repeated | repeated | empty windows | zeros | repeated |
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Profile {
@@ -134,6 +135,8 @@ const A1111: Choices = Choices {
     skip_numbering: SkipNumbering::A1111,
     skip_scope: SkipScope::Both,
     empty_negative: EmptyNegative::ZeroWhenEmpty,
+    // It runs sides of different lengths apart, which repeated rows equal; `pad_cond_uncond` is off.
+    equal_lengths: EqualLengths::Repeat,
     ..DIFFUSERS
 };
 

@@ -207,3 +207,43 @@ fn a_blank_style_is_the_prompt() {
     let zeros = encode("", " ");
     assert!(values(zeros.context()).iter().all(|value| *value == 0.0));
 }
+
+/// A1111 and stable-diffusion.cpp run sides of different lengths apart: each side's rows are its own,
+/// repeated.
+#[test]
+fn sides_that_run_apart_are_repeated() {
+    let (text, long) = (tiny(Family::Sd1), "a red barn, ".repeat(30));
+    for profile in [Profile::A1111, Profile::Forge, Profile::SdCpp] {
+        let of = |prompt| Request::new(prompt).profile(profile);
+        let pair = text.encode_pair(of(&long), of("fog")).unwrap();
+        let alone = text.encode(of("fog").as_negative()).unwrap();
+        let rows = pair.negative().tokens();
+        assert_eq!(rows, 154, "{profile:?}");
+        for start in (0..rows).step_by(77) {
+            let window = pair.negative().context().narrow(1, start, 77).unwrap();
+            assert_eq!(bits(&window), bits(alone.context()), "{profile:?}");
+        }
+    }
+}
+
+/// `pad_cond_uncond_v0`: the last row again, or as many rows as the prompt has.
+#[test]
+fn a_negative_may_repeat_its_last_row() {
+    let (text, long) = (tiny(Family::Sd1), "a red barn, ".repeat(30));
+    let of = |prompt| {
+        let request = Request::new(prompt).profile(Profile::A1111);
+        request.equal_lengths(EqualLengths::LastRow)
+    };
+    let pair = text.encode_pair(of(&long), of("fog")).unwrap();
+    let alone = text.encode(of("fog").as_negative()).unwrap();
+    let rows = |from, n| pair.negative().context().narrow(1, from, n).unwrap();
+    assert_eq!(bits(&rows(0, 77)), bits(alone.context()));
+    let last = alone.context().narrow(1, 76, 1).unwrap();
+    for row in 77..154 {
+        assert_eq!(bits(&rows(row, 1)), bits(&last));
+    }
+    let pair = text.encode_pair(of("fog"), of(&long)).unwrap();
+    let alone = text.encode(of(&long).as_negative()).unwrap();
+    let cut = alone.context().narrow(1, 0, 77).unwrap();
+    assert_eq!(bits(pair.negative().context()), bits(&cut));
+}

@@ -3,7 +3,7 @@
 use half::f16;
 use sd_conditioner::candle_core::{Device, Tensor};
 use sd_conditioner::conditioning::Emphasis;
-use sd_conditioner::profile::DIALECTS;
+use sd_conditioner::profile::{DIALECTS, EqualLengths};
 use sd_conditioner::tokens::Split;
 use sd_conditioner::weights::SyntheticSize;
 use sd_conditioner::{Conditioner, Dialect, Family, Profile, Request};
@@ -196,7 +196,10 @@ fn names_are_read_back() {
 fn the_shorter_side_is_filled_whatever_the_method() {
     for family in [Family::Sd1, Family::Sdxl] {
         let text = tiny(family);
-        let in_manner = |text| Request::new(text).profile(Profile::SdCpp);
+        let in_manner = |text| {
+            let request = Request::new(text).profile(Profile::SdCpp);
+            request.equal_lengths(EqualLengths::EmptyWindows)
+        };
         let long = long();
         let pair = text.encode_pair(in_manner(long.as_str()), in_manner("(fog:1.2)"));
         let pair = pair.unwrap();
