@@ -257,6 +257,8 @@ impl Conditioner {
         let mut plans = plan::plan(&towers, request, fill);
         for (plan, part) in plans.iter_mut().zip(parts) {
             plan.readout = Some(readout::of(self.inner.family, request, part.clip.config())?);
+            plan.notes
+                .extend(readout::ignored_skip(self.inner.family, request));
         }
         Ok(plans)
     }

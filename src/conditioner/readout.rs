@@ -1,8 +1,9 @@
 //! What is read from an encoder for a request.
 
-use crate::encoder::{ClipConfig, Pooled, Readout};
+use crate::encoder::{ClipConfig, ClipSkip, Pooled, Readout};
 use crate::error::{Error, ErrorKind, Result};
 use crate::profile::PooledDepth;
+use crate::prompt::{Note, NoteKind};
 use crate::weights::Family;
 
 use super::Request;
@@ -20,6 +21,18 @@ pub(super) fn of(family: Family, request: &Request<'_>, config: &ClipConfig) -> 
     Ok(match rules.pooled_depth {
         PooledDepth::Full => readout,
         PooledDepth::Skipped => readout.with_pooled_moved(family, config),
+    })
+}
+
+/// A note about a clip skip that the tool does not apply to this family.
+pub(super) fn ignored_skip(family: Family, request: &Request<'_>) -> Option<Note> {
+    let ignored = matches!(request.skip()?, ClipSkip::A1111(2..)) && family != Family::Sd1;
+    ignored.then(|| Note {
+        kind: NoteKind::Unused,
+        span: 0..0,
+        message: format!(
+            "A1111 applies clip skip to SD 1.x only; of {family} the usual state is read"
+        ),
     })
 }
 

@@ -344,6 +344,7 @@ impl<'a> Request<'a> {
         Some(match self.choices.skip_numbering {
             SkipNumbering::ComfyUi => ClipSkip::ComfyUi(number),
             SkipNumbering::A1111 => ClipSkip::A1111(u32::try_from(number).ok()?),
+            SkipNumbering::Forge => ClipSkip::Forge(u32::try_from(number).ok()?),
             SkipNumbering::Diffusers => ClipSkip::Diffusers(u32::try_from(number).ok()?),
             SkipNumbering::SdCpp => ClipSkip::SdCpp(u32::try_from(number).ok()?),
         })

@@ -45,14 +45,14 @@ pub struct Readout {
 
 /// "Clip skip" in the numbering of the tool it was chosen in.
 ///
-/// | result | A1111 | diffusers | `ComfyUI` |
-/// |---|---|---|---|
-/// | SD 1 `LN(h[12-k])` | k+1 | k | -(k+1) |
-/// | SD 2 `LN(h[23])`, the default | 1 | 0 | -2 |
-/// | SD 2 `LN(h[24])` | – | – | -1 |
-/// | SDXL `h[n-1]`, the default | 1 or 2 | 0 | -2 |
-/// | SDXL `h[n-2]` | 3 | 1 | -3 |
-/// | SDXL `h[n]`, no norm | – | – | -1 |
+/// | result | A1111 | Forge | diffusers | `ComfyUI` |
+/// |---|---|---|---|---|
+/// | SD 1 `LN(h[12-k])` | k+1 | k+1 | k | -(k+1) |
+/// | SD 2 `LN(h[23])`, the default | all | 1 | 0 | -2 |
+/// | SD 2 `LN(h[24])` | – | – | – | -1 |
+/// | SDXL `h[n-1]`, the default | all | 1 or 2 | 0 | -2 |
+/// | SDXL `h[n-2]` | – | 3 | 1 | -3 |
+/// | SDXL `h[n]`, no norm | – | – | – | -1 |
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ClipSkip {
@@ -61,10 +61,10 @@ pub enum ClipSkip {
     Default,
     /// `ComfyUI`'s `stop_at_clip_layer`: -1, -2…
     ComfyUi(i32),
-    /// A1111's and Forge's "Clip skip": 1, 2…
-    ///
-    /// A1111 itself offers it for SD 1.x only; for the other families this is Forge's rule.
+    /// A1111's "Clip skip": 1, 2…, which it applies to SD 1.x only.
     A1111(u32),
+    /// Forge's "Clip skip": 1, 2…
+    Forge(u32),
     /// diffusers' `clip_skip`: 0, 1…
     Diffusers(u32),
     /// stable-diffusion.cpp's `--clip-skip`: 1 is the last layer of every family.
@@ -148,8 +148,13 @@ fn state(family: Family, config: &ClipConfig, skip: ClipSkip) -> Result<(i64, bo
         // Deeper than the tower: "last, with norm" (`SDClipModel.clip_layer`, comfy/sd1_clip.py).
         ClipSkip::ComfyUi(value) if -i64::from(value) > full => (full, true),
         ClipSkip::ComfyUi(value) => (full + 1 + i64::from(value), final_norm),
-        ClipSkip::A1111(0) | ClipSkip::SdCpp(0) => return Err(bad_number("1, 2, …", 0)),
-        ClipSkip::A1111(value) => (a1111_layer(family, default, i64::from(value)), final_norm),
+        ClipSkip::A1111(0) | ClipSkip::Forge(0) | ClipSkip::SdCpp(0) => {
+            return Err(bad_number("1, 2, …", 0));
+        }
+        ClipSkip::A1111(_) if family != Family::Sd1 => (default, final_norm),
+        ClipSkip::A1111(value) | ClipSkip::Forge(value) => {
+            (forge_layer(family, default, i64::from(value)), final_norm)
+        }
         ClipSkip::Diffusers(value) => (default - i64::from(value), final_norm),
         ClipSkip::SdCpp(value) => (full + 1 - i64::from(value), final_norm),
     })
@@ -157,7 +162,7 @@ fn state(family: Family, config: &ClipConfig, skip: ClipSkip) -> Result<(i64, bo
 
 /// SD counts from the default; SDXL takes 1 for 2 (Forge's `minimal_clip_skip`,
 /// `backend/diffusion_engine/sdxl.py`).
-fn a1111_layer(family: Family, default: i64, value: i64) -> i64 {
+fn forge_layer(family: Family, default: i64, value: i64) -> i64 {
     match family {
         Family::Sd1 | Family::Sd2 => default + 1 - value,
         Family::Sdxl | Family::Refiner => default + 2 - value.max(2),

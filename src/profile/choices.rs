@@ -53,8 +53,10 @@ pub enum SkipScope {
 pub enum SkipNumbering {
     /// -1, -2…
     ComfyUi,
-    /// 1, 2…
+    /// 1, 2…, for SD 1.x; the others ignore it (A1111).
     A1111,
+    /// 1, 2…, for all families (Forge).
+    Forge,
     /// 0, 1…
     Diffusers,
     /// 1, 2… from the last layer, whatever the family.

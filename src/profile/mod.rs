@@ -26,7 +26,7 @@ use crate::tokens::{Cleaner, LongText, PoolAt, Split, Trigger};
 /// | long prompts | cut at 75 | groups | comma backtrack 20 | the same | sentences | sentences | every 75 |
 /// | embeddings | given token | `embedding:name` | bare name | bare name | given token | `<name>` | bare name |
 /// | pooled from | highest id | first window | first window | first window | raw text | raw text | first window |
-/// | clip skip | 0, 1…; positive only | -1, -2… | 1, 2… | 1, 2… | 0, 1… | 0, 1… | 1, 2… |
+/// | clip skip | 0, 1…; positive only | -1, -2… | 1, 2…; SD 1.x only | 1, 2… | 0, 1… | 0, 1… | 1, 2… |
 /// | empty negative, SDXL | zeros if absent | encoded | zeros | zeros | encoded | zeros | context zeros |
 /// | empty second text | the first | encoded | – | – | encoded | the first if blank | – |
 /// | equal lengths | – | repeated | repeated | repeated | empty windows | zeros | repeated |
@@ -143,7 +143,7 @@ const A1111: Choices = Choices {
 const FORGE: Choices = Choices {
     cleaner_open_clip: Cleaner::HfSlowFtfy,
     bang_is_special: true,
-    equal_lengths: EqualLengths::Repeat,
+    skip_numbering: SkipNumbering::Forge,
     size_precision: SizePrecision::Full,
     ..A1111
 };

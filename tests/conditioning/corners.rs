@@ -247,3 +247,29 @@ fn a_negative_may_repeat_its_last_row() {
     let cut = alone.context().narrow(1, 0, 77).unwrap();
     assert_eq!(bits(pair.negative().context()), bits(&cut));
 }
+
+#[test]
+fn a1111_moves_sd1_only_and_forge_all() {
+    for family in Family::ALL {
+        let text = tiny(family);
+        let encode = |profile, skip| {
+            let request = Request::new("a cat").profile(profile);
+            text.encode(request.clip_skip(skip)).unwrap()
+        };
+        let usual = encode(Profile::A1111, 1);
+        let moved = encode(Profile::A1111, 3);
+        let forge = encode(Profile::Forge, 3);
+        assert!(bits(forge.context()) != bits(usual.context()), "{family}");
+        let like = if family == Family::Sd1 {
+            &forge
+        } else {
+            &usual
+        };
+        same(&moved, like);
+        let told = moved
+            .notes()
+            .iter()
+            .any(|note| note.kind == NoteKind::Unused);
+        assert_eq!(told, family != Family::Sd1);
+    }
+}
