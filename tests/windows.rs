@@ -142,6 +142,7 @@ fn each_tool_has_its_own_trigger() {
         (Profile::Diffusers, "a ti", two.clone()),
         (Profile::Diffusers, "a TI", vec![(2, 0)]),
         (Profile::Diffusers, "atin", two.clone()),
+        (Profile::Compel, "a TI", two.clone()),
         (Profile::InvokeAi, "a <ti>", two.clone()),
         (Profile::InvokeAi, "a ti", vec![]),
         (Profile::SdCpp, "a Tin", two),
@@ -175,6 +176,73 @@ fn comfyui_leaves_out_what_is_missing_or_does_not_fit() {
     let comma = windows(Profile::ComfyUi, "embedding:ti, b");
     assert_eq!(vectors(&comma, 0), [(1, 0), (2, 1)]);
     assert_eq!(comma.iter().next().unwrap().ids()[3..5], [267, 321]);
+}
+
+/// Ids move up where a vector is left out, strengths do not.
+#[test]
+fn comfyui_leaves_strengths_where_they_were() {
+    let chunks = windows(Profile::ComfyUi, "embedding:wide, (b:1.4) embedding:ti");
+    let chunk = chunks.iter().next().unwrap();
+    assert_eq!(chunk.ids()[..3], [49406, 267, 321]);
+    assert_eq!(vectors(&chunks, 0), [(3, 0), (4, 1)]);
+    // Three vectors, the comma, then the word.
+    let strong = (0..77).filter(|row| (chunk.strengths()[*row] - 1.4).abs() < 1e-9);
+    assert_eq!(strong.collect::<Vec<_>>(), [5]);
+    assert_eq!(chunk.pieces()[1..4], [1, 2, 3]);
+    let words = chunk.segments()[1..9].to_vec();
+    assert_eq!(words, [1, 1, 1, 2, 3, 4, 4, 0]);
+    // As an id, the second of the three takes part again.
+    let masked = chunk.clone().with_ids(&[2, 7], 266);
+    assert_eq!(masked.ids()[..6], [49406, 266, 267, 321, 0, 266]);
+    assert_eq!(masked.splices().len(), 1);
+    assert_eq!(masked.splices()[0].row, 4);
+    assert_eq!(masked.ids()[6..], chunk.ids()[6..]);
+}
+
+/// Every vector counts, tokens up to the end.
+#[test]
+fn comfyui_pools_behind_vectors_that_follow_the_end() {
+    let pool = |text| windows(Profile::ComfyUi, text).iter().next().unwrap().end();
+    assert_eq!(pool("a embedding:ti b"), 5);
+    assert_eq!(pool("a <|endoftext|> b"), 2);
+    assert_eq!(pool("a <|endoftext|> b embedding:ti c"), 4);
+    assert_eq!(pool("a <|endoftext|> b embedding:wide c"), 2);
+}
+
+/// `bad-hands` fits, `bad-hands-5` is for another family.
+struct Longer;
+
+impl Lexicon for Longer {
+    fn names(&self) -> Vec<String> {
+        vec!["bad-hands".into(), "bad-hands-5".into()]
+    }
+
+    fn find(&self, name: &str) -> Known {
+        match name {
+            "bad-hands" => Known::Fit {
+                vectors: 1,
+                first_id: FIRST_ADDED_ID,
+            },
+            "bad-hands-5" => Known::Unfit {
+                vectors: 2,
+                why: "1280 channels".into(),
+            },
+            _ => Known::No,
+        }
+    }
+}
+
+/// The tool does not load what does not fit, so it hides nothing.
+#[test]
+fn a1111_takes_the_longest_name_that_fits() {
+    for profile in [Profile::A1111, Profile::Forge] {
+        let choices = profile.choices();
+        let prompt = Prompt::parse("a bad-hands-5 b", choices.dialect);
+        let rule = choices.chunk_rule(EncoderId::ClipL);
+        let chunks = Chunks::of_pieces(prompt.pieces(), Tokenizer::clip(), rule, &Longer);
+        assert_eq!(vectors(&chunks, 0), [(2, 0)]);
+        assert!(chunks.notes().is_empty(), "{:?}", chunks.notes());
+    }
 }
 
 /// Numbers are those without the embedding; that was said by ComfyUI's profile alone.

@@ -153,6 +153,7 @@ const COMPEL: Choices = Choices {
     emphasis: Emphasis::Compel,
     split: Split::LongText(LongText::Sentences),
     pooled_from: PooledFrom::RawText,
+    trigger: Trigger::TokenIds,
     second_text: SecondText::AsGiven,
     skip_scope: SkipScope::Both,
     empty_negative: EmptyNegative::Encode,

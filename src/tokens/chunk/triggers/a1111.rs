@@ -18,25 +18,44 @@ pub(super) fn place(build: &mut Build<'_>, text: &str, span: Range<usize>) {
     let ids = build.encode(text);
     let mut at = 0;
     while at < ids.len() {
-        let found = names.iter().find(|name| ids[at..].starts_with(&name.ids));
-        match found.map(|name| (name, build.lexicon.find(&name.name))) {
-            Some((name, Known::Fit { vectors, first_id })) => {
-                build.vectors(&name.name, 0..vectors, (vectors, first_id, true));
-                at += name.ids.len();
-                continue;
-            }
-            Some((name, Known::Unfit { why, .. })) => {
-                build.stays_text(&name.name, &why, span.clone());
-            }
-            Some((_, Known::No)) | None => {}
+        let here = names.iter().filter(|name| ids[at..].starts_with(&name.ids));
+        if let Some(length) = embedding(build, here, &span) {
+            at += length;
+        } else {
+            build.ids(&ids[at..=at]);
+            at += 1;
         }
-        build.ids(&ids[at..=at]);
-        at += 1;
     }
 }
 
-/// All names as ids, longest first. The tool leaves out what does not fit the model; here that is
-/// asked for only when a name occurs.
+/// Adds the longest embedding that fits of those whose names stand here, and tells how many ids its
+/// name has. Where none fits, the longest is noted.
+fn embedding<'a>(
+    build: &mut Build<'_>,
+    here: impl Iterator<Item = &'a Name>,
+    span: &Range<usize>,
+) -> Option<usize> {
+    let mut unfit = None;
+    for name in here {
+        match build.lexicon.find(&name.name) {
+            Known::Fit { vectors, first_id } => {
+                build.vectors(&name.name, 0..vectors, (vectors, first_id, true));
+                return Some(name.ids.len());
+            }
+            Known::Unfit { why, .. } => {
+                unfit.get_or_insert((name, why));
+            }
+            Known::No => {}
+        }
+    }
+    if let Some((name, why)) = unfit {
+        build.stays_text(&name.name, &why, span.clone());
+    }
+    None
+}
+
+/// All names as ids, longest first. The tool forgets what does not fit the model when it loads it;
+/// here that is asked for only when a name occurs.
 fn names(build: &Build<'_>) -> Vec<Name> {
     let names = build.lexicon.names().into_iter().map(|name| Name {
         ids: build.encode(&name),

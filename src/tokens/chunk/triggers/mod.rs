@@ -23,6 +23,9 @@ pub enum Trigger {
     /// The token string, also inside words; in another case it stands for the first vector only
     /// (diffusers' `maybe_convert_prompt` on transformers 5).
     Token,
+    /// The token string in any case, also inside words, with all its vectors (compel with a
+    /// `DiffusersTextualInversionManager`).
+    TokenIds,
     /// `<name>` (`InvokeAI`).
     Angled,
     /// The name in any case, also inside words (stable-diffusion.cpp).
@@ -39,6 +42,8 @@ pub(super) fn place(build: &mut Build<'_>, text: &str, span: Range<usize>) {
         }
         Trigger::Prefixed => comfy::place(build, text, span),
         Trigger::Ids => a1111::place(build, text, span),
-        Trigger::Token | Trigger::Angled | Trigger::Anywhere => words::place(build, text, span),
+        Trigger::Token | Trigger::TokenIds | Trigger::Angled | Trigger::Anywhere => {
+            words::place(build, text, span);
+        }
     }
 }

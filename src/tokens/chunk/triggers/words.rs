@@ -29,7 +29,7 @@ pub(super) fn place(build: &mut Build<'_>, text: &str, span: Range<usize>) {
         let ids = build.encode(&text[from..found.at.start]);
         build.ids(&ids);
         // transformers 5 finds an added token in any case, but diffusers expands `tok` to
-        // `tok tok_1 …` in this case only.
+        // `tok tok_1 …` in this case only. compel's manager of embeddings expands ids.
         let only_first = build.rule.trigger == Trigger::Token && !found.exact;
         let n_vectors = if only_first { 1 } else { vectors };
         build.vectors(&found.name, 0..n_vectors, (vectors, first_id, true));
