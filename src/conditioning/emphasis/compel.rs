@@ -8,8 +8,7 @@ use candle_core::Tensor;
 
 use super::{Encoding, Stage, rows};
 use crate::error::{Error, ErrorKind, Result};
-use crate::prompt::NoteKind;
-use crate::tokens::{CONTENT, CONTEXT, Chunk, Chunks};
+use crate::tokens::{CONTEXT, Chunk, Chunks};
 
 /// Strengths below this count as this when they decide how much of the fragment is left.
 const LEAST: f64 = 1e-5;
@@ -54,14 +53,11 @@ fn hidden_rows(chunks: &Chunks, piece: u32) -> Vec<[bool; CONTEXT]> {
         .first()
         .zip(places.last())
         .map_or((1, 0), |(first, last)| (*first, *last));
-    // A fragment that a limit cut is searched to the end of the window, end token included.
-    let cut = chunks.notes().iter().any(|note| note.kind == NoteKind::Cut);
-    let last = if cut && last == CONTENT {
-        CONTEXT - 1
-    } else {
-        last
-    };
-    let is_delimiter = |row: usize| row == 0 || row == CONTEXT - 1 && !cut;
+    // A fragment that the others leave too little room is searched to the end of the window, end
+    // token included.
+    let halved = chunks.halved() == Some(piece);
+    let last = if halved { CONTEXT - 1 } else { last };
+    let is_delimiter = |row: usize| row == 0 || row == CONTEXT - 1 && !halved;
     let is_hidden = |row: &usize| (first..=last).contains(row) && !is_delimiter(row % CONTEXT);
     (0..chunks.len().get())
         .map(|window| std::array::from_fn(|row| is_hidden(&(window * CONTEXT + row))))

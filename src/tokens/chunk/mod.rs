@@ -105,6 +105,8 @@ pub struct Chunks {
     windows: Vec<Chunk>,
     padding: TokenId,
     rows: usize,
+    /// The piece (1-based) that a limit cut in two.
+    halved: Option<u32>,
     notes: Vec<Note>,
 }
 
@@ -138,9 +140,13 @@ impl Chunks {
     }
 
     fn cut(segments: &Segments, rule: ChunkRule, tokenizer: &Tokenizer, fill: usize) -> Chunks {
-        let mut rows = None;
+        let (mut rows, mut halved) = (None, None);
         let (windows, cut) = match rule.split {
-            Split::Truncate => truncate::windows(segments, rule),
+            Split::Truncate => {
+                let (windows, cut, piece) = truncate::windows(segments, rule);
+                halved = piece;
+                (windows, cut)
+            }
             Split::Groups => (comfy::windows(segments, rule), Vec::new()),
             Split::Comma { backtrack } => a1111::windows(segments, rule, backtrack),
             Split::LongText(mode) => (compel::windows(segments, rule, mode, tokenizer), Vec::new()),
@@ -156,6 +162,7 @@ impl Chunks {
             rows: rows.unwrap_or(windows.len() * CONTEXT),
             windows,
             padding: rule.padding,
+            halved,
             notes: segments.notes.iter().cloned().chain(cut).collect(),
         }
     }
@@ -185,6 +192,12 @@ impl Chunks {
     /// last one.
     pub fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// The piece, as [`Chunk::pieces`] counts them, that [`Split::Truncate`] cut in two; `None` where
+    /// it fills the window by itself.
+    pub(crate) fn halved(&self) -> Option<u32> {
+        self.halved
     }
 
     /// The padding id of the encoder they are for.

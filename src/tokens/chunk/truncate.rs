@@ -5,13 +5,27 @@ use super::window::Token;
 use super::{CONTENT, Chunk, ChunkRule};
 use crate::prompt::{Note, NoteKind};
 
-pub(super) fn windows(segments: &Segments, rule: ChunkRule) -> (Vec<Chunk>, Vec<Note>) {
+/// What is cut, and the piece (1-based) that the limit cut although it would fit alone: compel cuts
+/// each of them to 75 ids first, and tells such a one from those that are whole.
+pub(super) fn windows(
+    segments: &Segments,
+    rule: ChunkRule,
+) -> (Vec<Chunk>, Vec<Note>, Option<u32>) {
     let tokens = segments.list.iter().flat_map(|segment| &segment.tokens);
     let mut tokens: Vec<Token> = tokens.copied().collect();
     let notes = cut_note(segments, tokens.len(), CONTENT);
+    let halved = tokens.get(CONTENT - 1).map(|last| last.piece);
+    let halved = halved.filter(|piece| {
+        let n_ids = |tokens: &[Token]| tokens.iter().filter(|one| one.piece == *piece).count();
+        n_ids(&tokens).min(CONTENT) > n_ids(&tokens[..CONTENT])
+    });
     tokens.truncate(CONTENT);
     let chunk = Chunk::around(&tokens, &segments.names, rule.padding, rule.pool_at);
-    (vec![chunk], notes)
+    (
+        vec![chunk],
+        notes,
+        halved.map(|piece| piece.wrapping_add(1)),
+    )
 }
 
 /// Says what a limit loses, if it loses anything.
