@@ -1,5 +1,6 @@
 //! A side's texts over the steps of a pass, without encoding them.
 
+use sd_conditioner::profile::TakenOut;
 use sd_conditioner::prompt::schedule::{Pass, Schedule};
 use sd_conditioner::prompt::{comments, compose, networks};
 use sd_conditioner::{Dialect, Family};
@@ -53,7 +54,8 @@ pub(crate) fn read(job: &Job, family: Family, side: Side, pass: Pass) -> Option<
 /// to guess.
 fn cleaned(job: &Job, family: Family, side: Side) -> Option<(String, Vec<Told>)> {
     let source = job.text(side)?;
-    Some(match (job.choices().clean_prompt, side) {
+    let cleans = job.choices().taken_out == TakenOut::CommentsAndNetworks;
+    Some(match (cleans, side) {
         (false, _) => (source.to_owned(), Vec::new()),
         (true, Side::Negative) => (comments::strip(source), Vec::new()),
         (true, Side::Positive) => {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::profile::Choices;
+use crate::profile::{Choices, TakenOut};
 use crate::prompt::networks::{self, ExtraNetwork};
 use crate::prompt::{Note, NoteKind, Piece, comments};
 
@@ -21,12 +21,14 @@ impl Prepared {
     /// Takes out comments and networks, where the tool does. Networks are taken out of positive
     /// prompts only (`parse_extra_network_prompts` in AUTOMATIC1111's `modules/processing.py`).
     pub(super) fn of(source: &str, rules: &Choices, is_negative: bool) -> Prepared {
-        if !rules.clean_prompt || !source.contains(['#', '<']) {
+        if rules.taken_out == TakenOut::Nothing || !source.contains(['#', '<']) {
             return Prepared::untouched(source);
         }
-        let stripped = comments::strip(source);
-        let places = kept_places(source, &stripped);
-        let (without, mut networks) = networks::extract(&stripped);
+        let (stripped, places) = without_comments(source, rules.taken_out);
+        let (without, mut networks) = match rules.taken_out {
+            TakenOut::Loras => networks::extract_loras(&stripped),
+            _ => networks::extract(&stripped),
+        };
         let left = left_places(&places, &networks, is_negative);
         for network in &mut networks {
             network.span = moved(&places, network.span.clone());
@@ -73,10 +75,20 @@ impl Prepared {
     }
 }
 
+/// The text without comments, where the tool knows such, and the place of each byte.
+fn without_comments(source: &str, taken_out: TakenOut) -> (String, Vec<usize>) {
+    if taken_out != TakenOut::CommentsAndNetworks {
+        return (source.to_owned(), (0..source.len()).collect());
+    }
+    let stripped = comments::strip(source);
+    let places = kept_places(source, &stripped);
+    (stripped, places)
+}
+
 /// `LoRA`s that are taken out are told of where they are looked up.
 fn note(network: &ExtraNetwork, is_negative: bool) -> Option<Note> {
     let message = match (is_negative, network.kind.as_str()) {
-        (true, _) => "is text in a negative prompt: A1111 reads it in positive ones only",
+        (true, _) => "is text in a negative prompt: the tool reads it in positive ones only",
         (false, "lora" | "lyco") => return None,
         (false, _) => "is taken out of the text; load it into the model yourself",
     };

@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 
 use crate::conditioning::Conditioning;
 use crate::error::Result;
+use crate::profile::TakenOut;
 use crate::prompt::compel;
 use crate::prompt::networks::{self, ExtraNetwork};
 use crate::prompt::{Dialect, Note, NoteKind};
@@ -233,7 +234,7 @@ impl Request<'_> {
 /// What is written in the first text.
 fn named(request: &Request<'_>) -> Vec<Named> {
     let (text, rules) = (request.text_for(0), request.rules());
-    if rules.clean_prompt {
+    if rules.taken_out != TakenOut::Nothing {
         let prepared = Prepared::of(&text, rules, false);
         return prepared.networks.iter().filter_map(of_network).collect();
     }

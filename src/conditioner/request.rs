@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use crate::conditioning::{Emphasis, EndRows, SizeHints};
 use crate::encoder::{ClipSkip, Pooled};
 use crate::profile::{
-    Choices, EqualLengths, Profile, SecondText, SkipNumbering, SkipScope,
+    Choices, EqualLengths, Profile, SecondText, SkipNumbering, SkipScope, TakenOut,
 };
 use crate::prompt::{Dialect, is_blank};
 use crate::tokens::{Cleaner, Split};
@@ -108,11 +108,11 @@ impl<'a> Request<'a> {
 
     /// SDXL's two texts: the first for ViT-L, the second for ViT-bigG. Of a family with one encoder
     /// that one reads the first, the refiner's ViT-bigG too, and the second is left out with a note.
-    pub fn per_encoder(clip_l: &'a str, clip_g: &'a str) -> Request<'a> {
-        Request::of(Some(clip_l), Some(clip_g))
     ///
     /// What an empty second text means is the profile's: the empty prompt (`ComfyUI`, compel) or the
     /// first text again (diffusers, `InvokeAI`).
+    pub fn per_encoder(clip_l: &'a str, clip_g: &'a str) -> Request<'a> {
+        Request::of(Some(clip_l), Some(clip_g))
     }
 
     fn of(text: Option<&'a str>, text_2: Option<&'a str>) -> Request<'a> {
@@ -256,10 +256,10 @@ impl<'a> Request<'a> {
         if rule == SecondText::Appended && self.has_two_texts() && given {
             return format!("{first} {second}").into();
         }
+        if place == 0 || !given { first } else { second }.into()
     }
 
     pub(super) fn has_two_texts(&self) -> bool {
-        if place == 0 || !given { first } else { second }.into()
         self.text_2.is_some()
     }
 
@@ -307,6 +307,12 @@ impl<'a> Request<'a> {
     /// The same where the tool has it so often in one call: all of them count in its means.
     pub(super) fn occurring(mut self, times: usize) -> Self {
         self.times = times;
+        self
+    }
+
+    /// The same for a text of which everything is taken out already.
+    pub(super) fn taking_out(mut self, taken_out: TakenOut) -> Self {
+        self.choices.taken_out = taken_out;
         self
     }
 

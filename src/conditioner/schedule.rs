@@ -2,10 +2,12 @@
 
 use crate::conditioning::{Conditioning, Span, Timeline, TimelineEntry, TimelinePart};
 use crate::error::Result;
+use crate::profile::TakenOut;
 use crate::prompt::compose::{self, ComposedPrompt};
 use crate::prompt::schedule::{Pass, Schedule};
-use crate::prompt::{Dialect, Note, NoteKind, Strength, comments, networks};
+use crate::prompt::{Dialect, Note, NoteKind, Strength};
 
+use super::prepare::Prepared;
 use super::{Conditioner, Request};
 
 /// A prompt of a composition: weight, and its texts by step.
@@ -70,7 +72,7 @@ impl Conditioner {
         let requests = |call: &Vec<(usize, usize)>| -> Vec<Request<'_>> {
             let texts = call.iter().map(|(place, times)| {
                 let text = request.with_texts(Some(&texts[*place]), second);
-                text.occurring(*times)
+                text.occurring(*times).taking_out(TakenOut::Nothing)
             });
             texts.collect()
         };
@@ -109,16 +111,10 @@ fn distinct(part: &Planned) -> Vec<(usize, usize)> {
     same.map(|places| (places[0], places.len())).collect()
 }
 
-/// Comments, and networks of positive prompts, are taken out before schedules are read.
+/// What the tool takes out is taken out before schedules are read, and not again of the texts that
+/// they give.
 fn prepared(request: &Request<'_>, text: &str) -> String {
-    if !request.rules().clean_prompt {
-        return text.to_owned();
-    }
-    let text = comments::strip(text);
-    if request.is_negative() {
-        return text;
-    }
-    networks::extract(&text).0
+    Prepared::of(text, request.rules(), request.is_negative()).text
 }
 
 /// A note if a prompt has a schedule or an `AND`, which only [`Conditioner::encode_schedule`] reads.

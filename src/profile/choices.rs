@@ -24,6 +24,18 @@ pub enum EmptyNegative {
     ZeroEachWhenEmpty,
 }
 
+/// What is taken out of a text before its grammar is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TakenOut {
+    /// Nothing.
+    Nothing,
+    /// `# comments`, and `<lora:…>` and its like of positive prompts (A1111, Forge).
+    CommentsAndNetworks,
+    /// `<lora:name:strength>` of positive prompts (stable-diffusion.cpp, once it is told a folder of
+    /// them).
+    Loras,
+}
+
 /// What the second encoder of SDXL reads where two texts are given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SecondText {
@@ -119,12 +131,12 @@ pub enum PooledDepth {
 pub struct Choices {
     /// The grammar of the text.
     pub dialect: Dialect,
-    /// How strengths change hidden states.
-    pub emphasis: Emphasis,
     /// What the second encoder reads where two texts are given.
     pub second_text: SecondText,
-    /// Whether `# comments` and `<lora:…>` are taken out of the text first.
-    pub clean_prompt: bool,
+    /// How strengths change hidden states.
+    pub emphasis: Emphasis,
+    /// What is taken out of the text first.
+    pub taken_out: TakenOut,
     /// Text clean-up before ViT-L's tokenizer.
     pub cleaner_clip: Cleaner,
     /// Text clean-up before ViT-H's and ViT-bigG's tokenizer.
@@ -183,8 +195,6 @@ impl Choices {
             refill: refill(encoder, self.split) && padding != END_OF_TEXT,
         }
     }
-}
-
 
     /// The window that the pooled vector is read from: `lpw_stable_diffusion_xl.py` keeps what its
     /// loop over windows had last.
@@ -210,6 +220,8 @@ impl Choices {
             _ => self.second_text,
         }
     }
+}
+
 /// The id after the end token: the end token itself for ViT-L, 0 for ViT-H and ViT-bigG
 /// (`pad_token` of their `special_tokens_map.json`; `pad_with_end`, `comfy/sdxl_clip.py`). One tool
 /// departs: diffusers' `lpw_stable_diffusion_xl.py` pads both with the end token.

@@ -5,7 +5,7 @@ mod names;
 
 pub use choices::{
     Choices, EmptyNegative, EncoderLengths, EqualLengths, PooledDepth, PooledFrom, SecondText,
-    SkipNumbering, SkipScope,
+    SkipNumbering, SkipScope, TakenOut,
 };
 pub use names::{DIALECTS, EQUAL_LENGTHS, split_named};
 
@@ -82,9 +82,9 @@ impl Profile {
 
 const DIFFUSERS: Choices = Choices {
     dialect: Dialect::Plain,
-    emphasis: Emphasis::Ignore,
     second_text: SecondText::FirstIfEmpty,
-    clean_prompt: false,
+    emphasis: Emphasis::Ignore,
+    taken_out: TakenOut::Nothing,
     cleaner_clip: Cleaner::HfFast,
     cleaner_open_clip: Cleaner::HfFast,
     bang_is_special: true,
@@ -105,8 +105,8 @@ const DIFFUSERS: Choices = Choices {
 
 const COMFY_UI: Choices = Choices {
     dialect: Dialect::ComfyUi,
-    emphasis: Emphasis::ComfyUi,
     second_text: SecondText::AsGiven,
+    emphasis: Emphasis::ComfyUi,
     bang_is_special: false,
     split: Split::Groups,
     trigger: Trigger::Prefixed,
@@ -123,9 +123,9 @@ const COMFY_UI: Choices = Choices {
 
 const A1111: Choices = Choices {
     dialect: Dialect::A1111,
-    emphasis: Emphasis::A1111,
     second_text: SecondText::AsGiven,
-    clean_prompt: true,
+    emphasis: Emphasis::A1111,
+    taken_out: TakenOut::CommentsAndNetworks,
     cleaner_clip: Cleaner::HfSlowFtfy,
     cleaner_open_clip: Cleaner::OpenClip,
     bang_is_special: false,
@@ -150,22 +150,22 @@ const FORGE: Choices = Choices {
 
 const COMPEL: Choices = Choices {
     dialect: Dialect::Compel,
+    second_text: SecondText::AsGiven,
     emphasis: Emphasis::Compel,
     split: Split::LongText(LongText::Sentences),
-    pooled_from: PooledFrom::RawText,
     trigger: Trigger::TokenIds,
-    second_text: SecondText::AsGiven,
+    pooled_from: PooledFrom::RawText,
     skip_scope: SkipScope::Both,
     empty_negative: EmptyNegative::Encode,
     ..DIFFUSERS
 };
 
 const INVOKE_AI: Choices = Choices {
+    second_text: SecondText::FirstIfBlank,
     trigger: Trigger::Angled,
     pooled_depth: PooledDepth::Skipped,
     empty_negative: EmptyNegative::ZeroEachWhenEmpty,
     equal_lengths: EqualLengths::Zeros,
-    second_text: SecondText::FirstIfBlank,
     encoder_lengths: EncoderLengths::Zeros,
     ..COMPEL
 };
@@ -173,7 +173,7 @@ const INVOKE_AI: Choices = Choices {
 const SD_CPP: Choices = Choices {
     dialect: Dialect::SdCpp,
     emphasis: Emphasis::SdCpp,
-    clean_prompt: false,
+    taken_out: TakenOut::Loras,
     cleaner_clip: Cleaner::SdCpp,
     cleaner_open_clip: Cleaner::SdCpp,
     split: Split::SdCpp,
@@ -185,11 +185,11 @@ const SD_CPP: Choices = Choices {
 };
 
 const PLAIN: Choices = Choices {
+    second_text: SecondText::AsGiven,
     cleaner_clip: Cleaner::OpenAi,
     cleaner_open_clip: Cleaner::OpenClip,
     bang_is_special: false,
     split: Split::Comma { backtrack: 0 },
-    second_text: SecondText::AsGiven,
     pool_at: PoolAt::FirstEnd,
     skip_scope: SkipScope::Both,
     empty_negative: EmptyNegative::Encode,

@@ -53,6 +53,22 @@ pub(crate) fn number(text: &str) -> Option<f64> {
 /// assert_eq!((networks[0].kind.as_str(), networks[0].arguments.len()), ("lora", 2));
 /// ```
 pub fn extract(text: &str) -> (String, Vec<ExtraNetwork>) {
+    extract_if(text, |_| true)
+}
+
+/// The same with stable-diffusion.cpp's rule: only `<lora:name:strength>`
+/// (`extract_and_remove_lora`, `examples/common/common.cpp`).
+pub(crate) fn extract_loras(text: &str) -> (String, Vec<ExtraNetwork>) {
+    extract_if(text, |network| match network.arguments.as_slice() {
+        [name, strength @ ..] => {
+            let is_empty = strength.is_empty() || *strength == [""];
+            network.kind == "lora" && !name.is_empty() && !is_empty
+        }
+        [] => false,
+    })
+}
+
+fn extract_if(text: &str, is_meant: fn(&ExtraNetwork) -> bool) -> (String, Vec<ExtraNetwork>) {
     let (mut kept, mut networks) = (String::with_capacity(text.len()), Vec::new());
     let last_close = text.rfind('>').unwrap_or(0);
     let mut from = 0;
@@ -61,7 +77,7 @@ pub fn extract(text: &str) -> (String, Vec<ExtraNetwork>) {
         .map(|at| from + at)
     {
         kept.push_str(&text[from..open]);
-        let network = network(text, open);
+        let network = network(text, open).filter(is_meant);
         from = network
             .as_ref()
             .map_or(open + 1, |network| network.span.end);

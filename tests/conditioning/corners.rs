@@ -273,3 +273,25 @@ fn a1111_moves_sd1_only_and_forge_all() {
         assert_eq!(told, family != Family::Sd1);
     }
 }
+
+/// A LoRA is no text for stable-diffusion.cpp; its negative prompts and other words in such brackets are.
+#[test]
+fn stable_diffusion_cpp_takes_loras_out() {
+    let text = tiny(Family::Sd1);
+    let of = |prompt| Request::new(prompt).profile(Profile::SdCpp);
+    let encode = |prompt| text.encode(of(prompt)).unwrap();
+    let named = encode("a <lora:x:0.8>cat");
+    same(&named, &encode("a cat"));
+    assert_eq!(named.notes()[0].span, 2..14);
+    for kept in ["a <lora:x>cat", "a <hypernet:x:1>cat", "a # cat"] {
+        let bare = text.encode(of(kept).profile(Profile::SdCpp)).unwrap();
+        assert!(
+            bits(bare.context()) != bits(encode("a cat").context()),
+            "{kept}"
+        );
+    }
+    let negative = |prompt| text.encode(of(prompt).as_negative()).unwrap();
+    let stays = negative("a <lora:x:0.8>cat");
+    assert!(bits(stays.context()) != bits(negative("a cat").context()));
+    assert_eq!(stays.notes()[0].span, 2..14);
+}
