@@ -186,6 +186,19 @@ fn landmarks() {
 
 /// Where transformers 5 looks for its specials: run with 5.23 and the tokenizer folder of SD 1.x,
 /// then with `!` as its padding token.
+/// The iota below is a mark that folds to a letter: Python's `regex`, ignoring case, matches it with no
+/// alternative.
+#[test]
+fn python_tokenizers_drop_the_iota_below() {
+    let ids = |text, cleaner| Tokenizer::clip().encode(text, rule(cleaner));
+    for cleaner in [Cleaner::OpenAi, Cleaner::OpenClip, Cleaner::HfSlowFtfy] {
+        assert_eq!(ids("!\u{345}!", cleaner), [256, 256]);
+        assert_eq!(ids("x\u{345}y", cleaner), ids("x y", cleaner));
+        assert!(ids("\u{345}", cleaner).is_empty());
+    }
+    assert!(!ids("\u{345}", Cleaner::HfFast).is_empty());
+}
+
 #[test]
 fn transformers_5_finds_specials_before_or_after_normalizing() {
     let check = |text: &str, plain: &[TokenId], bang: &[TokenId]| {

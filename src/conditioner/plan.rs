@@ -78,6 +78,16 @@ impl Planned {
         Chunk::empty(self.texts[0].chunks.padding())
     }
 
+    /// A note about parts of a conjunction that have weights, which compel cannot do with two
+    /// encoders.
+    #[expect(clippy::float_cmp, reason = "neutral is exact")]
+    fn weighted_parts(&self) -> Option<Note> {
+        let is_weighted = self.parts.iter().any(|part| part.weight != 1.0);
+        let message = "compel fails at a conjunction with weights where there are two encoders; here \
+                       each encoder's parts are weighted";
+        is_weighted.then(|| refused(message))
+    }
+
     /// How many windows its own texts give.
     pub(super) fn own_windows(&self) -> usize {
         let mut texts = self.texts.iter();
@@ -99,12 +109,26 @@ pub(super) fn plan(towers: &[Tower], request: &Request<'_>, fill: usize) -> Vec<
     let each = each.map(|(place, tower)| plan_one(place, *tower, request, fill));
     let mut plans: Vec<Planned> = each.collect();
     let lengths = request.rules().encoder_lengths;
+    // `InvokeAI` has a compel of its own for each encoder.
+    let joint = request.rules().dialect == Dialect::Compel && lengths != EncoderLengths::Zeros;
+    if let ([first, _], true) = (plans.as_mut_slice(), joint) {
+        first.notes.extend(first.weighted_parts());
+    }
     match_encoders(&mut plans, lengths, request.has_two_texts());
     let is_unread = request.rules().second_text() != SecondText::Appended;
     if let ([only], true) = (plans.as_mut_slice(), request.has_two_texts() && is_unread) {
         only.notes.push(second_unread(towers[0].id));
     }
     plans
+}
+
+/// Something that the tool raises an error for.
+fn refused(message: &str) -> Note {
+    Note {
+        kind: NoteKind::ReferenceError,
+        span: 0..0,
+        message: message.to_owned(),
+    }
 }
 
 /// Two texts are SDXL's.
@@ -221,13 +245,22 @@ impl Planner<'_> {
     }
 
     fn text(&self, pieces: &[Piece]) -> Text {
-        let chunks = self.chunks(pieces);
+        let mut chunks = self.chunks(pieces);
+        let mut fewer = false;
         let mut without = |piece: u32| {
             let mut rest = pieces.to_vec();
             rest.remove(piece as usize);
-            self.chunks(&rest)
+            let rest = self.chunks(&rest);
+            fewer |= rest.len() < chunks.len();
+            rest
         };
         let stages = emphasis::stages(self.rules.emphasis, &chunks, &mut without);
+        if fewer {
+            let message = "without the words of a strength below 1 there are fewer windows, at which \
+                           compel fails; here they are filled with empty ones";
+            let notes = chunks.notes().iter().cloned().chain([refused(message)]);
+            chunks = chunks.clone().with_notes(notes.collect());
+        }
         Text {
             pieces: pieces.to_vec(),
             chunks,

@@ -163,6 +163,8 @@ fn kind_of(letter: char, pattern: Pattern) -> Kind {
         '\0'..='\x7f' => Kind::Other,
         _ => match pattern {
             Pattern::Bytes => Kind::Other,
+            // Ignoring case, `regex` takes it for a letter and for none: no alternative matches.
+            Pattern::Python(_) if letter == '\u{345}' => Kind::Space,
             Pattern::Python(_) | Pattern::Rust => kind_beyond_ascii(letter),
         },
     }

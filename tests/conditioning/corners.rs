@@ -274,6 +274,41 @@ fn a1111_moves_sd1_only_and_forge_all() {
     }
 }
 
+/// Clip skip takes layers away there, so the pooled vector moves with the state.
+#[test]
+fn invokeai_pools_the_shortened_tower() {
+    let text = tiny(Family::Sdxl);
+    let encode = |profile, skip| {
+        let request = Request::new("a cat").profile(profile);
+        text.encode(request.clip_skip(skip)).unwrap()
+    };
+    let (usual, moved) = (encode(Profile::InvokeAi, 0), encode(Profile::InvokeAi, 1));
+    assert_ne!(moved.pooled().map(bits), usual.pooled().map(bits));
+    same(&usual, &encode(Profile::Compel, 0));
+    let compel = encode(Profile::Compel, 1);
+    assert_eq!(bits(moved.context()), bits(compel.context()));
+    assert_eq!(compel.pooled().map(bits), usual.pooled().map(bits));
+}
+
+/// On numpy 1 the words are masked, on numpy 2 the first row: the text behind them shows it.
+#[test]
+fn masks_are_numpy_1s_where_that_is_asked_for() {
+    let text = tiny(Family::Sd1);
+    let encode = |prompt: &str, method: &str| {
+        let request = Request::new(prompt).profile(Profile::ComfyUi);
+        let request = request.emphasis(Emphasis::named(method).unwrap());
+        text.encode(request).unwrap()
+    };
+    let one = encode("a (red:0.5) barn", "adv:none:down_weight:numpy1");
+    let plain = encode("a red barn", "ignore");
+    // The mask token of the node is `+`.
+    let masked = encode("a + barn", "ignore");
+    let half = ((plain.context() * 0.5).unwrap() + (masked.context() * 0.5).unwrap()).unwrap();
+    assert_close("numpy 1", one.context(), &half, 1e-6);
+    let two = encode("a (red:0.5) barn", "adv:none:down_weight");
+    assert!(bits(two.context()) != bits(one.context()));
+}
+
 /// A LoRA is no text for stable-diffusion.cpp; its negative prompts and other words in such brackets are.
 #[test]
 fn stable_diffusion_cpp_takes_loras_out() {
@@ -294,4 +329,26 @@ fn stable_diffusion_cpp_takes_loras_out() {
     let stays = negative("a <lora:x:0.8>cat");
     assert!(bits(stays.context()) != bits(negative("a cat").context()));
     assert_eq!(stays.notes()[0].span, 2..14);
+}
+
+/// Where compel raises an error, that is told.
+#[test]
+fn what_compel_refuses_is_told() {
+    let refused = |family, prompt: &str, emphasis| {
+        let request = Request::new(prompt)
+            .profile(Profile::Compel)
+            .emphasis(emphasis);
+        let made = tiny(family).encode(request).unwrap();
+        let mut notes = made.notes().iter();
+        notes.any(|note| note.kind == NoteKind::ReferenceError)
+    };
+    let parts = r#"("a", "b").and(0.5, 1)"#;
+    assert!(refused(Family::Sdxl, parts, Emphasis::Compel));
+    assert!(!refused(Family::Sd1, parts, Emphasis::Compel));
+    let equal = r#"("a", "b").and(1, 1)"#;
+    assert!(!refused(Family::Sdxl, equal, Emphasis::Compel));
+    let long = |n| format!("(cat)0.5 {}", "dog ".repeat(n));
+    assert!(refused(Family::Sd1, &long(75), Emphasis::CompelRemove));
+    assert!(!refused(Family::Sd1, &long(74), Emphasis::CompelRemove));
+    assert!(!refused(Family::Sd1, &long(75), Emphasis::Compel));
 }
