@@ -168,8 +168,8 @@ impl<'a> Request<'a> {
         self
     }
 
-    /// A folder for the `LoRA`s that the text names: `<lora:film:0.8>` where the profile takes such
-    /// out of the text (A1111 and Forge), `withLora(film, 0.8)` in compel's grammar. They are put on
+    /// A folder for the `LoRA`s that the text names: `<lora:film:0.8>` where the profile takes such out of
+    /// the text (A1111, Forge, stable-diffusion.cpp), `withLora(film, 0.8)` in compel's grammar. They are put on
     /// for this request; names that the folder does not have become notes. A negative prompt names
     /// none: A1111 leaves `<lora:…>` in it as text.
     pub fn loras(mut self, folder: &'a LoraFolder) -> Self {
