@@ -54,17 +54,18 @@ pub(crate) fn read(job: &Job, family: Family, side: Side, pass: Pass) -> Option<
 /// to guess.
 fn cleaned(job: &Job, family: Family, side: Side) -> Option<(String, Vec<Told>)> {
     let source = job.text(side)?;
-    let cleans = job.choices().taken_out == TakenOut::CommentsAndNetworks;
-    Some(match (cleans, side) {
-        (false, _) => (source.to_owned(), Vec::new()),
-        (true, Side::Negative) => (comments::strip(source), Vec::new()),
-        (true, Side::Positive) => {
-            let found = job.request(family, side).network_notes();
-            let told = found.iter().map(|note| Told::of(job, side, note, source));
-            let (text, _) = networks::extract(&comments::strip(source));
-            (text, told.collect())
-        }
-    })
+    if job.choices().taken_out != TakenOut::CommentsAndNetworks {
+        return Some((source.to_owned(), Vec::new()));
+    }
+    let (stripped, request) = (comments::strip(source), job.request(family, side));
+    // A negative prompt keeps what names networks.
+    let (text, request) = match side {
+        Side::Negative => (stripped, request.as_negative()),
+        Side::Positive => (networks::extract(&stripped).0, request),
+    };
+    let found = request.network_notes();
+    let told = found.iter().map(|note| Told::of(job, side, note, source));
+    Some((text, told.collect()))
 }
 
 /// The negative prompt is never split.
