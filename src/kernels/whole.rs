@@ -184,6 +184,7 @@ impl Default for Options {
 
 /// Memory of a device, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DeviceMemory {
     /// Free for any program.
     pub free: u64,
