@@ -95,6 +95,7 @@ mod tests {
     use super::*;
 
     const FEW_ROWS: &str = include_str!("../cuda/few_rows.cu");
+    const ENTRIES: &str = include_str!("../cuda/entries.cu");
 
     fn shape(rows: usize, inputs: usize, outputs: usize, result: Kind) -> ProductShape {
         ProductShape {
@@ -117,6 +118,9 @@ mod tests {
         ] {
             assert!(FEW_ROWS.contains(&line), "{line}");
         }
+        let (threads, planes) = (MOST_COLUMNS / 4, PARTS.iter().max().unwrap());
+        let planes = format!("FOR_PLANES({threads}, {planes}, residual_norm_planes, T, NAME)");
+        assert!(ENTRIES.contains(&planes), "{planes}");
     }
 
     #[test]
