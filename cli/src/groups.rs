@@ -11,7 +11,7 @@ use sd_conditioner::{Dialect, Emphasis, Family, Profile, Result};
 
 use crate::names::{self, FamilyChoice, SplitChoice};
 use crate::supplies::Supplies;
-use crate::values::{self, Place, Point, Precision, Size};
+use crate::values::{self, Engine, Place, Point, Precision, Size};
 
 /// The seed of the published test values.
 const SEED: &str = "73";
@@ -168,6 +168,9 @@ pub(crate) struct ComputeFlags {
     /// Where to compute: cpu, cuda, cuda:N or metal
     #[arg(long, default_value_t)]
     pub(crate) device: Place,
+    /// What runs the encoders
+    #[arg(long, value_enum, default_value = "fastest")]
+    pub(crate) kernels: Engine,
 }
 
 #[derive(Args, Debug)]

@@ -1,11 +1,14 @@
 //! Values as they are typed, checked where they enter.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::{Context as _, bail};
+use sd_conditioner::Builder;
 use sd_conditioner::candle_core::utils::{cuda_is_available, metal_is_available};
 use sd_conditioner::candle_core::{DType, Device};
+use sd_conditioner::kernels::{Follow, Options, Products, Tune};
 
 /// Sizes are handed to the U-Net as f32, which counts every whole number up to here.
 const PIXELS_AT_MOST: u32 = 1 << 24;
@@ -105,6 +108,39 @@ impl Precision {
             Precision::F32 => DType::F32,
             Precision::F16 => DType::F16,
             Precision::Bf16 => DType::BF16,
+        }
+    }
+}
+
+/// What runs the encoders.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Engine {
+    /// Whatever is fastest on this machine
+    #[default]
+    Fastest,
+    /// The same, but on a card nothing is measured: each run gives the same bits
+    Steady,
+    /// candle's own operations, slow: to compare with, and for reports of mistakes
+    Plain,
+}
+
+impl Engine {
+    /// Sets it; what is measured is kept in `folder`.
+    pub(crate) fn set(self, builder: Builder, folder: Option<PathBuf>) -> Builder {
+        let fastest = Options {
+            cache_dir: folder,
+            ..Options::default()
+        };
+        let steady = Options {
+            products: Products::Library,
+            tune: Tune::Never,
+            follow: Follow::Plain,
+            ..fastest.clone()
+        };
+        match self {
+            Engine::Fastest => builder.kernel_options(fastest),
+            Engine::Steady => builder.kernel_options(steady),
+            Engine::Plain => builder.reference_kernels(),
         }
     }
 }

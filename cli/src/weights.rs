@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use sd_conditioner::candle_core::DType;
 use sd_conditioner::conditioner::{CacheOptions, DiskCache};
 use sd_conditioner::hub::{Hub, HubOptions};
-use sd_conditioner::kernels;
 use sd_conditioner::weights::{Checkpoint, LoadReport, SyntheticSize};
 use sd_conditioner::{Builder, Conditioner, Family, Result};
 
@@ -26,7 +26,7 @@ pub(crate) fn load(
     compute: &ComputeFlags,
     progress: &Progress,
 ) -> anyhow::Result<Conditioner> {
-    let builder = builder(flags, compute)?;
+    let builder = builder(flags.cache_dir.as_deref(), compute)?;
     let loaded = match (flags.random_weights, flags.family()) {
         (Some(seed), Some(family)) => random(builder, family, flags.tiny, seed, progress),
         (Some(_), None) => bail!("--random-weights needs a --family other than auto"),
@@ -40,28 +40,21 @@ pub(crate) fn load(
     Ok(text)
 }
 
-/// Where and in what numbers is computed, and what is kept.
-fn builder(flags: &SourceFlags, compute: &ComputeFlags) -> anyhow::Result<Builder> {
+/// Where and in what numbers is computed, and what is kept. Encoders hand out f32; files are rounded at the very
+/// end. What a card's kernels have measured is kept in a folder of its own beside what windows gave.
+pub(crate) fn builder(folder: Option<&Path>, compute: &ComputeFlags) -> anyhow::Result<Builder> {
     let builder = Conditioner::builder()
         .device(compute.device.open()?)
         .dtype(compute.dtype.dtype())
-        .output_dtype(sd_conditioner::candle_core::DType::F32);
+        .output_dtype(DType::F32)
+        .cache(kept(folder));
     let builder = if compute.keep_quantized {
         builder.keep_quantized()
     } else {
         builder
     };
-    Ok(builder
-        .cache(kept(flags.cache_dir.as_deref()))
-        .kernel_options(measured(flags.cache_dir.as_deref())))
-}
-
-/// What a card's kernels have measured is kept in a folder of its own beside what windows gave.
-fn measured(folder: Option<&Path>) -> kernels::Options {
-    kernels::Options {
-        cache_dir: folder.map(|folder| folder.join("kernels")),
-        ..kernels::Options::default()
-    }
+    let measured = folder.map(|folder| folder.join("kernels"));
+    Ok(compute.kernels.set(builder, measured))
 }
 
 /// In memory as always, and in the folder named.

@@ -1,5 +1,7 @@
 //! `bench`: what its rows say. How long things take is not tested.
 
+use sd_conditioner::weights::SyntheticSize;
+use sd_conditioner::{Conditioner, Family};
 use serde_json::{Map, Value};
 
 use crate::support::run;
@@ -87,4 +89,24 @@ fn windows_are_two_by_default() {
     let rows = rows(&bench("sd1", &["--runs", "1", "--json"]));
     let encode = rows.iter().find(|row| row["stage"] == "encode");
     assert_eq!(encode.unwrap()["windows"], 2);
+}
+
+#[test]
+fn plain_operations_can_be_asked_for() {
+    let head = |kernels: &str| {
+        let out = bench(
+            "sd1",
+            &["--runs", "1", "--batch", "1", "--kernels", kernels],
+        );
+        out.lines().next().unwrap().to_owned()
+    };
+    assert!(head("plain").contains("kernels: reference"));
+    let steady = head("steady");
+    let fastest = Conditioner::builder()
+        .random_weights(Family::Sd1, SyntheticSize::Tiny, 73)
+        .unwrap();
+    assert!(
+        steady.contains(&format!("kernels: {}", fastest.kernels())),
+        "{steady}"
+    );
 }

@@ -177,3 +177,29 @@ fn unknown_names_are_answered_with_the_choices() {
         assert!(error.contains(want), "{key}: {value}: {error}");
     }
 }
+
+#[test]
+fn plain_operations_give_the_same_numbers() {
+    let folder = tempdir().unwrap();
+    let states = |kernels: &str| {
+        let out = folder.path().join(format!("{kernels}.safetensors"));
+        let more = ["--positive", "a (lighthouse:1.3)", "--kernels", kernels];
+        encode("sdxl", &more, &out).expect(0);
+        read(&out).floats("prompt_embeds")
+    };
+    let plain = states("plain");
+    let largest = plain
+        .iter()
+        .fold(0.0, |most: f32, value| most.max(value.abs()));
+    for kernels in ["fastest", "steady"] {
+        let both = states(kernels);
+        let differences = both.iter().zip(&plain).map(|(a, b)| (a - b).abs());
+        assert!(
+            differences.fold(0.0, f32::max) <= 1e-5 * largest,
+            "{kernels}"
+        );
+    }
+    let more = ["--positive", "x", "--kernels", "slow"];
+    let wrong = encode("sd1", &more, &folder.path().join("x")).expect(2);
+    assert!(wrong.error().contains("slow"), "{}", wrong.error());
+}

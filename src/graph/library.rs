@@ -71,10 +71,7 @@ impl<L: Library + ?Sized> Library for &L {
 #[derive(Clone, Debug)]
 pub struct Folder {
     root: PathBuf,
-    device: Device,
-    dtype: DType,
-    output: Option<DType>,
-    keep_quantized: bool,
+    builder: Builder,
 }
 
 impl Folder {
@@ -82,41 +79,42 @@ impl Folder {
     pub fn new(root: impl Into<PathBuf>) -> Folder {
         Folder {
             root: root.into(),
-            device: Device::Cpu,
-            dtype: DType::F32,
-            output: None,
-            keep_quantized: false,
+            builder: Conditioner::builder(),
         }
+    }
+
+    /// How encoders are loaded: device, types, kernels, cache. A family that is set there goes for each of them.
+    #[must_use]
+    pub fn loading(self, builder: Builder) -> Folder {
+        Folder { builder, ..self }
     }
 
     /// Where to compute.
     #[must_use]
     pub fn device(self, device: Device) -> Folder {
-        Folder { device, ..self }
+        let builder = self.builder.clone().device(device);
+        self.loading(builder)
     }
 
     /// How the encoders' matrices are kept ([`Builder::dtype`]).
     #[must_use]
     pub fn dtype(self, dtype: DType) -> Folder {
-        Folder { dtype, ..self }
+        let builder = self.builder.clone().dtype(dtype);
+        self.loading(builder)
     }
 
     /// The type of what comes out ([`Builder::output_dtype`]).
     #[must_use]
     pub fn output_dtype(self, dtype: DType) -> Folder {
-        Folder {
-            output: Some(dtype),
-            ..self
-        }
+        let builder = self.builder.clone().output_dtype(dtype);
+        self.loading(builder)
     }
 
     /// Quantized matrices stay as they are ([`Builder::keep_quantized`]).
     #[must_use]
     pub fn keep_quantized(self) -> Folder {
-        Folder {
-            keep_quantized: true,
-            ..self
-        }
+        let builder = self.builder.clone().keep_quantized();
+        self.loading(builder)
     }
 
     /// The file or folder of a name.
@@ -153,21 +151,6 @@ impl Folder {
         })
     }
 
-    fn builder(&self) -> Builder {
-        let builder = Conditioner::builder()
-            .device(self.device.clone())
-            .dtype(self.dtype);
-        let builder = if self.keep_quantized {
-            builder.keep_quantized()
-        } else {
-            builder
-        };
-        match self.output {
-            Some(dtype) => builder.output_dtype(dtype),
-            None => builder,
-        }
-    }
-
     fn resolve_all(&self, source: &ClipSource) -> Result<Vec<PathBuf>> {
         let needs = source.needs();
         needs.iter().map(|need| self.resolve(need)).collect()
@@ -187,10 +170,11 @@ impl Library for Folder {
         let paths = self.resolve_all(source)?;
         let parts = paths.iter().map(|path| Checkpoint::open(path));
         let parts = parts.collect::<Result<Vec<_>>>()?;
+        let builder = self.builder.clone();
         let builder = match source {
-            ClipSource::SdxlEncoders(_) => self.builder().family(Family::Sdxl),
+            ClipSource::SdxlEncoders(_) => builder.family(Family::Sdxl),
             ClipSource::Checkpoint(_) | ClipSource::Encoder(_) | ClipSource::Diffusers(_) => {
-                self.builder()
+                builder
             }
         };
         builder.load(&parts)

@@ -1,34 +1,20 @@
 //! Whole encoders: fused and captured against plain f32, in every type.
 
-use std::sync::Arc;
-
 use anyhow::{Context, Result};
 use sd_conditioner::Family;
 use sd_conditioner::candle_core::{DType, Device, Tensor};
 use sd_conditioner::conditioner::chunks_for;
 use sd_conditioner::encoder::{ClipConfig, ClipText, Encoded, Pooled, Readout, Window};
-use sd_conditioner::kernels::{Follow, Kernels, Options, Products, Reference, Tune, choose_with};
 use sd_conditioner::tokens::Chunk;
-use sd_conditioner::weights::{EncoderId, Synthetic, SyntheticSize};
+use sd_conditioner::weights::{EncoderId, SyntheticSize};
 
+use super::following;
+use super::parts::Setting;
 use super::report::{Report, distance, same};
-use super::{Extent, following};
-
-const SEED: u64 = 73;
+use super::ways::{Tower, Way};
 
 /// Eight windows from nothing to full.
 const WORDS: [usize; 8] = [0, 1, 5, 9, 17, 33, 60, 75];
-
-/// An encoder in f16 on all ways.
-pub(crate) struct Loaded {
-    pub(crate) plain: ClipText,
-    pub(crate) fused: ClipText,
-    pub(crate) captured: ClipText,
-    /// Captured, with the library's products alone.
-    pub(crate) library: ClipText,
-    /// Captured, with our own products wherever they can.
-    pub(crate) own: ClipText,
-}
 
 /// The state before the last layer, and the pooled vector, of all windows.
 pub(crate) type States = [Tensor; 2];
@@ -69,62 +55,44 @@ fn widened(bar: f64, config: &ClipConfig) -> f64 {
     }
 }
 
-/// Checks one encoder in all types; gives it in f16 to be measured.
-pub(crate) fn check(
-    id: EncoderId,
-    extent: &Extent,
-    device: &Device,
-    report: &mut Report,
-) -> Result<Loaded> {
-    let plain = load(id, extent.size, DType::F32, device)?;
-    let exact = Exact::of(&plain)?;
+/// Checks one encoder in all types.
+pub(crate) fn check(id: EncoderId, setting: &Setting, report: &mut Report) -> Result<()> {
+    let (device, extent) = (&setting.device, &setting.extent);
+    let load = |dtype| Tower::load((id, extent.size, dtype), device, &setting.folder);
+    let f32 = load(DType::F32)?;
+    let exact = Exact::of(&f32)?;
     if id == EncoderId::ClipL {
-        exact.check_on_cpu(id, extent.size, report)?;
+        exact.check_on_cpu(&f32, extent.size, report)?;
     }
-    exact.check_ways(&plain, report);
-    drop(plain);
-    let mut f16 = None;
-    for dtype in [DType::BF16, DType::F16] {
-        let loaded = load(id, extent.size, dtype, device)?;
-        exact.check_ways(&loaded, report);
-        f16 = Some(loaded);
-    }
-    let plain = f16.context("f16 is one of the types")?;
-    let compared = odd_batches(&plain, &exact.windows, extent.batches, report);
+    exact.check_ways(&f32, report);
+    drop(f32);
+    exact.check_ways(&load(DType::BF16)?, report);
+    let f16 = load(DType::F16)?;
+    exact.check_ways(&f16, report);
+    let compared = odd_batches(&f16, &exact.windows, extent.batches, report);
     report.attempt(&format!("{id}: odd batches"), compared);
-    following::check(&plain, &exact.windows, extent.replays, report);
-    all_ways(plain, &exact.windows, report)
-}
-
-/// The encoder on all ways; checks that forwards are captured where they can be.
-fn all_ways(plain: ClipText, windows: &[Chunk], report: &mut Report) -> Result<Loaded> {
-    let id = plain.config().encoder;
-    let captured = on(&plain, true, Products::Measured)?;
-    states(&captured, windows)?;
-    let ready = captured.captured() > 0 || plain.device().is_cpu();
-    let why = captured.capture_failure().unwrap_or_default();
-    report.holds(&format!("{id}: forwards are captured {why}"), ready);
-    Ok(Loaded {
-        fused: on(&plain, false, Products::Measured)?,
-        captured,
-        library: on(&plain, true, Products::Library)?,
-        own: on(&plain, true, Products::Own)?,
-        plain,
-    })
+    following::check(&f16, &exact.windows, extent.replays, report);
+    Ok(())
 }
 
 impl Exact {
-    fn of(plain: &ClipText) -> Result<Exact> {
-        let id = plain.config().encoder;
-        let windows = WORDS.iter().map(|words| window(id, *words));
+    fn of(tower: &Tower<'_>) -> Result<Exact> {
+        let windows = WORDS.iter().map(|words| window(tower.id(), *words));
         let windows: Vec<Chunk> = windows.collect::<Result<_>>()?;
-        let states = states(plain, &windows)?;
+        let states = states(&tower.plain, &windows)?;
         Ok(Exact { windows, states })
     }
 
     /// The card's plain f32 against the processor's.
-    fn check_on_cpu(&self, id: EncoderId, size: SyntheticSize, report: &mut Report) -> Result<()> {
-        let cpu = states(&load(id, size, DType::F32, &Device::Cpu)?, &self.windows)?;
+    fn check_on_cpu(
+        &self,
+        tower: &Tower<'_>,
+        size: SyntheticSize,
+        report: &mut Report,
+    ) -> Result<()> {
+        let id = tower.id();
+        let here = Tower::load((id, size, DType::F32), &Device::Cpu, tower.folder)?;
+        let cpu = states(&here.plain, &self.windows)?;
         let both = self.states.iter().zip(&cpu);
         for (what, (ours, theirs)) in ["hidden", "pooled"].iter().zip(both) {
             let what = format!("{id}, plain f32, {what}, CPU");
@@ -133,52 +101,38 @@ impl Exact {
         Ok(())
     }
 
-    /// Plain, fused and captured of one type against f32.
-    fn check_ways(&self, plain: &ClipText, report: &mut Report) {
-        let typed = format!("{} {}", plain.config().encoder, plain.dtype().as_str());
-        let compared = self.compare(plain, &typed, report);
-        report.attempt(&typed, compared);
+    /// All ways of one type against f32. One that fails says nothing of the others.
+    fn check_ways(&self, tower: &Tower<'_>, report: &mut Report) {
+        for way in Way::of(tower.plain.dtype()) {
+            let compared = self.compare(tower, way, report);
+            report.attempt(&format!("{} {}", tower.named(), way.name()), compared);
+        }
     }
 
-    fn compare(&self, plain: &ClipText, typed: &str, report: &mut Report) -> Result<()> {
-        let (first, ways) = each_way(plain, &self.windows)?;
-        for (way, ours) in ways {
-            let bars = bars(plain.config().encoder, plain.dtype());
-            for (place, what) in ["hidden", "pooled"].iter().enumerate() {
-                let what = format!("{typed} {way}, {what}");
-                let bar = bars[place].map(|bar| widened(bar, plain.config()));
-                report.check_all(&what, distance(&ours[place], &self.states[place])?, bar);
-            }
-            if way == "captured" {
-                let equal = same(&ours[0], &first[0])? && same(&ours[1], &first[1])?;
-                report.holds(&format!("{typed}: replayed is what was run"), equal);
-            }
+    fn compare(&self, tower: &Tower<'_>, way: Way, report: &mut Report) -> Result<()> {
+        let typed = format!("{} {}", tower.named(), way.name());
+        let clip = tower.on(way)?;
+        let first = states(&clip, &self.windows)?;
+        let ours = states(&clip, &self.windows)?;
+        let bars = bars(tower.id(), tower.plain.dtype());
+        for (place, what) in ["hidden", "pooled"].iter().enumerate() {
+            let bar = bars[place].map(|bar| widened(bar, tower.plain.config()));
+            let found = distance(&ours[place], &self.states[place])?;
+            report.check_all(&format!("{typed}, {what}"), found, bar);
+        }
+        if !way.captures() {
+            return Ok(());
+        }
+        let equal = same(&ours[0], &first[0])? && same(&ours[1], &first[1])?;
+        report.holds(&format!("{typed}: replayed is what was run"), equal);
+        let captured = clip.captured() > 0 || clip.device().is_cpu();
+        let why = clip.capture_failure().unwrap_or_default();
+        report.holds(&format!("{typed}: forwards are captured {why}"), captured);
+        if way == Way::Fastest {
+            show(&clip);
         }
         Ok(())
     }
-}
-
-/// What the captured way gives before it is replayed; then what each way gives, by its name.
-fn each_way(plain: &ClipText, windows: &[Chunk]) -> Result<(States, Vec<(&'static str, States)>)> {
-    let captured = on(plain, true, Products::Measured)?;
-    let first = states(&captured, windows)?;
-    let replayed = states(&captured, windows)?;
-    show(&captured);
-    let fused = || on(plain, false, Products::Measured);
-    let mut all = vec![
-        ("plain", states(plain, windows)?),
-        ("fused", states(&fused()?, windows)?),
-        ("captured", replayed),
-    ];
-    // Our own products are of 16 bits.
-    let ways = [
-        ("library's products", Products::Library),
-        ("own products", Products::Own),
-    ];
-    for (way, products) in ways.into_iter().filter(|_| plain.dtype() != DType::F32) {
-        all.push((way, states(&on(plain, true, products)?, windows)?));
-    }
-    Ok((first, all))
 }
 
 /// What was measured so far, for whoever wonders at the times.
@@ -194,13 +148,13 @@ pub(crate) fn show(clip: &ClipText) {
 
 /// Numbers of windows that no graph has, hidden keys, vectors, and readouts that differ.
 fn odd_batches(
-    plain: &ClipText,
+    tower: &Tower<'_>,
     windows: &[Chunk],
     batches: &[usize],
     report: &mut Report,
 ) -> Result<()> {
-    let id = plain.config().encoder;
-    let captured = on(plain, true, Products::Measured)?;
+    let (id, plain) = (tower.id(), &tower.plain);
+    let captured = tower.on(Way::Fastest)?;
     let vector = rising(plain)?;
     for &count in batches {
         let all = windows.iter().cycle().take(count).map(Window::from);
@@ -279,54 +233,6 @@ fn check_replay(
 fn first_pooled(encoded: &Encoded) -> Result<Tensor> {
     let pooled = encoded.normed.as_ref().or(encoded.projected.as_ref());
     Ok(pooled.context("no pooled vectors")?.narrow(0, 0, 1)?)
-}
-
-fn load(id: EncoderId, size: SyntheticSize, dtype: DType, device: &Device) -> Result<ClipText> {
-    let source = Synthetic::new(id, size, SEED);
-    let config = ClipConfig::detect(id, &source)?;
-    let kernels = Arc::new(Reference::new(device)?);
-    Ok(ClipText::load(
-        &source,
-        &config,
-        dtype.into(),
-        kernels,
-        device,
-        &mut |_, _| (),
-    )?)
-}
-
-/// The same weights with other kernels, on the same device.
-fn on(plain: &ClipText, capture: bool, products: Products) -> Result<ClipText> {
-    with(
-        plain,
-        Options {
-            capture,
-            products,
-            ..Options::default()
-        },
-    )
-}
-
-/// The same with kernels that follow each other in this manner.
-pub(crate) fn following(plain: &ClipText, follow: Follow) -> Result<ClipText> {
-    with(
-        plain,
-        Options {
-            follow,
-            ..Options::default()
-        },
-    )
-}
-
-fn with(plain: &ClipText, options: Options) -> Result<ClipText> {
-    let options = Options {
-        // Compiled and measured once for all: what the files keep is used, too.
-        cache_dir: Some(super::measured_folder()),
-        tune: Tune::AtFirst,
-        ..options
-    };
-    let kernels: Arc<dyn Kernels> = choose_with(plain.device(), &options)?;
-    Ok(plain.with_kernels(kernels))
 }
 
 /// The state before the last layer, and the pooled vector.

@@ -6,38 +6,39 @@ use sd_conditioner::encoder::ClipText;
 use sd_conditioner::kernels::Follow;
 use sd_conditioner::tokens::Chunk;
 
-use super::encoders::{States, following, states};
+use super::encoders::{States, states};
 use super::report::{Report, same};
+use super::ways::Tower;
 
 const MANNERS: [Follow; 3] = [Follow::Ahead, Follow::Overlapping, Follow::Both];
 
 /// Results that are on their way before they are looked at.
 const AT_ONCE: usize = 20;
 
-pub(crate) fn check(plain: &ClipText, windows: &[Chunk], replays: usize, report: &mut Report) {
-    if plain.device().is_cpu() {
+pub(crate) fn check(tower: &Tower<'_>, windows: &[Chunk], replays: usize, report: &mut Report) {
+    if tower.plain.device().is_cpu() {
         return;
     }
     for count in [1, 2, windows.len()] {
-        let checked = all_alike(plain, &windows[..count], replays, report);
-        let what = format!("{}, {count} windows, replayed", plain.config().encoder);
+        let checked = all_alike(tower, &windows[..count], replays, report);
+        let what = format!("{}, {count} windows, replayed", tower.id());
         report.attempt(&what, checked);
     }
 }
 
 fn all_alike(
-    plain: &ClipText,
+    tower: &Tower<'_>,
     windows: &[Chunk],
     replays: usize,
     report: &mut Report,
 ) -> Result<()> {
-    let one_by_one = following(plain, Follow::Plain)?;
+    let one_by_one = tower.following(Follow::Plain)?;
     states(&one_by_one, windows)?;
     let right = states(&one_by_one, windows)?;
     for manner in MANNERS {
-        let clip = following(plain, manner)?;
+        let clip = tower.following(manner)?;
         let wrong = differing(&clip, windows, replays, &right)?;
-        let (id, count) = (plain.config().encoder, windows.len());
+        let (id, count) = (tower.id(), windows.len());
         let why = clip.capture_failure().unwrap_or_default();
         let what =
             format!("{id}, {count} windows, {manner:?}: {wrong} of {replays} replays differ {why}");

@@ -4,6 +4,7 @@ use anyhow::Result;
 use sd_conditioner::candle_core::{DType, Device, Tensor};
 use sd_conditioner::kernels::{Activation, Kernels, Options, Products, Reference, choose_with};
 
+use super::parts::Setting;
 use super::report::{Report, distance};
 
 /// Two windows.
@@ -78,31 +79,34 @@ impl Sides {
     }
 }
 
-pub(crate) fn check(device: &Device, report: &mut Report) -> Result<()> {
-    let options = Options {
-        capture: false,
-        cache_dir: Some(super::measured_folder()),
-        ..Options::default()
-    };
-    let sides = Sides {
-        fast: choose_with(device, &options)?,
-        card: Reference::new(device)?,
-        cpu: Reference::new(&Device::Cpu)?,
-        device: device.clone(),
-    };
+impl Sides {
+    fn new(setting: &Setting, products: Products) -> Result<Sides> {
+        let options = Options {
+            capture: false,
+            cache_dir: Some(setting.folder.clone()),
+            products,
+            ..Options::default()
+        };
+        let device = setting.device.clone();
+        Ok(Sides {
+            fast: choose_with(&device, &options)?,
+            card: Reference::new(&device)?,
+            cpu: Reference::new(&Device::Cpu)?,
+            device,
+        })
+    }
+}
+
+pub(crate) fn check(setting: &Setting, report: &mut Report) -> Result<()> {
+    let sides = Sides::new(setting, Products::Library)?;
     norms(&sides, report)?;
     activations(&sides, report)?;
     attention(&sides, report)?;
-    products("product", &sides, report)?;
-    let options = Options {
-        products: Products::Own,
-        ..options
-    };
-    let own = Sides {
-        fast: choose_with(device, &options)?,
-        ..sides
-    };
-    products("own product", &own, report)
+    products("product", &sides, report)
+}
+
+pub(crate) fn check_own(setting: &Setting, report: &mut Report) -> Result<()> {
+    products("own product", &Sides::new(setting, Products::Own)?, report)
 }
 
 fn norms(sides: &Sides, report: &mut Report) -> Result<()> {

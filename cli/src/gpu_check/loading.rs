@@ -14,7 +14,7 @@ use sd_conditioner::weights::{
     Arrangement, Conversion, EncoderId, Encoders, Synthetic, SyntheticSize, Transfers,
 };
 
-use crate::measured_folder;
+use crate::parts::Setting;
 use crate::report::Report;
 
 const RUNS: usize = 5;
@@ -30,32 +30,20 @@ fn n_values(size: SyntheticSize) -> usize {
     }
 }
 
-type Step = fn(SyntheticSize, &Device, &mut Report) -> Result<()>;
-
-/// All of it, as long as there is time.
-pub(crate) fn all(
-    device: &Device,
-    (size, in_time): (SyntheticSize, &dyn Fn() -> bool),
-    report: &mut Report,
-) {
-    let steps: [(&str, Step); 2] = [("values in parts", sending), ("a load from a file", whole)];
-    for (what, step) in steps {
-        if in_time() {
-            let done = step(size, device, report);
-            report.attempt(what, done);
-        } else {
-            report.note(what, "not measured");
-        }
-    }
+pub(crate) fn all(setting: &Setting, report: &mut Report) -> Result<()> {
+    let sent = sending(setting, report);
+    report.attempt("values in parts", sent);
+    whole(setting, report)
 }
 
 /// Values sent in parts arrive and come back, and how fast they and others do.
-fn sending(size: SyntheticSize, device: &Device, report: &mut Report) -> Result<()> {
+fn sending(setting: &Setting, report: &mut Report) -> Result<()> {
+    let device = &setting.device;
     let Some(way) = choose(device)?.transfers() else {
         report.note("values in parts", "this device has no way of its own");
         return Ok(());
     };
-    let n_values = n_values(size);
+    let n_values = n_values(setting.extent.size);
     let values = (0..n_values).map(|place| (place % 8_388_593) as f32);
     let values: Vec<f32> = values.collect();
     let here = Tensor::from_slice(&values, n_values, &Device::Cpu)?;
@@ -108,9 +96,9 @@ fn fetched(way: &dyn Transfers, there: &Tensor, values: &[f32]) -> Result<bool> 
 }
 
 /// The encoders of SDXL in f16, from a file in the page cache.
-fn whole(size: SyntheticSize, device: &Device, report: &mut Report) -> Result<()> {
-    let path = written(size)?;
-    let measured = repeated(&path, device);
+fn whole(setting: &Setting, report: &mut Report) -> Result<()> {
+    let path = written(setting)?;
+    let measured = repeated(&path, setting);
     // Whatever failed: it is large, and nobody else wants it.
     std::fs::remove_file(&path).context("the file of encoders cannot be removed")?;
     let [read, load, first, off, back] = measured?;
@@ -127,11 +115,11 @@ fn whole(size: SyntheticSize, device: &Device, report: &mut Report) -> Result<()
 }
 
 /// Medians in milliseconds: reading alone, and what [`loaded`] measures.
-fn repeated(path: &Path, device: &Device) -> Result<[f64; 5]> {
+fn repeated(path: &Path, setting: &Setting) -> Result<[f64; 5]> {
     let mut columns = [(); 5].map(|()| Vec::new());
     for _ in 0..RUNS {
         let read = [read_alone(path)?].into_iter();
-        let times = read.chain(loaded(path, device)?);
+        let times = read.chain(loaded(path, setting)?);
         for (column, time) in columns.iter_mut().zip(times) {
             column.push(1e3 * time);
         }
@@ -140,13 +128,14 @@ fn repeated(path: &Path, device: &Device) -> Result<[f64; 5]> {
 }
 
 /// The file, in this run's folder.
-fn written(size: SyntheticSize) -> Result<PathBuf> {
+fn written(setting: &Setting) -> Result<PathBuf> {
+    let size = setting.extent.size;
     let [l, g] = [EncoderId::ClipL, EncoderId::OpenClipG];
     // Published files have no projection of the first.
     let first = Synthetic::new(l, size, 73).without_projection();
     let second = Synthetic::new(g, size, 73);
     let encoders: Encoders = vec![(l, Box::new(first)), (g, Box::new(second))];
-    let path = measured_folder().join("sdxl.safetensors");
+    let path = setting.folder.join("sdxl.safetensors");
     let conversion = Conversion::to(Arrangement::SingleFile).dtype(DType::F16);
     let report = conversion.write_encoders(encoders, &path, &mut |_, _, _| ())?;
     anyhow::ensure!(report.files == [path.clone()], "other files were written");
@@ -164,9 +153,10 @@ fn read_alone(path: &Path) -> Result<f64> {
 
 /// Seconds until the encoders are loaded, and from then until the first pair is there; to move them to the
 /// CPU, and back.
-fn loaded(path: &Path, device: &Device) -> Result<[f64; 4]> {
+fn loaded(path: &Path, setting: &Setting) -> Result<[f64; 4]> {
+    let device = &setting.device;
     let options = Options {
-        cache_dir: Some(measured_folder()),
+        cache_dir: Some(setting.folder.clone()),
         ..Options::default()
     };
     let builder = Conditioner::builder().device(device.clone());

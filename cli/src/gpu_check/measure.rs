@@ -1,152 +1,161 @@
 //! Times from ids on the host to finished tensors on the card.
 
+use std::fmt::{self, Display, Formatter};
 use std::time::Instant;
 
 use anyhow::Result;
-use sd_conditioner::candle_core::Device;
+use sd_conditioner::candle_core::{DType, Device};
 use sd_conditioner::encoder::{ClipText, Pooled, Readout, Window};
 use sd_conditioner::kernels::{Options, choose_with};
 use sd_conditioner::weights::EncoderId;
 
-use super::Extent;
-use super::encoders::{self, Loaded, window};
+use super::encoders::{show, window};
+use super::parts::Setting;
 use super::report::Report;
+use super::ways::{Tower, Way};
 
-/// A family's encoders, with what it reads from them.
-type Towers<'a> = Vec<(&'a Loaded, Readout)>;
-
-/// The ways whose times are shown, in the order of the report's column.
-const WAYS: [fn(&Loaded) -> &ClipText; 5] = [
-    |loaded| &loaded.plain,
-    |loaded| &loaded.fused,
-    |loaded| &loaded.library,
-    |loaded| &loaded.own,
-    |loaded| &loaded.captured,
-];
-
-/// A family: its encoders with what it reads from them, and the goals for few and for many windows.
-struct Measured<'a> {
-    name: &'static str,
-    encoders: Towers<'a>,
-    goals: [f64; 2],
+/// A family whose times are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Name {
+    Sd1,
+    Sd2,
+    Sdxl,
 }
 
-/// Families whose encoders are there, as long as there is time.
-pub(crate) fn all(
-    device: &Device,
-    towers: [Option<&Loaded>; 3],
-    (extent, in_time): (&Extent, &dyn Fn() -> bool),
-    report: &mut Report,
-) {
-    for (name, encoders, goals) in families(towers) {
-        let Some(encoders) = encoders.filter(|_| in_time()) else {
-            report.holds(&format!("{name}: not measured"), false);
-            continue;
+impl Display for Name {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Name::Sd1 => "sd1",
+            Name::Sd2 => "sd2",
+            Name::Sdxl => "sdxl",
+        })
+    }
+}
+
+/// What a family reads from an encoder: the state after all but so many layers, and a pooled vector.
+struct Read {
+    id: EncoderId,
+    before: usize,
+    final_norm: bool,
+    pooled: Pooled,
+}
+
+impl Name {
+    fn reads(self) -> Vec<Read> {
+        let read = |id, before, final_norm, pooled| Read {
+            id,
+            before,
+            final_norm,
+            pooled,
         };
-        let family = Measured {
-            name,
-            encoders,
-            goals,
-        };
-        let measured = measure(device, &family, extent, report);
-        report.attempt(&format!("the times of {name}"), measured);
+        match self {
+            Name::Sd1 => vec![read(EncoderId::ClipL, 0, true, Pooled::Skip)],
+            Name::Sd2 => vec![read(EncoderId::OpenClipH, 1, true, Pooled::Skip)],
+            Name::Sdxl => vec![
+                // The one that takes longer begins.
+                read(EncoderId::OpenClipG, 1, false, Pooled::Projected),
+                read(EncoderId::ClipL, 1, false, Pooled::Skip),
+            ],
+        }
+    }
+
+    /// Milliseconds for few and for many windows.
+    const fn goals(self) -> [f64; 2] {
+        match self {
+            Name::Sd1 => [0.40, 3.5],
+            Name::Sd2 => [0.70, 11.0],
+            Name::Sdxl => [1.20, 27.0],
+        }
+    }
+}
+
+impl Read {
+    fn of(&self, clip: &ClipText) -> Readout {
+        let layers = clip.config().layers;
+        Readout {
+            layer: layers - self.before,
+            final_norm: self.final_norm,
+            pooled: self.pooled,
+            pooled_layer: layers,
+        }
+    }
+
+    fn load<'a>(&self, setting: &'a Setting) -> Result<Tower<'a>> {
+        let what = (self.id, setting.extent.size, DType::F16);
+        Tower::load(what, &setting.device, &setting.folder)
     }
 }
 
 /// The first calls of kernels that find nothing compiled or measured: what a program waits for when it begins.
 /// They are compiled in the first, which a load does meanwhile; tried and captured in the second.
-pub(crate) fn starting(device: &Device, loaded: &Loaded, report: &mut Report) -> Result<()> {
+pub(crate) fn starting(setting: &Setting, report: &mut Report) -> Result<()> {
+    let device = &setting.device;
+    let reads = Name::Sdxl.reads();
+    let plain = reads[0].load(setting)?.plain;
     let kernels = choose_with(device, &Options::default())?;
-    let clip = loaded.plain.with_kernels(kernels.clone());
+    let clip = plain.with_kernels(kernels.clone());
     let start = Instant::now();
     kernels.expect(clip.dtype());
     let compiled = start.elapsed().as_secs_f64() * 1e3;
     let chunks = [window(EncoderId::ClipL, 1)?, window(EncoderId::ClipL, 40)?];
     let windows = chunks.each_ref().map(Window::from);
-    let readouts = [readout(loaded, 1, false, Pooled::Skip); 2];
+    let encoders = [(clip, reads[0].of(&plain))];
     let mut times = vec![format!("{compiled:.0}")];
     for _ in 0..3 {
-        device.synchronize()?;
-        let start = Instant::now();
-        let kept = clip.encode(&windows, &readouts)?;
-        device.synchronize()?;
-        times.push(format!("{:.1}", start.elapsed().as_secs_f64() * 1e3));
-        drop(kept);
+        let time = run_once(device, &encoders, &windows)?;
+        times.push(format!("{time:.1}"));
     }
     let what = "a process begins, f16, 2 windows: compile / first / second / third call";
     report.note(what, &format!("{} ms", times.join(" / ")));
     Ok(())
 }
 
-/// Every family's name, encoders if they are there, and goals.
-fn families([l, h, g]: [Option<&Loaded>; 3]) -> [(&'static str, Option<Towers<'_>>, [f64; 2]); 3] {
-    let sd1 = l.map(|l| vec![(l, readout(l, 0, true, Pooled::Skip))]);
-    let sd2 = h.map(|h| vec![(h, readout(h, 1, true, Pooled::Skip))]);
-    let sdxl = l.zip(g).map(|(l, g)| {
-        vec![
-            // The one that takes longer begins.
-            (g, readout(g, 1, false, Pooled::Projected)),
-            (l, readout(l, 1, false, Pooled::Skip)),
-        ]
-    });
-    [
-        ("SD1", sd1, [0.40, 3.5]),
-        ("SD2", sd2, [0.70, 11.0]),
-        ("SDXL", sdxl, [1.20, 27.0]),
-    ]
-}
-
-/// The state after all but so many layers.
-fn readout(loaded: &Loaded, before: usize, final_norm: bool, pooled: Pooled) -> Readout {
-    let layers = loaded.plain.config().layers;
-    Readout {
-        layer: layers - before,
-        final_norm,
-        pooled,
-        pooled_layer: layers,
-    }
-}
-
-fn measure(
-    device: &Device,
-    family: &Measured<'_>,
-    extent: &Extent,
-    report: &mut Report,
-) -> Result<()> {
-    for (windows, goal) in extent.measured.into_iter().zip(family.goals) {
-        let runs = if windows == 2 {
-            extent.runs
-        } else {
-            extent.runs.div_ceil(3)
-        };
-        let mut times = [0.0; 5];
-        for (time, way) in times.iter_mut().zip(WAYS) {
-            *time = median(device, family, windows, (extent.warm_up, runs), way)?;
+/// The times of a family in all ways, for few and for many windows.
+pub(crate) fn family(name: Name, setting: &Setting, report: &mut Report) -> Result<()> {
+    let reads = name.reads();
+    let towers: Result<Vec<Tower<'_>>> = reads.iter().map(|read| read.load(setting)).collect();
+    let towers = towers?;
+    let mut times = [(); 2].map(|()| Vec::new());
+    for way in Way::ALL {
+        let clips = towers.iter().map(|tower| tower.on(way));
+        let clips = clips.collect::<Result<Vec<ClipText>>>()?;
+        let reads = reads
+            .iter()
+            .zip(&towers)
+            .map(|(read, tower)| read.of(&tower.plain));
+        let encoders: Vec<(ClipText, Readout)> = clips.into_iter().zip(reads).collect();
+        for (place, windows) in setting.extent.measured.into_iter().enumerate() {
+            let time = median(setting, &encoders, windows);
+            let what = format!("{name} f16, {windows} windows");
+            times[place].push(report.attempt(&format!("{what}, {}", way.name()), time));
+            let mut shown = times[place].clone();
+            shown.resize(Way::ALL.len(), None);
+            report.times(&what, &shown, name.goals()[place]);
         }
-        for (loaded, _) in &family.encoders {
-            encoders::show(&loaded.captured);
+        if way == Way::Fastest {
+            for (clip, _) in &encoders {
+                show(clip);
+            }
         }
-        let what = format!("{} f16, {windows} windows", family.name);
-        report.times(&what, times, Some(goal));
     }
     Ok(())
 }
 
 /// Milliseconds: all encoders of a family one after the other, then one synchronisation.
-fn median(
-    device: &Device,
-    family: &Measured<'_>,
-    windows: usize,
-    (warm_up, runs): (usize, usize),
-    way: fn(&Loaded) -> &ClipText,
-) -> Result<f64> {
+fn median(setting: &Setting, encoders: &[(ClipText, Readout)], windows: usize) -> Result<f64> {
+    let extent = &setting.extent;
+    let runs = if windows == 2 {
+        extent.runs
+    } else {
+        extent.runs.div_ceil(3)
+    };
     let chunks = (0..windows).map(|index| window(EncoderId::ClipL, index % 60));
     let chunks = chunks.collect::<Result<Vec<_>>>()?;
     let windows: Vec<Window<'_>> = chunks.iter().map(Window::from).collect();
     let mut times = Vec::with_capacity(runs);
-    for run in 0..warm_up + runs {
-        let time = run_once(device, family, &windows, way)?;
-        if run >= warm_up {
+    for run in 0..extent.warm_up + runs {
+        let time = run_once(&setting.device, encoders, &windows)?;
+        if run >= extent.warm_up {
             times.push(time);
         }
     }
@@ -157,15 +166,14 @@ fn median(
 /// Milliseconds of one run; what it gave is freed after they are taken.
 fn run_once(
     device: &Device,
-    family: &Measured<'_>,
+    encoders: &[(ClipText, Readout)],
     windows: &[Window<'_>],
-    way: fn(&Loaded) -> &ClipText,
 ) -> Result<f64> {
     device.synchronize()?;
     let start = Instant::now();
-    let mut kept = Vec::with_capacity(family.encoders.len());
-    for (loaded, readout) in &family.encoders {
-        kept.push(way(loaded).encode(windows, &vec![*readout; windows.len()])?);
+    let mut kept = Vec::with_capacity(encoders.len());
+    for (clip, readout) in encoders {
+        kept.push(clip.encode(windows, &vec![*readout; windows.len()])?);
     }
     device.synchronize()?;
     Ok(start.elapsed().as_secs_f64() * 1e3)

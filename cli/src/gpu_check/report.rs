@@ -1,14 +1,59 @@
 //! What was found, as one table.
 
+use std::fmt::{self, Display, Formatter};
+
 use anyhow::{Result, bail};
 use sd_conditioner::candle_core::{DType, Device, Tensor};
 use sd_conditioner::kernels::DeviceMemory;
 
-/// Rows of the table, and whether every check held.
+use super::ways::Way;
+
+/// One row of the table: what, what was found, what is wanted, the verdict.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Row([String; 4]);
+
+impl Row {
+    fn new(cells: [&str; 4]) -> Row {
+        Row(cells.map(|cell| cell.replace('|', "/").replace('\n', " ")))
+    }
+
+    /// The row that a line is, if it is one.
+    pub(crate) fn read(line: &str) -> Option<Row> {
+        let cells = line.strip_prefix("| ")?.strip_suffix(" |")?;
+        let cells: Vec<String> = cells.split(" | ").map(str::to_owned).collect();
+        cells.try_into().ok().map(Row)
+    }
+
+    fn failed(&self) -> bool {
+        self.0[3] == FAILED
+    }
+
+    /// What held, then what did not, then what was measured: whoever sees the last lines only sees most.
+    fn rank(&self) -> usize {
+        match self.0[3].as_str() {
+            OK => 0,
+            FAILED => 1,
+            _ => 2,
+        }
+    }
+}
+
+impl Display for Row {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let [what, found, wanted, verdict] = &self.0;
+        write!(f, "| {what} | {found} | {wanted} | {verdict} |")
+    }
+}
+
+const OK: &str = "ok";
+const FAILED: &str = "FAILED";
+
+/// Rows of the table.
 #[derive(Default)]
 pub(crate) struct Report {
-    rows: Vec<[String; 4]>,
-    failed: usize,
+    rows: Vec<Row>,
+    /// Each row is written at once, for the process that waits for it.
+    tells: bool,
 }
 
 /// How far two tensors are apart.
@@ -23,6 +68,14 @@ pub(crate) struct Distance {
 }
 
 impl Report {
+    /// For a part: its rows are heard by the process that began it.
+    pub(crate) fn telling() -> Report {
+        Report {
+            tells: true,
+            ..Report::default()
+        }
+    }
+
     /// A check with its largest allowed distance.
     pub(crate) fn check(&mut self, what: &str, found: Distance, bar: f64) {
         let holds = found.max <= bar;
@@ -43,7 +96,7 @@ impl Report {
         tried
             .map_err(|error| {
                 let text = format!("{error:#}");
-                let line = text.lines().next().unwrap_or("an error").replace('|', "/");
+                let line = text.lines().next().unwrap_or("an error");
                 self.holds(&format!("{what}: {line}"), false);
             })
             .ok()
@@ -55,28 +108,35 @@ impl Report {
     }
 
     fn verdict(&mut self, what: &str, found: &str, wanted: &str, holds: bool) {
-        self.failed += usize::from(!holds);
-        if !holds {
+        let verdict = if holds { OK } else { FAILED };
+        self.take(Row::new([what, found, wanted, verdict]));
+    }
+
+    /// One more row, in place of the one of the same name.
+    pub(crate) fn take(&mut self, row: Row) {
+        if self.tells {
+            println!("{row}");
+        } else if row.failed() {
             // At once, too: a run that is cut off has no table.
-            println!("FAILED: {what}: {found}, wanted {wanted}");
+            println!("FAILED: {row}");
         }
-        let verdict = if holds { "ok" } else { "FAILED" };
-        self.rows
-            .push([what, found, wanted, verdict].map(str::to_owned));
+        match self.rows.iter_mut().find(|known| known.0[0] == row.0[0]) {
+            Some(known) if known.failed() && !row.failed() => {}
+            Some(known) => *known = row,
+            None => self.rows.push(row),
+        }
     }
 
-    /// Times in milliseconds: plain, fused; captured with the library's products, with our own, with
-    /// whichever are faster.
-    pub(crate) fn times(&mut self, what: &str, times: [f64; 5], goal: Option<f64>) {
-        let times = times.map(|time| format!("{time:.3}"));
+    /// Milliseconds of each way, those that come later still open.
+    pub(crate) fn times(&mut self, what: &str, times: &[Option<f64>], goal: f64) {
+        let shown = |time: &Option<f64>| time.map_or("-".to_owned(), |time| format!("{time:.3}"));
+        let times: Vec<String> = times.iter().map(shown).collect();
         let found = format!("{} ms", times.join(" / "));
-        let goal = goal.map(|goal| format!("goal {goal} ms"));
-        let verdict = "plain / fused / captured: library's, own, best products".to_owned();
-        self.rows
-            .push([what.to_owned(), found, goal.unwrap_or_default(), verdict]);
+        let ways = Way::ALL.map(Way::name).join(" / ");
+        self.take(Row::new([what, &found, &format!("goal {goal} ms"), &ways]));
     }
 
-    pub(crate) fn memory(&mut self, memory: Option<DeviceMemory>) {
+    pub(crate) fn memory(&mut self, what: &str, memory: Option<DeviceMemory>) {
         let mebibytes = |bytes: Option<u64>| {
             let size = bytes.map(|bytes| format!("{} MiB", bytes >> 20));
             size.unwrap_or_else(|| "unknown".to_owned())
@@ -86,29 +146,34 @@ impl Report {
             memory.and_then(|all| all.peak),
         );
         let found = format!("{} now, {} at most", mebibytes(used), mebibytes(peak));
-        self.note("device memory", &found);
+        self.note(&format!("{what}: device memory"), &found);
     }
 
     /// What was found where nothing is wanted.
     pub(crate) fn note(&mut self, what: &str, found: &str) {
-        self.rows.push([what, found, "", ""].map(str::to_owned));
+        self.take(Row::new([what, found, "", ""]));
+    }
+
+    fn failed(&self) -> usize {
+        self.rows.iter().filter(|row| row.failed()).count()
     }
 
     pub(crate) fn passed(&self) -> bool {
-        self.failed == 0
+        self.failed() == 0
     }
 
     pub(crate) fn print(&self) {
         println!("| what | found (max, rms, cosine) | wanted | |");
         println!("|---|---|---|---|");
-        for [what, found, wanted, verdict] in &self.rows {
-            println!("| {what} | {found} | {wanted} | {verdict} |");
+        let mut rows: Vec<&Row> = self.rows.iter().collect();
+        rows.sort_by_key(|row| row.rank());
+        for row in rows {
+            println!("{row}");
         }
-        let failed = self.failed;
-        println!(
-            "| all checks | {failed} failed | 0 failed | {} |",
-            if failed == 0 { "ok" } else { "FAILED" }
-        );
+        let (failed, checks) = (self.failed(), self.rows.iter().filter(|row| row.rank() < 2));
+        let found = format!("{failed} of {} failed", checks.count());
+        let verdict = if failed == 0 { OK } else { FAILED };
+        println!("| all checks | {found} | 0 failed | {verdict} |");
     }
 }
 

@@ -6,7 +6,6 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use sd_conditioner::candle_core::DType;
 use sd_conditioner::graph::{Folder, Plan, Session, Summary, Workflow};
 
 use super::GraphFlags;
@@ -15,6 +14,7 @@ use super::watch::Watched;
 use super::write::Writer;
 use crate::progress::Progress;
 use crate::ui::{self, Done};
+use crate::weights;
 
 /// The most bytes of a workflow or a picture.
 const LARGEST: u64 = 256 << 20;
@@ -48,19 +48,12 @@ struct Runner<'a> {
 }
 
 impl Runner<'_> {
-    /// Encoders hand out f32; files are rounded at the very end.
     fn folder(&self, models: &Path) -> anyhow::Result<Folder> {
         if !models.is_dir() {
             bail!("{}: there is no such folder of models", models.display());
         }
-        let compute = &self.flags.compute;
-        let folder = Folder::new(models).device(compute.device.open()?);
-        let folder = if compute.keep_quantized {
-            folder.keep_quantized()
-        } else {
-            folder
-        };
-        Ok(folder.dtype(compute.dtype.dtype()).output_dtype(DType::F32))
+        let builder = weights::builder(None, &self.flags.compute)?;
+        Ok(Folder::new(models).loading(builder))
     }
 
     /// Runs now and after each change of the workflow, until the process is ended.
