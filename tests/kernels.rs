@@ -2,6 +2,7 @@
 
 mod emulated;
 mod few_rows;
+mod many_rows;
 mod towers;
 mod whole;
 

@@ -155,8 +155,8 @@ pub enum Products {
 /// driver that does not capture a manner goes plainly.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Follow {
-    /// In whichever manner is fastest when it is measured, once for each number of windows up to eight; plainly
-    /// above.
+    /// In whichever manner is fastest when it is measured, once for each number of windows; above eight, nothing is
+    /// asked for ahead.
     #[default]
     Measured,
     /// One after the other.

@@ -81,6 +81,15 @@ CUresult cuStreamCreate(CUstream* stream, unsigned flags) {
     *stream = reinterpret_cast<CUstream>(make_stream());
     return CUDA_SUCCESS;
 }
+CUresult cuStreamCreateWithPriority(CUstream* stream, unsigned flags, int priority) {
+    if (priority > 0 || priority < -5) fail("a stream of priority %d", priority);
+    return cuStreamCreate(stream, flags);
+}
+CUresult cuCtxGetStreamPriorityRange(int* least, int* greatest) {
+    IN_CONTEXT;
+    *least = 0, *greatest = -5;
+    return CUDA_SUCCESS;
+}
 CUresult cuStreamDestroy(CUstream stream) {
     IN_CONTEXT;
     forget_stream(stream_of(stream));

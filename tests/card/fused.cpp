@@ -72,21 +72,22 @@ Kernel embed() {
 }
 
 constexpr unsigned EMULATED_ROWS = 80;  // up to which rows are run thread by thread
+constexpr unsigned MANY_EMULATED_ROWS = 800;  // the same of a warp each
 
-// residual_norm by plain loops: what the threads do, fewer rows show.
+// residual_norm by plain loops: what the threads do, fewer rows show. The bias is parameter `first`, and what comes
+// behind it the next ones.
 template <typename T>
-void residual_by_loops(const Call& call) {
-    const int width = call.get<int>(8), planes = call.get<int>(1);
-    const auto *product = host<float>(call.pointer(0)), *bias = host<float>(call.pointer(2));
-    const Norm norm = norm_of(call, 3);
-    float *x = host<float>(call.pointer(5)), *kept = host<float>(call.pointer(6));
-    T* normed = host<T>(call.pointer(7));
-    for (size_t row = 0; row < call.grid.x; ++row) {
+void residual_by_loops(const Call& call, size_t first, size_t rows, int planes, int width) {
+    const auto *product = host<float>(call.pointer(0)), *bias = host<float>(call.pointer(first));
+    const Norm norm = norm_of(call, first + 1);
+    float *x = host<float>(call.pointer(first + 3)), *kept = host<float>(call.pointer(first + 4));
+    T* normed = host<T>(call.pointer(first + 5));
+    for (size_t row = 0; row < rows; ++row) {
         double sum = 0, squares = 0;
         for (int channel = 0; channel < width; ++channel) {
             const size_t at = row * width + channel;
             float value = product[at];
-            for (int plane = 1; plane < planes; ++plane) value += product[size_t(plane) * call.grid.x * width + at];
+            for (int plane = 1; plane < planes; ++plane) value += product[size_t(plane) * rows * width + at];
             x[at] += value + bias[channel];
             if (kept) kept[at] = x[at];
             sum += x[at];
@@ -98,6 +99,12 @@ void residual_by_loops(const Call& call) {
             normed[at] = narrowed(float((x[at] - sum / width) * scale * norm.weight[channel] + norm.bias[channel]), T());
         }
     }
+}
+
+void check_row_warps(const Call& call, int rows, int width) {
+    if (call.block.x != 32 * ROW_WARPS || int(call.grid.x) != (rows + ROW_WARPS - 1) / ROW_WARPS || call.grid.y != 1)
+        fail("%u blocks of %u threads for %d rows", call.grid.x, call.block.x, rows);
+    if (width % 4 || width > 128 * LANE_FOURS) fail("rows of %d for a warp each", width);
 }
 
 template <typename T, int MOST_PLANES>
@@ -119,7 +126,7 @@ Kernel residual() {
     };
     const auto run = [](const Call& call) {
         const Ahead ahead = ahead_of(call, 9);
-        if (call.grid.x > EMULATED_ROWS) return residual_by_loops<T>(call);
+        if (call.grid.x > EMULATED_ROWS) return residual_by_loops<T>(call, 2, call.grid.x, call.get<int>(1), call.get<int>(8));
         launch(call, [&] {
             residual_norm<T, MOST_PLANES>(host<float>(call.pointer(0)), call.get<int>(1), host<float>(call.pointer(2)),
                                           norm_of(call, 3), host<float>(call.pointer(5)), host<float>(call.pointer(6)),
@@ -127,6 +134,58 @@ Kernel residual() {
         });
     };
     return {{P, I, P, P, P, P, P, P, I, P, P}, MOST_PLANES == 1 ? 1024 : 512, touches, run};
+}
+
+// Parameters: product, bias, the norm's two, x, kept, normed; rows, width; what is asked for ahead.
+template <typename T>
+Kernel residual_many() {
+    const auto touches = [](const Call& call) {
+        const int rows = call.get<int>(7), width = call.get<int>(8);
+        check_row_warps(call, rows, width);
+        const size_t values = size_t(rows) * width;
+        Accesses all{{"the product", call.pointer(0), values * sizeof(float), false, QUAD},
+                     {"the bias", call.pointer(1), width * sizeof(float), false, QUAD},
+                     {"x, read", call.pointer(4), values * sizeof(float), false, QUAD},
+                     {"x, written", call.pointer(4), values * sizeof(float), true, QUAD}};
+        optional(all, {"the copy", call.pointer(5), values * sizeof(float), true, QUAD});
+        optional(all, {"the norm", call.pointer(6), values * sizeof(T), true, VECTOR<T>});
+        if (call.pointer(6))
+            for (const Access& one : norm_touches(call, 2, width)) all.push_back(one);
+        return all;
+    };
+    const auto run = [](const Call& call) {
+        const int rows = call.get<int>(7), width = call.get<int>(8);
+        const Ahead ahead = ahead_of(call, 9);
+        if (rows > int(MANY_EMULATED_ROWS)) return residual_by_loops<T>(call, 1, rows, 1, width);
+        launch(call, [&] {
+            residual_norm_many<T>(host<float>(call.pointer(0)), host<float>(call.pointer(1)), norm_of(call, 2),
+                                  host<float>(call.pointer(4)), host<float>(call.pointer(5)), host<T>(call.pointer(6)), rows, width,
+                                  ahead);
+        });
+    };
+    return {{P, P, P, P, P, P, P, I, I, P, P}, 32 * ROW_WARPS, touches, run};
+}
+
+// Parameters: x, the norm's two, in f32, narrow; rows, width.
+template <typename T>
+Kernel norms_many() {
+    const auto touches = [](const Call& call) {
+        const int rows = call.get<int>(5), width = call.get<int>(6);
+        check_row_warps(call, rows, width);
+        const size_t values = size_t(rows) * width;
+        Accesses all = norm_touches(call, 1, width);
+        all.push_back({"x", call.pointer(0), values * sizeof(float), false, QUAD});
+        optional(all, {"the norm in f32", call.pointer(3), values * sizeof(float), true, QUAD});
+        optional(all, {"the norm", call.pointer(4), values * sizeof(T), true, VECTOR<T>});
+        return all;
+    };
+    const auto run = [](const Call& call) {
+        launch(call, [&] {
+            norm_many<T>(host<float>(call.pointer(0)), norm_of(call, 1), host<float>(call.pointer(3)), host<T>(call.pointer(4)),
+                         call.get<int>(5), call.get<int>(6));
+        });
+    };
+    return {{P, P, P, P, P, I, I}, 32 * ROW_WARPS, touches, run};
 }
 
 template <typename T>
@@ -154,24 +213,26 @@ Kernel norms() {
     return {{P, P, P, P, P, P, I}, 1024, touches, run};
 }
 
-template <typename T>
+template <typename T, int ROWS>
 Kernel activation() {
     const auto touches = [](const Call& call) {
-        const size_t values = call.get<Size>(5) * 8;
-        if (Size(call.grid.x) * call.block.x < call.get<Size>(5)) fail("too few threads for %zu values", values);
-        if (call.get<int>(4) < 0 || call.get<int>(4) > 2) fail("activation %d", call.get<int>(4));
+        const int rows = call.get<int>(3), width = call.get<int>(4);
+        const size_t values = size_t(rows) * width;
+        if (width % 8 || int(call.grid.y) != (rows + ROWS - 1) / ROWS || Size(call.grid.x) * call.block.x * 8 < Size(width))
+            fail("%u × %u blocks for %d rows of %d", call.grid.x, call.grid.y, rows, width);
+        if (call.get<int>(5) < 0 || call.get<int>(5) > 2) fail("activation %d", call.get<int>(5));
         Accesses all{{"what goes in", call.pointer(0), values * sizeof(T), false, VECTOR<T>},
                      {"what comes out", call.pointer(2), values * sizeof(T), true, VECTOR<T>}};
-        optional(all, {"the bias", call.pointer(1), call.get<int>(3) * sizeof(float), false, QUAD});
+        optional(all, {"the bias", call.pointer(1), width * sizeof(float), false, QUAD});
         return all;
     };
     const auto run = [](const Call& call) {
         launch(call, [&] {
-            bias_activate<T>(host<T>(call.pointer(0)), host<float>(call.pointer(1)), host<T>(call.pointer(2)), call.get<int>(3),
-                             call.get<int>(4), call.get<Size>(5), ahead_of(call, 6));
+            bias_activate<T, ROWS>(host<T>(call.pointer(0)), host<float>(call.pointer(1)), host<T>(call.pointer(2)),
+                                   call.get<int>(3), call.get<int>(4), call.get<int>(5), ahead_of(call, 6));
         });
     };
-    return {{P, P, P, I, I, sizeof(Size), P, P}, 256, touches, run};
+    return {{P, P, P, I, I, I, P, P}, 128, touches, run};
 }
 
 template <typename T>
@@ -212,14 +273,14 @@ void product_by_loops(const T* x, const T* weight, const Finish<T>& to, int rows
         multiply({outputs, rows, deep, true, false, Address(weight + begun), Address(x + begun), Address(sums.data()), type, type, R_32F,
                   depth, depth, outputs, 1.0, 1});
         if (to.planes) std::copy(sums.begin(), sums.end(), to.planes + size_t(part) * sums.size());
-        else with_activation(to.activation, [&](auto activation) {
+        else with_activation<T>(to.activation, [&](auto activation) {
             for (size_t at = 0; at < sums.size(); ++at)
                 to.narrow[at] = narrowed(activation(sums[at] + (to.bias ? to.bias[at % outputs] : 0.f)), T());
         });
     }
 }
 
-// Parameters: x, weight, bias, narrow, planes; rows, depth, outputs, activation.
+// Parameters: x, weight, bias, narrow, planes; rows, depth, outputs, activation; what is asked for ahead.
 template <typename T, int COLUMNS>
 Kernel few_rows_of() {
     const auto touches = [](const Call& call) {
@@ -245,11 +306,12 @@ Kernel few_rows_of() {
         const Finish<T> to{host<float>(call.pointer(2)), host<T>(call.pointer(3)), host<float>(call.pointer(4)), call.get<int>(8)};
         const int rows = call.get<int>(5), depth = call.get<int>(6), outputs = call.get<int>(7);
         const int parts = int(call.grid.y) / ((rows + TILE_ROWS - 1) / TILE_ROWS);
+        const Ahead ahead = ahead_of(call, 9);
         if (std::getenv("CARD_WRONG_PRODUCTS")) return;  // what was there stays: a card on which they fail
         if (int64_t(rows) * depth * outputs > EMULATED) return product_by_loops(x, weight, to, rows, depth, outputs, parts);
-        launch(call, [&] { few_rows<T, COLUMNS>(x, weight, to, rows, depth, outputs); });
+        launch(call, [&] { few_rows<T, COLUMNS>(x, weight, to, rows, depth, outputs, ahead); });
     };
-    return {{P, P, P, P, P, I, I, I, I}, 32 * PRODUCT_WARPS, touches, run};
+    return {{P, P, P, P, P, I, I, I, I, P, P}, 32 * PRODUCT_WARPS, touches, run};
 }
 
 template <typename T>
@@ -259,7 +321,10 @@ std::shared_ptr<Kernel> of_type(const std::string& name) {
     if (name == "residual_norm") return made(residual<T, 1>());
     if (name == "residual_norm_planes") return made(residual<T, 8>());
     if (name == "norm_rows") return made(norms<T>());
-    if (name == "bias_activate") return made(activation<T>());
+    if (name == "norm_many") return made(norms_many<T>());
+    if (name == "residual_norm_many") return made(residual_many<T>());
+    if (name == "bias_activate") return made(activation<T, 1>());
+    if (name == "bias_activate_many") return made(activation<T, 4>());
     if (name == "attention_plain") return made(attention<T>(false));
     if constexpr (sizeof(T) == 2) {
         if (name == "attention_tensor") return made(attention<T>(true));

@@ -54,8 +54,9 @@ static int product(const std::string& kernel, int rows, int outputs, int parts) 
         const Finish<T> to{bias, narrow.data(), in_planes ? planes.data() : nullptr, activation};
         const int row_tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
         emulator::launch(outputs / columns, row_tiles * parts, 32 * PRODUCT_WARPS, [&] {
-            if (columns == 32) few_rows<T, 32>(x.start, weight.start, to, rows, depth, outputs);
-            else few_rows<T, 64>(x.start, weight.start, to, rows, depth, outputs);
+            const Ahead ahead{nullptr, 0};
+            if (columns == 32) few_rows<T, 32>(x.start, weight.start, to, rows, depth, outputs, ahead);
+            else few_rows<T, 64>(x.start, weight.start, to, rows, depth, outputs, ahead);
         });
         in_planes ? give(planes) : give(narrow);
         return taken == input.size() ? 0 : 2;
@@ -94,6 +95,27 @@ static int run(const std::string& kernel, int rows, int width, int option) {
         });
         give(kept);
         give(normed);
+    } else if (kernel == "residual_norm_many") {  // option 1: without a norm
+        const float *product = take(n), *bias = take(width), *weight = take(width), *norm_bias = take(width);
+        float* x = take(n);
+        std::vector<float> kept(n);
+        std::vector<T> normed(n);
+        emulator::launch((rows + ROW_WARPS - 1) / ROW_WARPS, 1, 32 * ROW_WARPS, [&] {
+            T* to = option ? nullptr : normed.data();
+            const Norm norm{weight, norm_bias};
+            residual_norm_many<T>(product, bias, norm, x, kept.data(), to, rows, width, Ahead{nullptr, 0});
+        });
+        give(kept);
+        give(normed);
+    } else if (kernel == "norm_many") {
+        const float *weight = take(width), *bias = take(width), *x = take(n);
+        std::vector<float> plain(n);
+        std::vector<T> narrow(n);
+        emulator::launch((rows + ROW_WARPS - 1) / ROW_WARPS, 1, 32 * ROW_WARPS, [&] {
+            norm_many<T>(x, Norm{weight, bias}, plain.data(), narrow.data(), rows, width);
+        });
+        give(plain);
+        give(narrow);
     } else if (kernel == "norm_rows") {  // option 1: one row of each window
         const int to = option ? rows / WINDOW : rows;
         std::vector<unsigned> ends;
@@ -106,12 +128,14 @@ static int run(const std::string& kernel, int rows, int width, int option) {
         });
         give(plain);
         give(narrow);
-    } else if (kernel == "bias_activate") {  // option: which
+    } else if (kernel == "bias_activate" || kernel == "bias_activate_many") {  // option: which
         auto x = rounded<T>(n);
         const float* bias = take(width);
-        const int eights = int(n / 8);
-        emulator::launch((eights + 255) / 256, 1, 256, [&] {
-            bias_activate<T>(x.data(), bias, x.data(), width, option, eights, Ahead{nullptr, 0});
+        const int across = (width / 8 + 127) / 128, each = kernel == "bias_activate" ? 1 : 4;
+        emulator::launch(across, (rows + each - 1) / each, 128, [&] {
+            const Ahead ahead{nullptr, 0};
+            if (each == 1) bias_activate<T, 1>(x.data(), bias, x.data(), rows, width, option, ahead);
+            else bias_activate<T, 4>(x.data(), bias, x.data(), rows, width, option, ahead);
         });
         give(x);
     } else if (kernel == "attention_plain" || kernel == "attention_tensor") {  // option 1: hidden keys

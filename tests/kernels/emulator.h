@@ -202,12 +202,16 @@ float widened(BF16);
 F16 narrowed(float, F16);
 BF16 narrowed(float, BF16);
 inline float quick_exponential(float value) { return std::exp(value); }
+inline float quick_quotient(float of, float by) { return std::fabs(by) > std::ldexp(1.f, 126) ? of * 0.f : of / by; }
+inline float quick_inverse_root(float value) { return 1.f / std::sqrt(value); }
+inline float fmaxf(float a, float b) { return std::fmax(a, b); }
 template <typename T>
 void multiply_add(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, T);
 
 #include "common.cu"
 #include "norms.cu"
 #include "activation.cu"
+#include "many_rows.cu"
 #include "attention.cu"
 #include "few_rows.cu"
 

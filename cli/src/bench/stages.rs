@@ -95,8 +95,10 @@ impl<'a> Bench<'a> {
     /// Ids on the host → hidden states with all encoders' channels, and the pooled vectors that the
     /// family's U-Net takes, on the device.
     fn encode(&self) -> Result<()> {
-        let encoded = self.towers.iter().map(Tower::encode);
-        let encoded = encoded.collect::<Result<Vec<Encoded>>>()?;
+        // As in a conditioner: SDXL's second encoder takes longer, so it begins, where they run side by side.
+        let encoded = self.towers.iter().rev().map(Tower::encode);
+        let mut encoded = encoded.collect::<Result<Vec<Encoded>>>()?;
+        encoded.reverse();
         let hidden: Vec<&Tensor> = encoded.iter().map(|one| &one.hidden).collect();
         let context = match hidden[..] {
             [one] => one.clone(),

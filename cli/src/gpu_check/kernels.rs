@@ -7,8 +7,9 @@ use sd_conditioner::kernels::{Activation, Kernels, Options, Products, Reference,
 use super::parts::Setting;
 use super::report::{Report, distance};
 
-/// Two windows.
+/// Two windows, and more than eight, for which there are other kernels.
 const ROWS: usize = 154;
+const MANY_ROWS: usize = 701;
 
 /// Types, and how far one rounding of a result is allowed to move it.
 const TYPES: [(DType, f64); 3] = [
@@ -110,10 +111,11 @@ pub(crate) fn check_own(setting: &Setting, report: &mut Report) -> Result<()> {
 }
 
 fn norms(sides: &Sides, report: &mut Report) -> Result<()> {
-    for width in [192, 768, 1024, 1280] {
+    let sizes = [192, 768, 1024, 1280].map(|width| [ROWS, MANY_ROWS].map(|rows| [rows, width]));
+    for [rows, width] in sizes.into_iter().flatten() {
         let make = |shape: &[usize], salt| numbers(shape, salt, &sides.device);
         let inputs = [
-            make(&[ROWS, width], 1)?,
+            make(&[rows, width], 1)?,
             make(&[width], 2)?,
             make(&[width], 3)?,
         ];
@@ -121,7 +123,7 @@ fn norms(sides: &Sides, report: &mut Report) -> Result<()> {
             Ok(kernels.layer_norm(&all[0], &all[1], &all[2])?)
         };
         sides.compare(
-            &format!("layer norm {width}"),
+            &format!("layer norm {rows} × {width}"),
             &inputs,
             TYPES[0],
             &run,
@@ -132,16 +134,26 @@ fn norms(sides: &Sides, report: &mut Report) -> Result<()> {
 }
 
 fn activations(sides: &Sides, report: &mut Report) -> Result<()> {
-    let inputs = [numbers(&[ROWS, 5120], 4, &sides.device)?];
-    for activation in [
+    let all = [
         Activation::QuickGelu,
         Activation::GeluErf,
         Activation::GeluTanh,
-    ] {
+    ];
+    for (rows, activation) in [ROWS, MANY_ROWS]
+        .into_iter()
+        .flat_map(|rows| all.map(|one| (rows, one)))
+    {
+        let inputs = [numbers(&[rows, 5120], 4, &sides.device)?];
         for kind in TYPES {
             let run =
                 |kernels: &dyn Kernels, all: &[Tensor]| Ok(kernels.activate(&all[0], activation)?);
-            sides.compare(&format!("{activation:?}"), &inputs, kind, &run, report);
+            sides.compare(
+                &format!("{activation:?} {rows}"),
+                &inputs,
+                kind,
+                &run,
+                report,
+            );
         }
     }
     Ok(())

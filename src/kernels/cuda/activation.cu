@@ -1,27 +1,67 @@
 // The MLP's non-linearity, alone and behind a product. It follows common.cu in one text.
 
-struct QuickGelu {
-    __device__ __forceinline__ float operator()(float x) const { return x / (1.f + expf(-1.702f * x)); }
-};
-struct ErfGelu {
-    __device__ __forceinline__ float operator()(float x) const { return 0.5f * x * (1.f + erff(x * 0.70710678118654752f)); }
-};
-struct TanhGelu {
-    __device__ __forceinline__ float operator()(float x) const {
+// To f32's last places.
+struct Exactly {
+    static __device__ __forceinline__ float quick_gelu(float x) { return x / (1.f + expf(-1.702f * x)); }
+    static __device__ __forceinline__ float erf_gelu(float x) { return 0.5f * x * (1.f + erff(x * 0.70710678118654752f)); }
+    static __device__ __forceinline__ float tanh_gelu(float x) {
         const float inner = 0.79788456080286536f * (x + 0.044715f * x * x * x);
         return 0.5f * x * (1.f + tanhf(inner));
     }
+};
+// For results of 16 bits: where there are many, the instructions of the others take longer than the values' way.
+struct Shortly {
+    static __device__ __forceinline__ float quick_gelu(float x) { return by_sigmoid(x, 1.702f * x); }
+    // erfc by Abramowitz and Stegun 7.1.26, to 1.5e-7; nothing cancels where the result is small.
+    static __device__ __forceinline__ float erf_gelu(float x) {
+        const float size = fabsf(x), z = size * 0.70710678118654752f;
+        const float t = quick_quotient(1.f, 1.f + 0.3275911f * z);
+        float sum = 1.061405429f;
+        sum = sum * t - 1.453152027f;
+        sum = sum * t + 1.421413741f;
+        sum = sum * t - 0.284496736f;
+        sum = sum * t + 0.254829592f;
+        return fmaxf(x, 0.f) - 0.5f * size * (sum * t * quick_exponential(-z * z));
+    }
+    static __device__ __forceinline__ float tanh_gelu(float x) {
+        return by_sigmoid(x, 1.5957691216057308f * (x + 0.044715f * x * x * x));
+    }
+    static __device__ __forceinline__ float by_sigmoid(float x, float of) {
+        return quick_quotient(x, 1.f + quick_exponential(-of));
+    }
+};
+template <typename T>
+struct Manner {
+    using Of = Shortly;
+};
+template <>
+struct Manner<float> {
+    using Of = Exactly;
+};
+
+template <typename Of>
+struct QuickGelu {
+    __device__ __forceinline__ float operator()(float x) const { return Of::quick_gelu(x); }
+};
+template <typename Of>
+struct ErfGelu {
+    __device__ __forceinline__ float operator()(float x) const { return Of::erf_gelu(x); }
+};
+template <typename Of>
+struct TanhGelu {
+    __device__ __forceinline__ float operator()(float x) const { return Of::tanh_gelu(x); }
 };
 struct Unchanged {
     __device__ __forceinline__ float operator()(float x) const { return x; }
 };
 
-// Runs `body` with the one that is meant, so that it is looked up once and not for each value.
-template <typename Body>
+// Runs `body` with the one that is meant for results in T, so that it is looked up once and not for each value.
+template <typename T, typename Body>
 __device__ __forceinline__ void with_activation(int activation, Body body) {
-    if (activation == 0) body(QuickGelu());
-    else if (activation == 1) body(ErfGelu());
-    else if (activation == 2) body(TanhGelu());
+    using Of = typename Manner<T>::Of;
+    if (activation == 0) body(QuickGelu<Of>());
+    else if (activation == 1) body(ErfGelu<Of>());
+    else if (activation == 2) body(TanhGelu<Of>());
     else body(Unchanged());
 }
 
@@ -30,19 +70,30 @@ __device__ __forceinline__ float4 activated4(float4 v, Activation activation) {
     return make_float4(activation(v.x), activation(v.y), activation(v.z), activation(v.w));
 }
 
-// Eight neighbours a thread; `in` may be `out`; no bias where it is null.
-template <typename T>
-__device__ void bias_activate(const T* in, const float* bias, T* out, int width, int activation, Size n_eights,
-                              Ahead ahead) {
-    const Size eight = static_cast<Size>(blockIdx.x) * blockDim.x + threadIdx.x;
-    const Size at = eight * 8;
-    const int channel = at % width;
+// Eight neighbours of up to `ROWS` rows a thread; `in` may be `out`; no bias where it is null. All rows are asked
+// for before the first is used.
+template <typename T, int ROWS>
+__device__ void bias_activate(const T* in, const float* bias, T* out, int rows, int width, int activation, Ahead ahead) {
+    const int channel = (blockIdx.x * blockDim.x + threadIdx.x) * 8, first = blockIdx.y * ROWS;
+    const bool mine = channel < width;
     const float4 none = make_float4(0.f, 0.f, 0.f, 0.f);
     ask(ahead);
-    const float4 low = bias ? load4(bias + channel) : none, high = bias ? load4(bias + channel + 4) : none;
+    const bool added = bias && mine;
+    const float4 low = added ? load4(bias + channel) : none, high = added ? load4(bias + channel + 4) : none;
     begin();
-    if (eight >= n_eights) return;
-    const Eight values = widened8(in + at);
-    const float4 a = plus(values.low, low), b = plus(values.high, high);
-    with_activation(activation, [&](auto chosen) { store8(out + at, {activated4(a, chosen), activated4(b, chosen)}); });
+    if (!mine) return;
+    const int here = rows - first < ROWS ? rows - first : ROWS;  // at least one
+    const Size at = static_cast<Size>(first) * width + channel;
+    Eight values[ROWS];
+#pragma unroll
+    for (int row = 0; row < ROWS; ++row)
+        if (row == 0 || row < here) values[row] = widened8(in + at + static_cast<Size>(row) * width);
+    with_activation<T>(activation, [&](auto chosen) {
+#pragma unroll
+        for (int row = 0; row < ROWS; ++row) {
+            if (row > 0 && row >= here) return;
+            const float4 a = plus(values[row].low, low), b = plus(values[row].high, high);
+            store8(out + at + static_cast<Size>(row) * width, {activated4(a, chosen), activated4(b, chosen)});
+        }
+    });
 }

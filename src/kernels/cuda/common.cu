@@ -47,7 +47,10 @@ __device__ __forceinline__ BF16 narrowed(float value, BF16) {
 #endif
     return out;
 }
+// To a few of f32's last places, which 16 bits do not have.
 __device__ __forceinline__ float quick_exponential(float value) { return __expf(value); }
+__device__ __forceinline__ float quick_quotient(float of, float by) { return __fdividef(of, by); }
+__device__ __forceinline__ float quick_inverse_root(float value) { return rsqrtf(value); }
 
 // Where kernels overlap (compute capability 9.0), a kernel starts while the one before it drains. Until this
 // returns, nothing that an earlier kernel writes may be read, and nothing written.
@@ -126,6 +129,10 @@ struct Ahead {
     Size bytes;
 };
 constexpr int LINE = 128;
+// How entry points take it, and hand it on.
+#define AHEAD const unsigned char *ahead, Size ahead_bytes
+#define THAT_AHEAD \
+    Ahead { ahead, ahead_bytes }
 
 // Lines are shared out to all threads of the grid.
 __device__ __forceinline__ void ask(Ahead ahead) {

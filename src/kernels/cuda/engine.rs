@@ -10,7 +10,8 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use candle_core::cuda_backend::cudarc::driver::{CudaEvent, CudaStream, result};
+use candle_core::cuda_backend::cudarc::driver::result::stream::get_priority_range;
+use candle_core::cuda_backend::cudarc::driver::{CudaContext, CudaEvent, CudaStream, result};
 
 use super::buffers::{Buffers, Wanted, copy};
 use super::failure::{Tried, device_error};
@@ -97,6 +98,9 @@ impl State {
     }
 }
 
+/// Encoders of more channels than this are the longer one of a family's two.
+const USUAL_WIDTH: usize = 1024;
+
 /// A vector for a row, already on the card.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Spliced {
@@ -116,7 +120,7 @@ impl Engine {
     ) -> Result<Engine> {
         // Not the whole context: that may not wait while another thread captures.
         candle.synchronize().tried("finish its work")?;
-        let stream = shared.context.new_stream().tried("make a stream")?;
+        let stream = own_stream(&shared.context, weights.sizes.width)?;
         let state = Mutex::new(State::new(&shared)?);
         Ok(Engine {
             state,
@@ -355,6 +359,15 @@ pub(super) fn memory(state: &State) -> Result<&Buffers> {
         .memory
         .as_ref()
         .ok_or_else(|| device_error("no buffers"))
+}
+
+/// A stream for one encoder. Where two want the card, the one that takes longer has it first: of SDXL's, the wider.
+fn own_stream(context: &Arc<CudaContext>, width: usize) -> Result<Arc<CudaStream>> {
+    context.bind_to_thread().tried("use the card")?;
+    let (usual, first) = get_priority_range().tried("tell the priorities of streams")?;
+    let priority = if width > USUAL_WIDTH { first } else { usual };
+    let stream = context.new_stream_with_priority(priority);
+    stream.tried("make a stream")
 }
 
 impl Drop for Engine {

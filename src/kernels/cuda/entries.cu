@@ -1,9 +1,5 @@
 // The kernels' entry points, for one type of matrices or for all.
 
-#define AHEAD const unsigned char *ahead, Size ahead_bytes
-#define THAT_AHEAD \
-    Ahead { ahead, ahead_bytes }
-
 #define FOR_PLANES(THREADS, MOST_PLANES, KERNEL, T, NAME)                                                            \
     extern "C" __global__ void __launch_bounds__(THREADS) KERNEL##_##NAME(                                           \
         const float* product, int planes, const float* bias, const float* norm_weight, const float* norm_bias,       \
@@ -24,9 +20,10 @@
         int width) {                                                                                                 \
         norm_rows<T>(x, ends, Norm{weight, bias}, plain, narrow, width);                                             \
     }                                                                                                                \
-    extern "C" __global__ void __launch_bounds__(256) bias_activate_##NAME(                                          \
-        const T* in, const float* bias, T* out, int width, int activation, Size n_eights, AHEAD) {                   \
-        bias_activate<T>(in, bias, out, width, activation, n_eights, THAT_AHEAD);                                    \
+    extern "C" __global__ void __launch_bounds__(128) bias_activate_##NAME(const T* in, const float* bias, T* out,   \
+                                                                           int rows, int width, int activation,      \
+                                                                           AHEAD) {                                  \
+        bias_activate<T, 1>(in, bias, out, rows, width, activation, THAT_AHEAD);                                     \
     }
 #define FOR_PLAIN_ATTENTION(T, NAME)                                                                                 \
     extern "C" __global__ void __launch_bounds__(32 * PLAIN_WARPS) attention_plain_##NAME(                           \

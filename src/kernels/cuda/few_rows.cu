@@ -116,7 +116,7 @@ __device__ __forceinline__ void finish_tile(const float (&sums)[TILE_ROWS / 16][
         add_up<COLUMNS>(here, [&](int row, float4 sum) { store4(plane + static_cast<Size>(row) * outputs, sum); });
         return;
     }
-    with_activation(to.activation, [&](auto chosen) {
+    with_activation<T>(to.activation, [&](auto chosen) {
         add_up<COLUMNS>(here, [&](int row, float4 sum) {
             finish(to.narrow + at + static_cast<Size>(row) * outputs, sum, bias, chosen);
         });
@@ -125,7 +125,7 @@ __device__ __forceinline__ void finish_tile(const float (&sums)[TILE_ROWS / 16][
 
 // Blocks: columns across; rows, and all rows once more for each part of the depth, down.
 template <typename T, int COLUMNS>
-__device__ void few_rows(const T* x, const T* weight, Finish<T> to, int rows, int depth, int outputs) {
+__device__ void few_rows(const T* x, const T* weight, Finish<T> to, int rows, int depth, int outputs, Ahead ahead) {
     constexpr int X_BYTES = TILE_ROWS * ROW_BYTES, STAGE = X_BYTES + COLUMNS * ROW_BYTES;
     const int row_tiles = (rows + TILE_ROWS - 1) / TILE_ROWS, parts = gridDim.y / row_tiles;
     const int part = blockIdx.y / row_tiles, first_row = static_cast<int>(blockIdx.y) % row_tiles * TILE_ROWS;
@@ -148,6 +148,7 @@ __device__ void few_rows(const T* x, const T* weight, Finish<T> to, int rows, in
 #pragma unroll
     for (int stage = 0; stage < STAGES - 1; ++stage)
         if (stage < n_stages) fetch_weight(stage);
+    ask(ahead);  // its own matrix comes first
     begin();
 #pragma unroll
     for (int stage = 0; stage < STAGES - 1; ++stage) {

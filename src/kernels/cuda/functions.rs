@@ -6,6 +6,7 @@ use candle_core::cuda_backend::cudarc::driver::sys::CUdeviceptr;
 
 use super::compiled::Compiler;
 use super::failure::device_error;
+use super::many_rows::ManyRows;
 use super::own_products::OwnProducts;
 use super::start::{Arg, On, start};
 use crate::error::Result;
@@ -30,6 +31,7 @@ pub(super) struct Functions {
     norm_rows: CudaFunction,
     bias_activate: CudaFunction,
     attention: CudaFunction,
+    many: ManyRows,
     /// None without tensor cores.
     pub(super) products: Option<OwnProducts>,
     tensor_cores: bool,
@@ -71,6 +73,7 @@ impl Functions {
             norm_rows: module.function("norm_rows")?,
             bias_activate: module.function("bias_activate")?,
             attention: module.function(attention)?,
+            many: ManyRows::new(compiler.clone()),
             products: tensor_cores.then(|| OwnProducts::new(compiler)),
             tensor_cores,
             overlap: module.awaits() && driver >= OVERLAP,
@@ -110,11 +113,18 @@ impl Functions {
         norm: NormAddress,
         to: [Address; 3],
     ) -> Result<()> {
-        let from = [Arg::Address(product), Arg::Int(narrow(planes)?)];
         let by = [bias, norm.weight, norm.bias].map(Arg::Address);
         let rest = [Arg::Int(narrow(width)?), Arg::Address(on.ahead.0)];
-        let to = to.map(Arg::Address);
-        let args = [&from[..], &by, &to, &rest, &[Arg::Size(on.ahead.1)]].concat();
+        let rest = [&to.map(Arg::Address)[..], &rest, &[Arg::Size(on.ahead.1)]].concat();
+        if let (1, Some(launch)) = (planes, plan::row_warps(rows, width)) {
+            let (from, rows) = ([Arg::Address(product)], [Arg::Int(narrow(rows)?)]);
+            let args = [&from[..], &by, &rest[..3], &rows, &rest[3..]].concat();
+            let function = (&self.many.loaded()?.residual_norm, "residual_norm_many");
+            // SAFETY: as above.
+            return unsafe { start(on, function, launch, &args) };
+        }
+        let from = [Arg::Address(product), Arg::Int(narrow(planes)?)];
+        let args = [&from[..], &by, &rest].concat();
         let function = &self.residual_norm[usize::from(planes > 1)];
         // SAFETY: as above; `Tiles` makes no more planes than the kernel adds up.
         unsafe {
@@ -136,8 +146,16 @@ impl Functions {
         norm: NormAddress,
         [plain, narrowed]: [Address; 2],
     ) -> Result<()> {
-        let all = [x, ends, norm.weight, norm.bias, plain, narrowed].map(Arg::Address);
-        let args = [&all[..], &[Arg::Int(narrow(width)?)]].concat();
+        let rest = [norm.weight, norm.bias, plain, narrowed].map(Arg::Address);
+        if let (0, Some(launch)) = (ends, plan::row_warps(rows, width)) {
+            let size = [Arg::Int(narrow(rows)?), Arg::Int(narrow(width)?)];
+            let args = [&[Arg::Address(x)], &rest[..], &size].concat();
+            let function = (&self.many.loaded()?.norm, "norm_many");
+            // SAFETY: as above.
+            return unsafe { start(on, function, launch, &args) };
+        }
+        let from = [x, ends].map(Arg::Address);
+        let args = [&from[..], &rest, &[Arg::Int(narrow(width)?)]].concat();
         let function = (&self.norm_rows, "norm_rows");
         // SAFETY: as above.
         unsafe { start(on, function, by_rows(rows, width)?, &args) }
@@ -151,13 +169,17 @@ impl Functions {
         places: [Address; 3],
         activation: Activation,
     ) -> Result<()> {
-        let (launch, n_eights) = plan::eights(rows, width).ok_or_else(|| odd_shape(rows, width))?;
-        let numbers = [narrow(width)?, number(activation)].map(Arg::Int);
-        let rest = [Arg::Size(n_eights), Arg::Address(on.ahead.0)];
-        let places = places.map(Arg::Address);
-        let args = [&places[..], &numbers, &rest, &[Arg::Size(on.ahead.1)]].concat();
+        let (launch, many) = plan::eights(rows, width).ok_or_else(|| odd_shape(rows, width))?;
+        let numbers = [narrow(rows)?, narrow(width)?, number(activation)].map(Arg::Int);
+        let ahead = [Arg::Address(on.ahead.0), Arg::Size(on.ahead.1)];
+        let args = [&places.map(Arg::Address)[..], &numbers, &ahead].concat();
+        let function = if many {
+            &self.many.loaded()?.bias_activate
+        } else {
+            &self.bias_activate
+        };
         // SAFETY: as above.
-        unsafe { start(on, (&self.bias_activate, "bias_activate"), launch, &args) }
+        unsafe { start(on, (function, "bias_activate"), launch, &args) }
     }
 
     /// Stacked query, key and value → mixed values; `bias` and `hidden_keys` may be 0.

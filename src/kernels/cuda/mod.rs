@@ -9,6 +9,7 @@ mod failure;
 mod functions;
 mod graph;
 mod library;
+mod many_rows;
 mod measuring;
 mod memory;
 mod operations;

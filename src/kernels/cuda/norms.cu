@@ -1,5 +1,5 @@
 // Layer norm of rows, with what comes in front of it: one block a row, four channels a thread, width / 4 threads
-// rounded up to warps. It follows common.cu in one text.
+// rounded up to warps (many rows: many_rows.cu). It follows common.cu in one text.
 
 struct Norm {
     const float* weight;
@@ -80,14 +80,13 @@ __device__ __forceinline__ float4 product4(const float* first, int planes, Size 
 template <typename T, int MOST_PLANES>
 __device__ __forceinline__ void residual_norm(const float* product, int planes, const float* bias, Norm norm, float* x,
                                               float* kept, T* normed, int width, Ahead ahead) {
-    const Size row = blockIdx.x, plane_size = static_cast<Size>(gridDim.x) * width;
     const int channel = threadIdx.x * 4;
-    const Size at = row * width + channel;
     const bool mine = channel < width;
     ask(ahead);
     const Norm4 by = norm4(norm, normed ? channel : width, width);
     const float4 added = mine ? load4(bias + channel) : make_float4(0.f, 0.f, 0.f, 0.f);
     begin();
+    const Size at = static_cast<Size>(blockIdx.x) * width + channel, plane_size = static_cast<Size>(gridDim.x) * width;
     float4 v = added;
     if (mine) {
         const float4 before = load4(x + at);

@@ -115,13 +115,11 @@ impl CudaKernels {
     }
 
     fn fast_activation(&self, x: &Tensor, activation: Activation) -> Result<Option<Tensor>> {
-        let (Some(kind), count) = (Kind::of(x.dtype()), x.elem_count()) else {
+        let (Some(kind), Some(width)) = (Kind::of(x.dtype()), x.dims().last().copied()) else {
             return Ok(None);
         };
-        if count == 0
-            || crate::kernels::plan::eights(1, count).is_none()
-            || i32::try_from(count).is_err()
-        {
+        let rows = x.elem_count().checked_div(width).unwrap_or(0);
+        if crate::kernels::plan::eights(rows, width).is_none() {
             return Ok(None);
         }
         let out = unwritten(x.dims(), x.dtype(), &Device::Cuda(self.device.clone()))?;
@@ -132,7 +130,7 @@ impl CudaKernels {
         let places = [from, 0, to];
         shared.functions.bias_activate(
             On::plainly(&self.stream()),
-            [1, count],
+            [rows, width],
             places,
             activation,
         )?;

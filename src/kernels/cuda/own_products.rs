@@ -91,7 +91,8 @@ impl OwnProducts {
         let (Some(function), Some(launch)) = (function, tiles.launch(shape)) else {
             return Err(odd_shape(shape.rows, shape.inputs));
         };
-        let args = arguments(shape, at, finish)?;
+        let ahead = [Arg::Address(on.ahead.0), Arg::Size(on.ahead.1)];
+        let args = [&arguments(shape, at, finish)?[..], &ahead].concat();
         let on = On {
             overlap: on.overlap && loaded.await_previous,
             ..on

@@ -4,8 +4,9 @@
 #define FOR_COLUMNS(COLUMNS, T, NAME)                                                                                \
     extern "C" __global__ void __launch_bounds__(32 * PRODUCT_WARPS) product_##COLUMNS##_##NAME(                     \
         const T* x, const T* weight, const float* bias, T* narrow, float* planes, int rows, int depth, int outputs,  \
-        int activation) {                                                                                            \
-        few_rows<T, COLUMNS>(x, weight, Finish<T>{bias, narrow, planes, activation}, rows, depth, outputs);          \
+        int activation, AHEAD) {                                                                                     \
+        const Finish<T> to{bias, narrow, planes, activation};                                                        \
+        few_rows<T, COLUMNS>(x, weight, to, rows, depth, outputs, THAT_AHEAD);                                       \
     }
 #if !defined(ONLY_F32) && !defined(ONLY_BF16)
 FOR_COLUMNS(32, F16, f16)

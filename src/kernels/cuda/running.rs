@@ -88,17 +88,38 @@ impl Engine {
             hidden_keys: spec.hidden_keys,
             ..At::new(state, windows)?
         };
-        let all = steps(spec);
+        // Steps for which no kernel is started would ask for nothing.
+        let all = steps(spec)
+            .into_iter()
+            .filter(|step| !self.is_done(at, *step));
+        let all: Vec<Step> = all.collect();
+        // In front of the first lies a copy.
+        let mut behind_kernel = false;
         for (index, step) in all.iter().enumerate() {
             let on = On {
-                // In front of the first lies a copy.
-                overlap: manner.overlap && index > 0,
+                overlap: manner.overlap && behind_kernel,
                 ahead: self.ahead(manner, all.get(index + 1)),
                 ..On::plainly(&self.stream)
             };
             self.step(at, on, *step)?;
+            behind_kernel = !self.ends_in_copy(at, *step);
         }
         Ok(())
+    }
+
+    /// True if our own product in front of a non-linearity has done it.
+    fn is_done(&self, at: At<'_>, step: Step) -> bool {
+        matches!(step, Step::Activate(_)) && self.tiles(at, Place::Normed, Place::Inner).is_some()
+    }
+
+    /// True if what a step starts last is no kernel, which nothing may overlap.
+    fn ends_in_copy(&self, at: At<'_>, step: Step) -> bool {
+        match step {
+            Step::Residual { bias, norm, keep } => {
+                keep && norm.is_none() && self.adds(at, added_from(bias))
+            }
+            _ => false,
+        }
     }
 
     /// The matrix of the next step, if it is a product.
@@ -210,6 +231,10 @@ impl Engine {
             let bytes = size[0] * size[1] * size_of::<f32>();
             copy(on.stream, place(Place::X), place(Place::Hidden), bytes)?;
         }
+        let on = On {
+            overlap: on.overlap && !keep,
+            ..on
+        };
         let Some(norm) = norm else {
             return Ok(());
         };
@@ -229,7 +254,7 @@ impl Engine {
 
     /// Nothing where our own product has done it.
     fn activate(&self, at: At<'_>, on: On<'_>, layer: usize) -> Result<()> {
-        if self.tiles(at, Place::Normed, Place::Inner).is_some() {
+        if self.is_done(at, Step::Activate(layer)) {
             return Ok(());
         }
         let [_, bias] = self.weights.product(Matrix::Up(layer));
@@ -248,10 +273,7 @@ impl Engine {
         (norm, keep): (Option<NormAt>, bool),
     ) -> Result<()> {
         let place = |place| at.memory.at(place);
-        let from = match which {
-            Matrix::Out(_) => Place::Mixed,
-            _ => Place::Inner,
-        };
+        let from = added_from(which);
         if self.adds(at, from) {
             return self.normed(at, on, norm, keep);
         }
@@ -269,5 +291,13 @@ impl Engine {
         );
         let functions = &self.shared.functions;
         functions.residual_norm(on, size, (product, bias), by, to)
+    }
+}
+
+/// What a product takes whose result is added to the residual stream.
+fn added_from(which: Matrix) -> Place {
+    match which {
+        Matrix::Out(_) => Place::Mixed,
+        _ => Place::Inner,
     }
 }

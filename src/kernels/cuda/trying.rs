@@ -112,7 +112,7 @@ impl Engine {
             }
         }
         let plain = self.captured_in(state, windows, spec, Manner::default())?;
-        if known.is_some() || Sizes::rows(Place::X, windows) > MOST_ROWS {
+        if known.is_some() {
             return Ok(plain);
         }
         let (manner, graph) = self.fastest(state, windows, spec, plain)?;
@@ -131,7 +131,7 @@ impl Engine {
         let time = self.timed_forward(&plain)?;
         let mut told = format!("{windows} windows: plain {time:.3} ms");
         let mut best = (time, Manner::default(), plain);
-        for manner in self.manners() {
+        for manner in self.manners(windows) {
             // A card that does not capture it this way goes without.
             let graph = match self.captured_in(state, windows, spec, manner) {
                 Ok(graph) => graph,
@@ -160,11 +160,14 @@ impl Engine {
         self.captured_once(|| self.enqueue(state, windows, spec, manner))
     }
 
-    /// All manners but the plain one.
-    fn manners(&self) -> Vec<Manner> {
+    /// All manners but the plain one. What many rows need takes longer to use than to read: nothing is gained there
+    /// from asking for it ahead.
+    fn manners(&self, windows: usize) -> Vec<Manner> {
         let overlap = self.shared.functions.overlap;
+        let few = Sizes::rows(Place::X, windows) <= MOST_ROWS;
         let each = [Manner::AHEAD, Manner::BOTH, Manner::OVERLAPPING].into_iter();
-        each.filter(|manner| overlap || !manner.overlap).collect()
+        let each = each.filter(|manner| overlap || !manner.overlap);
+        each.filter(|manner| few || !manner.ahead).collect()
     }
 }
 

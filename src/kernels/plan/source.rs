@@ -1,6 +1,6 @@
 //! The kernels' text for one type of numbers, and how many blocks and threads each is started with.
 
-use super::Kind;
+use super::{Kind, MOST_ROWS};
 
 const COMMON: &str = include_str!("../cuda/common.cu");
 const ACTIVATION: &str = include_str!("../cuda/activation.cu");
@@ -12,6 +12,13 @@ const FUSED: [&str; 5] = [
     ACTIVATION,
     include_str!("../cuda/attention.cu"),
     include_str!("../cuda/entries.cu"),
+];
+const MANY: [&str; 5] = [
+    COMMON,
+    include_str!("../cuda/norms.cu"),
+    ACTIVATION,
+    include_str!("../cuda/many_rows.cu"),
+    include_str!("../cuda/many_entries.cu"),
 ];
 const PRODUCTS: [&str; 4] = [
     COMMON,
@@ -25,12 +32,21 @@ const PRODUCTS: [&str; 4] = [
 pub(crate) enum Text {
     /// What every forward needs.
     Fused,
+    /// What takes the place of some of it where there are more rows than [`MOST_ROWS`].
+    Many,
     /// Our own products, which only pay if they are used often.
     Products,
 }
 
-/// Threads of the element-wise kernel (`__launch_bounds__` in `entries.cu`).
-const ELEMENT_THREADS: usize = 256;
+/// Threads of the element-wise kernels (`__launch_bounds__` in `entries.cu` and `many_entries.cu`).
+const ELEMENT_THREADS: usize = 128;
+
+/// Rows that a thread of the one for many rows takes (`bias_activate<T, 4>` there).
+const ELEMENT_ROWS: usize = 4;
+
+/// Rows of a block where a warp has a row (`ROW_WARPS` in `many_rows.cu`), and the most channels of one.
+const ROW_WARPS: usize = 4;
+const ROW_CHANNELS: usize = 128 * 10;
 
 /// Warps of the two attention kernels (`PLAIN_WARPS` and `TENSOR_WARPS` in `attention.cu`).
 const ATTENTION_WARPS: [usize; 2] = [8, 5];
@@ -52,6 +68,7 @@ pub(crate) fn source(text: Text, kind: Kind) -> String {
     let name = kind.suffix().to_uppercase();
     let parts = match text {
         Text::Fused => FUSED.join("\n"),
+        Text::Many => MANY.join("\n"),
         Text::Products => PRODUCTS.join("\n"),
     };
     format!("#define ONLY_{name} 1\n{parts}")
@@ -64,11 +81,26 @@ pub(crate) fn row_blocks(rows: usize, width: usize) -> Option<Launch> {
     fits.then(|| launch(rows, 1, threads)).flatten()
 }
 
-/// Eight values a thread, and how many eights there are.
-pub(crate) fn eights(rows: usize, width: usize) -> Option<(Launch, u64)> {
-    let n_eights = rows.checked_mul(width)? / 8;
-    let launch = launch(n_eights.div_ceil(ELEMENT_THREADS), 1, ELEMENT_THREADS)?;
-    width.is_multiple_of(8).then_some((launch, n_eights as u64))
+/// A warp for each of many rows. `None` if a row has too many channels for that, or there are few.
+pub(crate) fn row_warps(rows: usize, width: usize) -> Option<Launch> {
+    let fits = width > 0 && width.is_multiple_of(4) && width <= ROW_CHANNELS && rows > MOST_ROWS;
+    let blocks = rows.div_ceil(ROW_WARPS);
+    fits.then(|| launch(blocks, 1, 32 * ROW_WARPS)).flatten()
+}
+
+/// Eight values a thread; of several rows where there are many (true).
+pub(crate) fn eights(rows: usize, width: usize) -> Option<(Launch, bool)> {
+    let many = rows > MOST_ROWS;
+    let down = if many {
+        rows.div_ceil(ELEMENT_ROWS)
+    } else {
+        rows
+    };
+    let across = (width / 8).div_ceil(ELEMENT_THREADS);
+    // The kernel counts channels with an int, those behind the last of a row, too.
+    i32::try_from(across.checked_mul(8 * ELEMENT_THREADS)?).ok()?;
+    let launch = launch(across, down, ELEMENT_THREADS)?;
+    width.is_multiple_of(8).then_some((launch, many))
 }
 
 /// One block a head of a window.
@@ -104,10 +136,18 @@ mod tests {
         for line in [
             "constexpr int PLAIN_WARPS = 8;",
             "constexpr int TENSOR_WARPS = 5;",
-            "__launch_bounds__(256) bias_activate_",
+            &format!("__launch_bounds__({ELEMENT_THREADS}) bias_activate_"),
             &format!("constexpr int WINDOW = {WINDOW};"),
         ] {
             assert!(source(Text::Fused, Kind::F16).contains(line), "{line}");
+        }
+        for line in [
+            format!("__launch_bounds__({ELEMENT_THREADS}) bias_activate_many_"),
+            format!("bias_activate<T, {ELEMENT_ROWS}>("),
+            format!("constexpr int ROW_WARPS = {ROW_WARPS};"),
+            format!("constexpr int LANE_FOURS = {};", ROW_CHANNELS / 128),
+        ] {
+            assert!(source(Text::Many, Kind::F16).contains(&line), "{line}");
         }
     }
 
@@ -130,14 +170,40 @@ mod tests {
 
     #[test]
     fn every_element_has_a_thread() {
-        for (rows, width) in [(154, 5120), (77, 3072), (1, 8)] {
-            let (launch, n_eights) = eights(rows, width).unwrap();
-            assert_eq!(n_eights * 8, (rows * width) as u64);
-            let threads = u64::from(launch.blocks.0) * u64::from(launch.threads);
-            assert!(threads >= n_eights && threads - n_eights < 256);
+        for (rows, width) in [
+            (154, 5120),
+            (77, 3072),
+            (1, 8),
+            (616, 136),
+            (617, 768),
+            (9856, 4096),
+        ] {
+            let (launch, many) = eights(rows, width).unwrap();
+            assert_eq!(many, rows > 8 * WINDOW);
+            let each = if many { ELEMENT_ROWS } else { 1 };
+            let (across, down) = (launch.blocks.0 as usize, launch.blocks.1 as usize);
+            assert!(across * 128 * 8 >= width && across * 128 * 8 - width < 1024);
+            assert!(down * each >= rows && down * each - rows < each);
         }
         assert_eq!(eights(3, 12), None);
         assert_eq!(eights(usize::MAX, 8), None);
+    }
+
+    #[test]
+    fn every_one_of_many_rows_has_a_warp() {
+        for (rows, width) in [(617, 192), (9856, 768), (9855, 1280)] {
+            let launch = row_warps(rows, width).unwrap();
+            let warps = launch.blocks.0 as usize * launch.threads as usize / 32;
+            assert!(warps >= rows && warps - rows < ROW_WARPS);
+        }
+        assert_eq!(
+            row_warps(616, 768),
+            None,
+            "few rows have blocks of their own"
+        );
+        for width in [0, 6, 1284] {
+            assert_eq!(row_warps(9856, width), None, "{width}");
+        }
     }
 
     #[test]
@@ -150,7 +216,11 @@ mod tests {
 
     #[test]
     fn one_type_is_compiled() {
-        for (text, kernel) in [(Text::Fused, "attention_"), (Text::Products, "product_")] {
+        for (text, kernel) in [
+            (Text::Fused, "attention_"),
+            (Text::Many, "norm_many_"),
+            (Text::Products, "product_"),
+        ] {
             let source = source(text, Kind::Bf16);
             assert!(source.starts_with("#define ONLY_BF16 1\n"));
             assert!(source.contains("defined(ONLY_F32)"));
