@@ -8,6 +8,7 @@ mod corners;
 mod devices;
 mod emphasis;
 mod entries;
+mod gelu;
 mod negatives;
 mod open_clip;
 mod planned;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
+use sd_conditioner::encoder::Gelu;
 use sd_conditioner::profile::EqualLengths;
 use sd_conditioner::tokens::Cleaner;
 use sd_conditioner::{Dialect, Emphasis, Family, Profile, Result};
@@ -124,6 +125,9 @@ pub(crate) struct MannerFlags {
     /// Another way to bring positive and negative to one length
     #[arg(long, value_parser = equal_lengths_parser())]
     pub(crate) equal_lengths: Option<EqualLengths>,
+    /// Another GELU than the profile's: each encoder's own, or the tanh form in ViT-H and ViT-bigG
+    #[arg(long, value_parser = gelu_parser())]
+    pub(crate) gelu: Option<Gelu>,
     /// Read prompt editing ([from:to:0.5], [one|other]) and AND for so many steps
     #[arg(long, value_name = "N", value_parser = names::steps)]
     pub(crate) steps: Option<u32>,
@@ -229,4 +233,8 @@ fn dialect_parser() -> impl TypedValueParser<Value = Dialect> {
 fn equal_lengths_parser() -> impl TypedValueParser<Value = EqualLengths> {
     let known = names::equal_lengths_names();
     PossibleValuesParser::new(known).try_map(|name| names::equal_lengths(&name))
+}
+
+fn gelu_parser() -> impl TypedValueParser<Value = Gelu> {
+    PossibleValuesParser::new(names::gelu_names()).try_map(|name| names::gelu(&name))
 }

@@ -32,6 +32,7 @@ pub(crate) struct Line {
     emphasis: Given<String>,
     split: Given<String>,
     equal_lengths: Given<String>,
+    gelu: Given<String>,
     steps: Given<u32>,
     hires_steps: Given<u32>,
     embeddings: Given<Vec<EmbeddingFile>>,
@@ -159,6 +160,7 @@ impl Line {
                 names::equal_lengths,
                 own.equal_lengths.as_ref(),
             )?,
+            gelu: self.gelu.choice("gelu", names::gelu, own.gelu.as_ref())?,
         })
     }
 

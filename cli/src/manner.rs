@@ -1,5 +1,6 @@
 //! Whose numbers, and what is done otherwise.
 
+use sd_conditioner::encoder::Gelu;
 use sd_conditioner::profile::{Choices, EqualLengths};
 use sd_conditioner::tokens::Cleaner;
 use sd_conditioner::{Dialect, Emphasis, Profile, Request};
@@ -16,6 +17,7 @@ pub(crate) struct Manner {
     pub(crate) emphasis: Option<Emphasis>,
     pub(crate) split: Option<SplitChoice>,
     pub(crate) equal_lengths: Option<EqualLengths>,
+    pub(crate) gelu: Option<Gelu>,
 }
 
 impl From<&MannerFlags> for Manner {
@@ -27,6 +29,7 @@ impl From<&MannerFlags> for Manner {
             emphasis: flags.emphasis,
             split: flags.split.clone(),
             equal_lengths: flags.equal_lengths,
+            gelu: flags.gelu,
         }
     }
 }
@@ -52,6 +55,7 @@ impl Manner {
             split,
             end_rows,
             equal_lengths: self.equal_lengths.unwrap_or(own.equal_lengths),
+            gelu: self.gelu.unwrap_or(own.gelu),
             ..own
         }
     }
@@ -67,6 +71,7 @@ impl Manner {
         let cleaner = self.cleaner.map(names::cleaner_name);
         let dialect = self.dialect.map(names::dialect_name);
         let equal_lengths = self.equal_lengths.map(names::equal_lengths_name);
+        let gelu = self.gelu.map(names::gelu_name);
         let all = [
             ("profile", Some(own(self.profile().name()))),
             ("cleaner", cleaner.map(own)),
@@ -74,6 +79,7 @@ impl Manner {
             ("emphasis", self.emphasis.map(Emphasis::name)),
             ("split", self.split.as_ref().map(|choice| own(&choice.name))),
             ("equal_lengths", equal_lengths.map(own)),
+            ("gelu", gelu.map(own)),
         ];
         let given = all.into_iter();
         given.filter_map(|(key, name)| Some((key, name?))).collect()

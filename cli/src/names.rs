@@ -1,7 +1,8 @@
 //! Names of choices, as they are typed and as request files spell them.
 
 use sd_conditioner::conditioning::EndRows;
-use sd_conditioner::profile::{DIALECTS, EQUAL_LENGTHS, EqualLengths, split_named};
+use sd_conditioner::encoder::Gelu;
+use sd_conditioner::profile::{DIALECTS, EQUAL_LENGTHS, EqualLengths, GELUS, split_named};
 use sd_conditioner::tokens::{Cleaner, Split};
 use sd_conditioner::{Dialect, Emphasis, Family, Profile};
 
@@ -93,6 +94,21 @@ pub(crate) fn equal_lengths_name(rule: EqualLengths) -> &'static str {
     name_in(&EQUAL_LENGTHS, rule)
 }
 
+/// The names of the GELUs.
+pub(crate) fn gelu_names() -> [&'static str; GELUS.len()] {
+    GELUS.map(|(name, _)| name)
+}
+
+/// The GELU of this name.
+pub(crate) fn gelu(name: &str) -> Result<Gelu, String> {
+    pick(&GELUS, name)
+}
+
+/// The name of a GELU.
+pub(crate) fn gelu_name(gelu: Gelu) -> &'static str {
+    name_in(&GELUS, gelu)
+}
+
 /// The emphasis of this name.
 pub(crate) fn emphasis(name: &str) -> Result<Emphasis, String> {
     Emphasis::named(name).ok_or_else(|| unknown(name, EMPHASES))
@@ -177,6 +193,9 @@ mod tests {
         for name in equal_lengths_names() {
             assert_eq!(equal_lengths_name(equal_lengths(name).unwrap()), name);
         }
+        for name in gelu_names() {
+            assert_eq!(gelu_name(gelu(name).unwrap()), name);
+        }
     }
 
     #[test]
@@ -188,6 +207,7 @@ mod tests {
             (emphasis("adv:mean:x").unwrap_err(), "comfy++"),
             (split("comma+merge").unwrap_err(), "sentences"),
             (equal_lengths("x").unwrap_err(), "last-row"),
+            (gelu("exact").unwrap_err(), "own, tanh"),
             (steps("0").unwrap_err(), "1 to 2000"),
             (steps("-1").unwrap_err(), "not a number of steps"),
         ];

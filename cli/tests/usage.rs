@@ -96,6 +96,10 @@ const WRONG: &[(&str, &str)] = &[
         "possible values: empty-windows, repeat, zeros, last-row",
     ),
     (
+        "encode|--weights|w|--positive|a|--out|o|--gelu|x",
+        "possible values: own, tanh",
+    ),
+    (
         "encode|--weights|w|--positive|a|--out|o|--steps|0",
         "expected 1 to 2000",
     ),
@@ -243,6 +247,7 @@ const FIXED: &[(&str, &[&str])] = &[
             "--emphasis <EMPHASIS>",
             "--split <SPLIT>",
             "--equal-lengths <EQUAL_LENGTHS>",
+            "--gelu <GELU>",
             "--steps <N>",
             "--hires-steps <M>",
             "--embeddings <DIR>",

@@ -1,5 +1,5 @@
-//! PLANS → HIDDEN STATES: one forward for each encoder over the distinct windows of all requests
-//! whose states are not known yet.
+//! PLANS → HIDDEN STATES: one forward for each encoder, and for each GELU that is wanted of it, over the
+//! distinct windows of all requests whose states are not known yet.
 
 use std::collections::HashMap;
 
@@ -7,6 +7,7 @@ use candle_core::{Device, Tensor};
 
 use crate::encoder::{Encoded, Pooled, Readout, Window};
 use crate::error::{Error, ErrorKind, Result};
+use crate::kernels::Activation;
 use crate::tokens::{CONTEXT, Chunk, Splice, TokenId};
 
 use super::cache::{self, Asked, Cache, Of, States};
@@ -24,25 +25,34 @@ struct Key<'a> {
     end: usize,
     hidden_keys: Option<&'a [bool; CONTEXT]>,
     readout: Readout,
+    activation: Activation,
+}
+
+/// How the windows of one plan are filled, run and read.
+#[derive(Clone, Copy)]
+struct Manner<'e> {
+    embeddings: Option<&'e Embeddings>,
+    activation: Activation,
+    readout: Readout,
 }
 
 impl<'a> Key<'a> {
     fn of(
         chunk: &'a Chunk,
         hidden_keys: Option<&'a [bool; CONTEXT]>,
-        readout: Readout,
-        embeddings: Option<&Embeddings>,
+        manner: Manner<'_>,
     ) -> Key<'a> {
         Key {
             ids: chunk.ids(),
             splices: chunk.splices(),
-            embeddings: match embeddings {
+            embeddings: match manner.embeddings {
                 Some(set) if !chunk.splices().is_empty() => set.identity(),
                 _ => 0,
             },
             end: chunk.end(),
             hidden_keys: hidden_keys.filter(|keys| keys.contains(&true)),
-            readout,
+            readout: manner.readout,
+            activation: manner.activation,
         }
     }
 }
@@ -70,11 +80,17 @@ pub(super) struct Places {
     pub(super) filler: Option<u32>,
 }
 
+/// A window, and what is wanted of it.
+struct Wanted<'a> {
+    window: Window<'a>,
+    readout: Readout,
+    activation: Activation,
+}
+
 /// Distinct windows, collected.
 struct Collector<'a> {
     rows: HashMap<Key<'a>, u32>,
-    windows: Vec<Window<'a>>,
-    readouts: Vec<Readout>,
+    wanted: Vec<Wanted<'a>>,
     part: &'a Part,
 }
 
@@ -87,34 +103,40 @@ pub(super) fn encode(
 ) -> Result<(Rows, Vec<Places>)> {
     let mut collector = Collector {
         rows: HashMap::new(),
-        windows: Vec::new(),
-        readouts: Vec::new(),
+        wanted: Vec::new(),
         part: cached.part,
     };
     let mut places = Vec::with_capacity(plans.len());
     for ((request, plan), filler) in requests.iter().zip(plans).zip(fillers) {
-        places.push(collector.plan(request.embeddings_given(), plan, filler.as_ref())?);
+        let manner = Manner {
+            embeddings: request.embeddings_given(),
+            activation: cached.part.activation(request.rules().gelu),
+            readout: plan.readout.ok_or_else(|| missing("a readout"))?,
+        };
+        places.push(collector.plan(manner, plan, filler.as_ref())?);
     }
-    let states = cached.states(&collector.windows, &collector.readouts)?;
+    let states = cached.states(&collector.wanted)?;
     Ok((Rows { states }, places))
 }
 
 impl Cached<'_> {
     /// The states of all windows; the encoder runs for those that are not known.
-    fn states(&self, windows: &[Window<'_>], readouts: &[Readout]) -> Result<Vec<States>> {
+    fn states(&self, wanted: &[Wanted<'_>]) -> Result<Vec<States>> {
         let of = Of {
             identity: &self.part.identity,
             clip: &self.part.clip,
             device: self.device,
         };
-        let asked = asked(&of, windows, readouts)?;
+        let asked = asked(&of, wanted)?;
         let mut found = self.cache.find(&of, &asked);
         let new = (0..asked.len()).filter(|place| found[*place].is_none());
         let new: Vec<usize> = new.collect();
-        let made = self.encoded(windows, readouts, &new)?;
-        let kept: Vec<(Asked, States)> = new.iter().map(|place| asked[*place]).zip(made).collect();
+        let made = self.encoded(wanted, &new)?.into_iter();
+        let (places, kept): (Vec<usize>, Vec<(Asked, States)>) = made
+            .map(|(place, states)| (place, (asked[place], states)))
+            .unzip();
         self.cache.keep(&of, &kept)?;
-        for (place, (_, states)) in new.into_iter().zip(kept) {
+        for (place, (_, states)) in places.into_iter().zip(kept) {
             found[place] = Some(states);
         }
         let all = found
@@ -123,31 +145,37 @@ impl Cached<'_> {
         all.collect()
     }
 
-    /// One forward over the windows at some places.
-    fn encoded(
-        &self,
-        windows: &[Window<'_>],
-        readouts: &[Readout],
-        places: &[usize],
-    ) -> Result<Vec<States>> {
-        if places.is_empty() {
-            return Ok(Vec::new());
+    /// The windows at some places, with their places: one forward for each non-linearity.
+    fn encoded(&self, wanted: &[Wanted<'_>], places: &[usize]) -> Result<Vec<(usize, States)>> {
+        let mut forwards: Vec<(Activation, Vec<usize>)> = Vec::new();
+        for place in places {
+            let activation = wanted[*place].activation;
+            match forwards.iter_mut().find(|(other, _)| *other == activation) {
+                Some((_, places)) => places.push(*place),
+                None => forwards.push((activation, vec![*place])),
+            }
         }
-        let windows: Vec<Window<'_>> = places.iter().map(|place| windows[*place].clone()).collect();
-        let readouts: Vec<Readout> = places.iter().map(|place| readouts[*place]).collect();
-        let encoded = self.part.clip.encode(&windows, &readouts)?;
-        let each = readouts.iter().enumerate();
-        each.map(|(row, readout)| row_of(&encoded, row, readout.pooled))
-            .collect()
+        let mut made = Vec::with_capacity(places.len());
+        for (activation, places) in forwards {
+            let one = |place: &usize| &wanted[*place];
+            let windows = places.iter().map(|place| one(place).window.clone());
+            let readouts: Vec<Readout> = places.iter().map(|place| one(place).readout).collect();
+            let clip = self.part.with(activation);
+            let encoded = clip.encode(&windows.collect::<Vec<_>>(), &readouts)?;
+            for (row, (place, readout)) in places.into_iter().zip(readouts).enumerate() {
+                made.push((place, row_of(&encoded, row, readout.pooled)?));
+            }
+        }
+        Ok(made)
     }
 }
 
 /// What the cache is asked for each window.
-fn asked(of: &Of<'_>, windows: &[Window<'_>], readouts: &[Readout]) -> Result<Vec<Asked>> {
-    let asked = windows.iter().zip(readouts).map(|(window, readout)| {
+fn asked(of: &Of<'_>, wanted: &[Wanted<'_>]) -> Result<Vec<Asked>> {
+    let asked = wanted.iter().map(|one| {
         Ok(Asked {
-            digest: cache::digest(of, window, *readout)?,
-            is_empty: window.is_empty(),
+            digest: cache::digest(of, &one.window, (one.readout, one.activation))?,
+            is_empty: one.window.is_empty(),
         })
     });
     asked.collect()
@@ -165,16 +193,15 @@ fn row_of(encoded: &Encoded, row: usize, pooled: Pooled) -> Result<States> {
 impl<'a> Collector<'a> {
     fn plan(
         &mut self,
-        embeddings: Option<&Embeddings>,
+        manner: Manner<'_>,
         plan: &'a Planned,
         filler: Option<&'a Chunk>,
     ) -> Result<Places> {
-        let readout = plan.readout.ok_or_else(|| missing("a readout"))?;
         let mut texts = Vec::with_capacity(plan.texts.len());
         for text in &plan.texts {
-            texts.push(self.text(text, readout, embeddings)?);
+            texts.push(self.text(text, manner)?);
         }
-        let mut one = |chunk: &'a Chunk| self.window(chunk, None, readout, embeddings);
+        let mut one = |chunk: &'a Chunk| self.window(chunk, None, manner);
         Ok(Places {
             texts,
             raw: plan.raw.as_ref().map(&mut one).transpose()?,
@@ -183,20 +210,14 @@ impl<'a> Collector<'a> {
     }
 
     /// The rows of a text's own windows, then of each stage's.
-    fn text(
-        &mut self,
-        text: &'a Text,
-        readout: Readout,
-        embeddings: Option<&Embeddings>,
-    ) -> Result<(Vec<u32>, Vec<Vec<u32>>)> {
+    fn text(&mut self, text: &'a Text, manner: Manner<'_>) -> Result<(Vec<u32>, Vec<Vec<u32>>)> {
         let own = text.chunks.iter();
-        let own = own.map(|chunk| self.window(chunk, None, readout, embeddings));
+        let own = own.map(|chunk| self.window(chunk, None, manner));
         let own = own.collect::<Result<Vec<u32>>>()?;
         let mut stages = Vec::with_capacity(text.stages.len());
         for stage in &text.stages {
             let windows = stage.windows.iter().zip(&stage.hidden_keys);
-            let rows =
-                windows.map(|(chunk, keys)| self.window(chunk, Some(keys), readout, embeddings));
+            let rows = windows.map(|(chunk, keys)| self.window(chunk, Some(keys), manner));
             stages.push(rows.collect::<Result<Vec<u32>>>()?);
         }
         Ok((own, stages))
@@ -207,17 +228,18 @@ impl<'a> Collector<'a> {
         &mut self,
         chunk: &'a Chunk,
         hidden_keys: Option<&'a [bool; CONTEXT]>,
-        readout: Readout,
-        embeddings: Option<&Embeddings>,
+        manner: Manner<'_>,
     ) -> Result<u32> {
-        let key = Key::of(chunk, hidden_keys, readout, embeddings);
-        let next = u32::try_from(self.windows.len()).map_err(|_| missing("room in one call"))?;
+        let key = Key::of(chunk, hidden_keys, manner);
+        let next = u32::try_from(self.wanted.len()).map_err(|_| missing("room in one call"))?;
         let hidden_keys = key.hidden_keys;
         let row = *self.rows.entry(key).or_insert(next);
         if row == next {
-            self.windows
-                .push(self.filled(chunk, hidden_keys, embeddings)?);
-            self.readouts.push(readout);
+            self.wanted.push(Wanted {
+                window: self.filled(chunk, hidden_keys, manner.embeddings)?,
+                readout: manner.readout,
+                activation: manner.activation,
+            });
         }
         Ok(row)
     }
@@ -270,125 +292,4 @@ fn missing(what: &str) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use candle_core::DType;
-
-    use super::*;
-    use crate::conditioner::cache::{CacheOptions, DiskCache};
-    use crate::encoder::{ClipConfig, ClipText, Kept};
-    use crate::kernels::{Activation, Kernels, Reference};
-    use crate::tokens::END_OF_TEXT;
-    use crate::weights::{EncoderId, Synthetic, SyntheticSize};
-
-    /// Counts the windows that go through attention, layer by layer.
-    #[derive(Debug)]
-    struct Counting {
-        name: &'static str,
-        plain: Reference,
-        windows: AtomicUsize,
-    }
-
-    impl Kernels for Counting {
-        fn name(&self) -> &'static str {
-            self.name
-        }
-
-        fn linear(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-            self.plain.linear(x, weight, bias)
-        }
-
-        fn layer_norm(&self, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
-            self.plain.layer_norm(x, weight, bias)
-        }
-
-        fn activate(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
-            self.plain.activate(x, activation)
-        }
-
-        fn causal_attention(
-            &self,
-            qkv: &Tensor,
-            heads: usize,
-            hidden_keys: Option<&Tensor>,
-        ) -> Result<Tensor> {
-            self.windows.fetch_add(qkv.dim(0)?, Ordering::Relaxed);
-            self.plain.causal_attention(qkv, heads, hidden_keys)
-        }
-    }
-
-    /// An encoder with counting kernels, and a cache in a folder.
-    fn part(name: &'static str, cache: &Cache) -> (Part, Arc<Counting>) {
-        let counting = Arc::new(Counting {
-            name,
-            plain: Reference::new(&Device::Cpu).unwrap(),
-            windows: AtomicUsize::new(0),
-        });
-        let source = Synthetic::new(EncoderId::OpenClipG, SyntheticSize::Tiny, 5);
-        let config = ClipConfig::detect(EncoderId::OpenClipG, &source).unwrap();
-        let (kept, kernels) = (Kept::from(DType::F32), Arc::clone(&counting));
-        let clip = ClipText::load(
-            &source,
-            &config,
-            kept,
-            kernels,
-            &Device::Cpu,
-            &mut |_, _| (),
-        );
-        let part = Part {
-            id: EncoderId::OpenClipG,
-            identity: cache.identities(&[], 1).remove(0),
-            clip: clip.unwrap(),
-        };
-        (part, counting)
-    }
-
-    /// The number of windows and layers that were run for `chunks`.
-    fn run(cache: &Cache, (part, counting): &(Part, Arc<Counting>), chunks: &[Chunk]) -> usize {
-        let windows: Vec<Window<'_>> = chunks.iter().map(Window::from).collect();
-        let readout = Readout {
-            layer: 1,
-            final_norm: false,
-            pooled: Pooled::Skip,
-            pooled_layer: 1,
-        };
-        let device = &Device::Cpu;
-        let cached = Cached {
-            part,
-            cache,
-            device,
-        };
-        let before = counting.windows.load(Ordering::Relaxed);
-        let states = cached.states(&windows, &vec![readout; windows.len()]);
-        assert_eq!(states.unwrap().len(), windows.len());
-        counting.windows.load(Ordering::Relaxed) - before
-    }
-
-    #[test]
-    fn known_windows_do_not_run_the_encoder_and_other_kernels_know_none_of_them() {
-        let folder = tempfile::tempdir().unwrap();
-        let options = CacheOptions {
-            disk: Some(DiskCache {
-                folder: folder.path().to_owned(),
-                max_bytes: 1 << 30,
-            }),
-            ..CacheOptions::default()
-        };
-        let windows = [END_OF_TEXT, 0].map(Chunk::empty);
-        let cache = Cache::new(&options).unwrap();
-        let one = part("one", &cache);
-        assert_eq!(run(&cache, &one, &windows[..1]), 1);
-        assert_eq!(run(&cache, &one, &windows[..1]), 0);
-        assert_eq!(run(&cache, &one, &windows), 1);
-        assert_eq!(run(&cache, &one, &windows), 0);
-        // The same encoder in the same cache, with the identity of the first.
-        let mut other = part("other", &cache);
-        other.0.identity = one.0.identity;
-        assert_eq!(run(&cache, &other, &windows), 2);
-        let later = Cache::new(&options).unwrap();
-        assert_eq!(run(&later, &part("one", &later), &windows), 0);
-        assert_eq!(run(&later, &part("third", &later), &windows), 2);
-    }
-}
+mod tests;

@@ -240,7 +240,7 @@ impl Builder {
         let load = |((config, source), identity): (&(ClipConfig, &dyn TensorSource), _)| {
             let clip = self.load_as(config, *source, kernels.clone(), &mut |_, _| ())?;
             let id = config.encoder;
-            Ok(Part { id, identity, clip })
+            Ok(Part::new(id, identity, clip))
         };
         let load = || each.map(load).collect::<Result<_>>();
         let parts = kernels::while_expecting(&*kernels, self.dtype, load)?;
@@ -324,7 +324,7 @@ impl Builder {
             source.note_casts(self.dtype, &mut report);
             let clip = self.load_one(&source, kernels.clone(), progress)?;
             let id = *id;
-            Ok(Part { id, identity, clip })
+            Ok(Part::new(id, identity, clip))
         };
         let load = || each.map(load).collect::<Result<_>>();
         let parts = kernels::while_expecting(&*kernels, self.dtype, load)?;

@@ -38,7 +38,7 @@ impl Conditioner {
             let id = part.id;
             let change = &mut |name: &str, tensor: &_| changed_by_loras(&fitted, id, name, tensor);
             let clip = part.clip.with_changes(change)?;
-            Ok(Part { id, identity, clip })
+            Ok(Part::new(id, identity, clip))
         });
         let parts = parts.collect::<Result<_>>()?;
         let seat = base.home.seat(parts, placed.device.clone());

@@ -10,6 +10,7 @@ mod finish;
 mod lengths;
 mod loras;
 mod pairs;
+mod part;
 mod plan;
 mod prepare;
 mod prompted;
@@ -32,8 +33,8 @@ use std::sync::{Arc, Mutex};
 
 use candle_core::DType;
 
-use self::cache::Identity;
 use self::compose::{Run, fillers};
+use self::part::Part;
 use self::plan::{Planned, Tower};
 use self::seat::{Home, Placed, Seat};
 use crate::conditioning::{Conditioning, EncoderStates, Guidance};
@@ -78,13 +79,6 @@ struct Inner {
     base: Option<Arc<Inner>>,
     /// What the last prompt that named some made of it.
     kept: Mutex<Option<prompted::Kept>>,
-}
-
-#[derive(Clone, Debug)]
-struct Part {
-    id: EncoderId,
-    identity: Identity,
-    clip: ClipText,
 }
 
 impl Conditioner {
@@ -151,7 +145,7 @@ impl Conditioner {
 
     /// Encodes many prompts: one forward for each encoder over the distinct windows. Each result is
     /// what [`encode`](Self::encode) would give. Prompts that name other `LoRA`s have a forward of
-    /// their own.
+    /// their own, and so have those that want another [`Gelu`](crate::encoder::Gelu).
     pub fn encode_batch(&self, requests: &[Request<'_>]) -> Result<Vec<Conditioning>> {
         self.encode_grouped(requests)
     }
@@ -208,7 +202,7 @@ impl Conditioner {
     }
 
     /// The loaded encoders where they are now, in the order in which their channels are joined.
-    /// Each shares its tensors with this handle, and keeps them where they are if the handle moves
+    /// Each has its own GELU, shares its tensors with this handle, and keeps them where they are if the handle moves
     /// ([`load_to`](Self::load_to)).
     pub fn encoders(&self) -> impl Iterator<Item = ClipText> {
         let placed = self.placed();

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::conditioning::{Emphasis, EndRows, SizeHints};
-use crate::encoder::{ClipSkip, Pooled};
+use crate::encoder::{ClipSkip, Gelu, Pooled};
 use crate::profile::{
     Choices, EqualLengths, Profile, SecondText, SkipNumbering, SkipScope, TakenOut,
 };
@@ -198,6 +198,11 @@ impl<'a> Request<'a> {
     /// How positive and negative are brought to one length; the positive side's rule counts.
     pub fn equal_lengths(self, rule: EqualLengths) -> Self {
         self.change(|choices| choices.equal_lengths = rule)
+    }
+
+    /// Which GELU the encoders have.
+    pub fn gelu(self, gelu: Gelu) -> Self {
+        self.change(|choices| choices.gelu = gelu)
     }
 
     /// Clip skip, in the profile's own numbering (see [`ClipSkip`]).

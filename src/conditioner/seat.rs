@@ -114,11 +114,8 @@ impl Home {
 impl Placed {
     fn moved(&self, to: &Device, kernels: &Arc<dyn Kernels>, go: &mut Move<'_>) -> Result<Placed> {
         let there = self.parts.iter().map(|part| {
-            Ok(Part {
-                id: part.id,
-                identity: part.identity.clone(),
-                clip: part.clip.moved(go, Arc::clone(kernels))?,
-            })
+            let clip = part.clip.moved(go, Arc::clone(kernels))?;
+            Ok(Part::new(part.id, part.identity.clone(), clip))
         });
         Ok(Placed {
             parts: there.collect::<Result<_>>()?,
@@ -181,8 +178,9 @@ impl Conditioner {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::conditioner::Request;
     use crate::conditioning::Conditioning;
-    use crate::encoder::ClipText;
+    use crate::encoder::{ClipText, Gelu};
     use crate::weights::{Family, SyntheticSize};
 
     /// The address of a matrix: equal where it is shared.
@@ -205,6 +203,8 @@ mod tests {
         let text = builder.random_weights(Family::Sdxl, SyntheticSize::Tiny, 5);
         let text = text.unwrap();
         let before = text.encode("a barn").unwrap();
+        let tanh = || text.encode(Request::new("a barn").gelu(Gelu::Tanh));
+        let before_tanh = tanh().unwrap();
         let other = beside(&text);
         let running = text.placed();
         let [old, old_other] = [&text, &other].map(|one| Arc::downgrade(&one.placed()));
@@ -217,6 +217,11 @@ mod tests {
         for (one, other) in text.encoders().zip(other.encoders()) {
             assert_eq!(embedding(&one), embedding(&other));
         }
+        for part in &text.placed().parts {
+            let other = part.with(part.activation(Gelu::Tanh));
+            assert_eq!(embedding(&part.clip), embedding(other));
+        }
+        assert_eq!(context(&before_tanh), context(&tanh().unwrap()));
         let after = text.encode("a barn").unwrap();
         assert_eq!(context(&before), context(&after));
     }

@@ -59,6 +59,30 @@ impl ClipConfig {
     }
 }
 
+/// Which GELU a forward has.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Gelu {
+    /// Each encoder's own: what its configuration names, else quick GELU in ViT-L and the exact one in
+    /// ViT-H and ViT-bigG.
+    Own,
+    /// The tanh form in ViT-H and ViT-bigG, quick GELU in ViT-L, whatever a configuration names
+    /// (stable-diffusion.cpp: `CLIPMLP` in `src/model/te/clip.hpp` goes by the width). It is computed in f32,
+    /// as ggml's CUDA kernels do; its CPU kernels read both from tables of 16-bit values.
+    Tanh,
+}
+
+impl ClipConfig {
+    /// The non-linearity of an encoder with this configuration where such a GELU is wanted.
+    pub const fn activation_with(&self, gelu: Gelu) -> Activation {
+        match (gelu, self.encoder) {
+            (Gelu::Own, _) => self.activation,
+            (Gelu::Tanh, EncoderId::ClipL) => Activation::QuickGelu,
+            (Gelu::Tanh, EncoderId::OpenClipH | EncoderId::OpenClipG) => Activation::GeluTanh,
+        }
+    }
+}
+
 /// OpenAI's tower has quick GELU; `OpenCLIP`'s H and bigG have exact GELU
 /// (`open_clip/model_configs/ViT-H-14.json`, `ViT-bigG-14.json`: no `quick_gelu`).
 const fn activation(encoder: EncoderId) -> Activation {

@@ -11,7 +11,7 @@ mod readout;
 mod whole;
 mod window;
 
-pub use config::ClipConfig;
+pub use config::{ClipConfig, Gelu};
 pub use layer::{Kept, Quantized};
 pub use model::{ClipText, Encoded};
 pub use readout::{ClipSkip, Pooled, Readout};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 
 use crate::error::{Error, ErrorKind, Result, expect_type};
-use crate::kernels::{Kernels, Prepared, Tower};
+use crate::kernels::{Activation, Kernels, Prepared, Tower};
 use crate::tokens::CONTEXT;
 use crate::weights::TensorSource;
 
@@ -122,6 +122,17 @@ impl ClipText {
             prepared: Prepared::default(),
             ..self.clone()
         }
+    }
+
+    /// The same tensors with this non-linearity. What kernels keep is kept for each of them by itself.
+    #[must_use]
+    pub fn with_activation(&self, activation: Activation) -> ClipText {
+        let mut other = self.clone();
+        if other.config.activation != activation {
+            other.config.activation = activation;
+            other.prepared = Prepared::default();
+        }
+        other
     }
 
     /// How many forwards its kernels have captured, to be replayed in one call (CUDA).

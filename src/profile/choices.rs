@@ -1,7 +1,7 @@
 //! The choices in which the reference tools differ, one type each.
 
 use crate::conditioning::{Emphasis, EndRows, SizePrecision};
-use crate::encoder::Pooled;
+use crate::encoder::{Gelu, Pooled};
 use crate::prompt::Dialect;
 use crate::tokens::{ChunkRule, Cleaner, END_OF_TEXT, PoolAt, Split, TokenId, TokenRule, Trigger};
 use crate::weights::EncoderId;
@@ -156,6 +156,8 @@ pub struct Choices {
     pub pooled_from: PooledFrom,
     /// After how many layers.
     pub pooled_depth: PooledDepth,
+    /// Which GELU the encoders have.
+    pub gelu: Gelu,
     /// The pooled vector of families whose U-Net takes none.
     pub spare_pooled: Pooled,
     /// How clip skip is counted.

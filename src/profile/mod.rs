@@ -7,10 +7,10 @@ pub use choices::{
     Choices, EmptyNegative, EncoderLengths, EqualLengths, PooledDepth, PooledFrom, SecondText,
     SkipNumbering, SkipScope, TakenOut,
 };
-pub use names::{DIALECTS, EQUAL_LENGTHS, split_named};
+pub use names::{DIALECTS, EQUAL_LENGTHS, GELUS, split_named};
 
 use crate::conditioning::{Emphasis, EndRows, SizePrecision};
-use crate::encoder::Pooled;
+use crate::encoder::{Gelu, Pooled};
 use crate::prompt::Dialect;
 use crate::tokens::{Cleaner, LongText, PoolAt, Split, Trigger};
 
@@ -25,6 +25,7 @@ use crate::tokens::{Cleaner, LongText, PoolAt, Split, Trigger};
 /// | `!` special in H and bigG | yes | no | no | yes | yes | yes | no |
 /// | long prompts | cut at 75 | groups | comma backtrack 20 | the same | sentences | sentences | every 75 |
 /// | embeddings | given token | `embedding:name` | bare name | bare name | given token | `<name>` | bare name |
+/// | GELU of H and bigG | exact | exact | exact | exact | exact | exact | tanh |
 /// | pooled from | highest id | first window | first window | first window | raw text | raw text | first window |
 /// | clip skip | 0, 1…; positive only | -1, -2… | 1, 2…; SD 1.x only | 1, 2… | 0, 1… | 0, 1… | 1, 2… |
 /// | empty negative, SDXL | zeros if absent | encoded | zeros | zeros | encoded | zeros | context zeros |
@@ -46,7 +47,7 @@ pub enum Profile {
     Compel,
     /// `InvokeAI` 6: compel's grammar, its own rules for lengths, zeros and clip skip.
     InvokeAi,
-    /// stable-diffusion.cpp (2025-10). Its tanh GELU in ViT-H and ViT-bigG is not reproduced.
+    /// stable-diffusion.cpp (2025-10), with its tanh form of GELU in ViT-H and ViT-bigG ([`Gelu::Tanh`]).
     SdCpp,
     /// No tool: no grammar, every 75 ids a new window, nothing zeroed.
     Plain,
@@ -94,6 +95,7 @@ const DIFFUSERS: Choices = Choices {
     pool_at: PoolAt::HighestId,
     pooled_from: PooledFrom::FirstWindow,
     pooled_depth: PooledDepth::Full,
+    gelu: Gelu::Own,
     spare_pooled: Pooled::Skip,
     skip_numbering: SkipNumbering::Diffusers,
     skip_scope: SkipScope::PositiveOnly,
@@ -178,6 +180,7 @@ const SD_CPP: Choices = Choices {
     cleaner_open_clip: Cleaner::SdCpp,
     split: Split::SdCpp,
     trigger: Trigger::Anywhere,
+    gelu: Gelu::Tanh,
     skip_numbering: SkipNumbering::SdCpp,
     empty_negative: EmptyNegative::ZeroContextWhenEmpty,
     size_precision: SizePrecision::Full,

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use super::{EqualLengths, Profile};
 use crate::conditioning::EndRows;
+use crate::encoder::Gelu;
 use crate::error::{Error, Result, unknown_name};
 use crate::prompt::Dialect;
 use crate::tokens::{LongText, Split};
@@ -66,6 +67,9 @@ pub const EQUAL_LENGTHS: [(&str, EqualLengths); 4] = [
     ("zeros", EqualLengths::Zeros),
     ("last-row", EqualLengths::LastRow),
 ];
+
+/// Names of GELUs.
+pub const GELUS: [(&str, Gelu); 2] = [("own", Gelu::Own), ("tanh", Gelu::Tanh)];
 
 const SPLITS: [(&str, Split); 10] = [
     ("truncate", Split::Truncate),

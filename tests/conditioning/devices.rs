@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 
 use sd_conditioner::candle_core::{DType, Device, Tensor};
 use sd_conditioner::conditioner::CacheOptions;
+use sd_conditioner::encoder::Gelu;
 use sd_conditioner::kernels::{Options, Tune, choose};
 use sd_conditioner::weights::SyntheticSize;
 use sd_conditioner::{Conditioner, Error, ErrorKind, Family, Profile, Request};
@@ -147,6 +148,28 @@ fn whenever_products_are_measured_the_numbers_are_the_same() {
                 if tune == Tune::Never {
                     assert_close(&what, &two, &one, 0.0);
                 }
+            }
+        }
+    }
+}
+
+/// Each GELU of an encoder has forwards of its own, measured and captured beside those of the other.
+#[test]
+fn two_gelus_run_beside_each_other() {
+    for family in [Family::Sd2, Family::Sdxl] {
+        for device in devices() {
+            let text = load(family, &device, DType::F16);
+            let encode = |gelu| {
+                let encoded = text.encode(Request::new("a lighthouse").gelu(gelu));
+                encoded.unwrap().to_device(&Device::Cpu).unwrap()
+            };
+            let both = || [Gelu::Own, Gelu::Tanh].map(encode);
+            let [own, tanh] = both();
+            assert!(distance(tanh.context(), own.context()).max_abs > 0.0);
+            for _ in 0..3 {
+                let [own_again, tanh_again] = both();
+                assert_close("own", own_again.context(), own.context(), 0.0);
+                assert_close("tanh", tanh_again.context(), tanh.context(), 0.0);
             }
         }
     }

@@ -5,6 +5,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::encoder::{ClipText, Pooled, Readout, Window};
 use crate::error::Result;
+use crate::kernels::Activation;
 
 use super::{Identity, place};
 
@@ -22,11 +23,11 @@ pub(in crate::conditioner) struct Of<'a> {
     pub(in crate::conditioner) device: &'a Device,
 }
 
-/// The digest of a window: ids, end, vectors, hidden keys, readout, kernels, device.
+/// The digest of a window: ids, end, vectors, hidden keys, readout, non-linearity, kernels, device.
 pub(in crate::conditioner) fn digest(
     of: &Of<'_>,
     window: &Window<'_>,
-    readout: Readout,
+    (readout, activation): (Readout, Activation),
 ) -> Result<Digest> {
     let mut hash = Sha256::new();
     let machine = format!("{VERSION}\n{}\n{}\n", of.clip.kernels(), place(of.device));
@@ -39,6 +40,7 @@ pub(in crate::conditioner) fn digest(
     hash.update((chunk.end() as u64).to_le_bytes());
     hash.update(window.hidden_keys().map(u8::from));
     hash.update(readout_bytes(readout));
+    hash.update([activation_byte(activation)]);
     add_vectors(&mut hash, window)?;
     Ok(hash.finalize().into())
 }
@@ -70,6 +72,14 @@ fn readout_bytes(readout: Readout) -> Vec<u8> {
     };
     let [layer, pooled_layer] = [layer, pooled_layer].map(|layer| (layer as u64).to_le_bytes());
     [&layer[..], &pooled_layer, &[u8::from(final_norm), pooled]].concat()
+}
+
+const fn activation_byte(activation: Activation) -> u8 {
+    match activation {
+        Activation::QuickGelu => 0,
+        Activation::GeluErf => 1,
+        Activation::GeluTanh => 2,
+    }
 }
 
 /// Matrix products choose their instructions at run time, and round by them.

@@ -123,10 +123,15 @@ fn compare(dtype: DType, (width, mlp): (usize, usize), windows: usize) {
         return;
     };
     let blocks = [3, 40].map(|salt| Tensors::new(width, mlp, salt, dtype));
+    let activations = [
+        Activation::QuickGelu,
+        Activation::GeluErf,
+        Activation::GeluTanh,
+    ];
     let tower = Tower {
         blocks: blocks.iter().map(Tensors::block).collect(),
         heads: width / 64,
-        activation: Activation::QuickGelu,
+        activation: activations[windows % 3],
     };
     let x = tensor(&[windows, ROWS, width], 5, 2.0, 0.0);
     let ours = run(&matrix, &tower, &x, 1);
