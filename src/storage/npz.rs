@@ -58,6 +58,7 @@ pub(super) fn contents(path: &Path) -> Result<Contents> {
     let mut archive = opened(file, path)?;
     let comment = archive.comment().to_vec();
     let mut arrays = BTreeMap::new();
+    let names = archive.len() + usize::from(archive.has_duplicate_names());
     for index in 0..archive.len() {
         let (name, outline) =
             outline_of(&mut archive, index).map_err(|error| error.at_path(path))?;
@@ -66,23 +67,27 @@ pub(super) fn contents(path: &Path) -> Result<Contents> {
     let end = length.checked_sub((END + comment.len()) as u64);
     let is_there = end.map(|end| ends_at(archive.into_inner(), end, comment.len()));
     let is_there = is_there.transpose();
-    if is_there.map_err(|error| Error::io(path, error))? != Some(true) {
+    let is_there = is_there.map_err(|error| Error::io(path, error))?;
+    if is_there != Some(true) || names != arrays.len() {
         let message = "the archive is not as long as it says";
         return Err(Error::new(ErrorKind::FileFormat, message).at_path(path));
     }
     Ok(Contents { comment, arrays })
 }
 
-/// Whether the archive's last record begins here and has a comment of so many bytes.
+/// Whether the archive's last record begins here, has a comment of so many bytes, and finds in front of it as
+/// many bytes as it tells of. Readers pass over some that are missing or too many.
 fn ends_at(mut file: BufReader<File>, end: u64, comment: usize) -> io::Result<bool> {
     let mut record = [0; END];
     file.seek(SeekFrom::Start(end))?;
     file.read_exact(&mut record)?;
-    let [.., low, high] = record;
-    Ok(
-        record.starts_with(b"PK\x05\x06")
-            && usize::from(u16::from_le_bytes([low, high])) == comment,
-    )
+    let number = |at: usize, n_bytes: usize| {
+        let bytes = record[at..at + n_bytes].iter().rev();
+        bytes.fold(0, |number, byte| number << 8 | u64::from(*byte))
+    };
+    let before = number(12, 4) + number(16, 4);
+    let is_last = record.starts_with(b"PK\x05\x06") && number(20, 2) == comment as u64;
+    Ok(is_last && before == end)
 }
 
 fn outline_of(
