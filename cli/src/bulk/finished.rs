@@ -6,10 +6,12 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _};
 use std::path::Path;
 
+use sd_conditioner::storage::kohya;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
 use super::header::Names;
+use crate::kinds::{self, Kind};
 use crate::output::TIME_IDS;
 use crate::scribe::{Metadata, SCHEDULES};
 
@@ -63,16 +65,32 @@ pub(super) fn header(path: &Path) -> io::Result<Header> {
 
 /// Whether a file holds what would be written again: whole, of the same words, in the same type, sizes
 /// in f32.
-pub(super) fn is_whole(path: &Path, said: &Metadata, dtype: &str) -> bool {
+pub(super) fn is_whole(path: &Path, kind: Kind, said: &Metadata, dtype: &str) -> bool {
+    if kind == Kind::Kohya {
+        return is_cached(path, said, dtype);
+    }
     let Ok(mut header) = header(path) else {
         return false;
     };
-    for key in SCHEDULES {
+    for key in SCHEDULES.into_iter().chain(kind.keys()) {
         header.metadata.remove(key);
     }
     let all_are = |types: &[String], dtype| types.iter().all(|own| own.eq_ignore_ascii_case(dtype));
     let typed = all_are(&header.dtypes, dtype) && all_are(&header.of_sizes, "f32");
     header.metadata == *said && typed && header.data > 0
+}
+
+/// The same of sd-scripts' cache, which has no place for all words.
+fn is_cached(path: &Path, said: &Metadata, dtype: &str) -> bool {
+    // A pipe of this name would be waited for.
+    if !fs::metadata(path).is_ok_and(|about| about.is_file()) {
+        return false;
+    }
+    let found = kohya::summary(path);
+    found.is_ok_and(|found| {
+        let same = found.metadata == kinds::few_words(said);
+        same && found.dtype.as_str() == dtype
+    })
 }
 
 fn damaged(message: &str) -> io::Error {
@@ -140,23 +158,23 @@ mod tests {
         let tensor = Tensor::zeros((1, 77, 8), DType::F16, &Device::Cpu).unwrap();
         let tensors = BTreeMap::from([("prompt_embeds".to_owned(), tensor)]);
         storage::write_tensors(&path, &tensors, &said).unwrap();
-        assert!(is_whole(&path, &said, "f16"));
-        assert!(!is_whole(&path, &said, "f32"));
+        assert!(is_whole(&path, Kind::Pair, &said, "f16"));
+        assert!(!is_whole(&path, Kind::Pair, &said, "f32"));
         let other = Metadata::from([("positive".to_owned(), "a dog".to_owned())]);
-        assert!(!is_whole(&path, &other, "f16"));
+        assert!(!is_whole(&path, Kind::Pair, &other, "f16"));
         let bytes = std::fs::read(&path).unwrap();
         for length in [0, 4, 8, 60, bytes.len() - 1] {
             std::fs::write(&path, &bytes[..length]).unwrap();
-            assert!(!is_whole(&path, &said, "f16"), "{length} bytes");
+            assert!(!is_whole(&path, Kind::Pair, &said, "f16"), "{length} bytes");
         }
         let mut longer = bytes.clone();
         longer.push(0);
         std::fs::write(&path, &longer).unwrap();
-        assert!(!is_whole(&path, &said, "f16"));
+        assert!(!is_whole(&path, Kind::Pair, &said, "f16"));
         let mut huge = bytes;
         huge[..8].copy_from_slice(&u64::MAX.to_le_bytes());
         std::fs::write(&path, &huge).unwrap();
-        assert!(!is_whole(&path, &said, "f16"));
+        assert!(!is_whole(&path, Kind::Pair, &said, "f16"));
     }
 
     /// Earlier versions rounded sizes, too.
@@ -171,8 +189,8 @@ mod tests {
                 ("prompt_embeds".to_owned(), tensor(DType::F16)),
             ]);
             storage::write_tensors(&path, &tensors, &Metadata::new()).unwrap();
-            assert_eq!(is_whole(&path, &Metadata::new(), "f16"), whole);
-            assert!(!is_whole(&path, &Metadata::new(), "f32"));
+            assert_eq!(is_whole(&path, Kind::Pair, &Metadata::new(), "f16"), whole);
+            assert!(!is_whole(&path, Kind::Pair, &Metadata::new(), "f32"));
         }
     }
 
@@ -210,7 +228,12 @@ mod tests {
         let path = folder.path().join("a.safetensors");
         let made = std::process::Command::new("mkfifo").arg(&path).status();
         assert!(made.unwrap().success());
-        assert!(!is_whole(&path, &Metadata::new(), "f32"));
-        assert!(!is_whole(folder.path(), &Metadata::new(), "f32"));
+        assert!(!is_whole(&path, Kind::Pair, &Metadata::new(), "f32"));
+        assert!(!is_whole(
+            folder.path(),
+            Kind::Pair,
+            &Metadata::new(),
+            "f32"
+        ));
     }
 }

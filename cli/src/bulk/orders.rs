@@ -5,7 +5,12 @@ use std::str::FromStr;
 
 use clap::Args;
 use clap::builder::TypedValueParser;
+use clap::error::ErrorKind;
 
+use crate::flags::EncodeFlags;
+use crate::groups::Wrong;
+use crate::job::Only;
+use crate::kinds::Kind;
 use crate::values::Place;
 
 /// Windows of one forward, unless something else is asked for.
@@ -21,6 +26,11 @@ pub(crate) struct BulkFlags {
     /// Only every N-th line, from line I on (1 to N): N runs share one requests file
     #[arg(long, value_name = "I/N")]
     pub(crate) shard: Option<Share>,
+    /// What each request becomes: <id>.safetensors, or what other programs read of the positive prompt
+    /// alone, `<id>_te_outputs.npz` (kohya's sd-scripts, SDXL) or <id>.conditioning (`ComfyUI`'s custom
+    /// nodes)
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<Kind>,
     /// Write many requests into one file of about this size (such as 2GB), and an index beside them
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) pack: Option<u64>,
@@ -33,7 +43,19 @@ impl BulkFlags {
     /// Whether any of them is.
     pub(crate) fn is_given(&self) -> bool {
         let numbers = self.pack.is_some() || self.batch_windows.is_some();
-        self.resume || self.shard.is_some() || numbers
+        self.resume || self.shard.is_some() || self.format.is_some() || numbers
+    }
+
+    /// The kind of the files.
+    pub(crate) fn kind(&self) -> Kind {
+        self.format.unwrap_or(Kind::Pair)
+    }
+
+    /// What clap's own rules cannot say.
+    pub(crate) fn wrong(&self) -> Wrong {
+        let message = "--pack writes safetensors files alone: leave it out, or --format";
+        let wrong = self.pack.is_some() && self.kind() != Kind::Pair;
+        wrong.then_some((ErrorKind::ArgumentConflict, message))
     }
 }
 
@@ -77,15 +99,22 @@ pub(crate) struct Orders {
     /// Bytes of a file with many requests; `None` for a file each.
     pub(super) pack: Option<u64>,
     pub(super) batch_windows: usize,
+    /// Of a file for one request.
+    pub(super) kind: Kind,
+    /// Where a line says nothing else.
+    pub(super) only: Option<Only>,
 }
 
 impl Orders {
-    pub(crate) fn new(flags: &BulkFlags, folder: &Path, device: Place) -> Orders {
-        let default = match device {
+    pub(crate) fn new(flags: &EncodeFlags, folder: &Path) -> Orders {
+        let default = match flags.compute.device {
             Place::Cpu => ON_THE_CPU,
             Place::Cuda(_) | Place::Metal => ON_A_DEVICE,
         };
+        let (only, flags) = (flags.target.only, &flags.bulk);
         Orders {
+            only,
+            kind: flags.kind(),
             folder: folder.to_owned(),
             resume: flags.resume,
             share: flags.shard.unwrap_or(Share::ALL),

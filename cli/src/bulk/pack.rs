@@ -134,6 +134,7 @@ mod tests {
 
     use super::super::parts;
     use super::*;
+    use crate::kinds::Kind;
 
     fn pack(folder: &Path, size: u64) -> Pack {
         let mut finished = Finished::default();
@@ -154,6 +155,7 @@ mod tests {
             tensors: [("prompt_embeds".to_owned(), tensor)].into(),
             metadata: Metadata::from([("request".to_owned(), value.to_string())]),
             told: Vec::new(),
+            kind: Kind::Pair,
         }
     }
 

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::mpsc::SyncSender;
 
 use anyhow::{anyhow, bail};
-use sd_conditioner::conditioner::PlannedPair;
 
 use super::batch::{Batches, Item, Ready, Task, hashed};
 use super::finished;
@@ -13,11 +12,12 @@ use super::known::{Finished, Ids, Recent, Said};
 use super::lines::{Lines, Place};
 use super::orders::Orders;
 use super::size::Scale;
-use crate::job::{Job, Side};
+use crate::job::{Job, Only};
+use crate::kinds::Kind;
 use crate::line::Line;
 use crate::scribe::Scribe;
 use crate::supplies::Supplies;
-use crate::together;
+use crate::together::{self, Plan};
 use crate::wardrobe;
 use crate::wishes::Wishes;
 
@@ -44,6 +44,8 @@ pub(super) struct Reader {
     ids: Ids,
     recent: Recent<()>,
     said: Said,
+    kind: Kind,
+    only: Option<Only>,
 }
 
 impl Reader {
@@ -66,6 +68,8 @@ impl Reader {
             ids: Ids::default(),
             recent: Recent::ahead(),
             said: Said::default(),
+            kind: orders.kind,
+            only: orders.only,
         }
     }
 
@@ -112,8 +116,11 @@ impl Reader {
         if !self.ids.add(&id) {
             bail!("the id `{id}` was used by a line before");
         }
+        let only = line.only(self.only).map_err(|error| anyhow!(error))?;
         let wishes = line.over(&self.wishes).map_err(|error| anyhow!(error))?;
         let job = wishes.job().map_err(|error| anyhow!(error))?;
+        let job = job.with_only(only.or(self.kind.only()));
+        self.kind.expect_job(&job)?;
         Ok((id, self.supplies.supply(job)?))
     }
 
@@ -129,7 +136,7 @@ impl Reader {
         self.scale.look(&job)?;
         let (plan, windows) = self.plan(&job)?;
         let bytes = match &plan {
-            Some(plan) => self.scale.of_pair(plan, windows.len())?,
+            Some(plan) => self.scale.of_plan(plan, windows.len())?,
             None => self.scale.of_job(&job, windows.len())?,
         };
         // One that is large is made again when its turn comes, so that few of them are in memory.
@@ -148,7 +155,7 @@ impl Reader {
     }
 
     /// The plan of a job that can share a forward, and the windows of any.
-    fn plan(&self, job: &Job) -> anyhow::Result<(Option<PlannedPair>, Vec<u64>)> {
+    fn plan(&self, job: &Job) -> anyhow::Result<(Option<Plan>, Vec<u64>)> {
         let (text, family) = (self.scribe.text(), self.scribe.family());
         if let Some(plan) = together::plan(text, job)? {
             let windows = plan.windows(family.encoders()[0]).map(hashed);
@@ -156,8 +163,8 @@ impl Reader {
             return Ok((Some(plan), windows));
         }
         let mut windows = Vec::new();
-        for side in Side::BOTH {
-            let chunks = text.chunks(job.request(family, side))?;
+        for side in job.sides() {
+            let chunks = text.chunks(job.request(family, *side))?;
             let first = chunks.first().map(|(_, chunks)| chunks.iter().map(hashed));
             windows.extend(first.into_iter().flatten());
         }
@@ -175,13 +182,14 @@ impl Reader {
             }
             Earlier::Nothing | Earlier::Packed(_) => Ok(false),
             Earlier::Files(folder) => {
-                let path = folder.join(format!("{id}.safetensors"));
+                let path = folder.join(self.kind.file_of(id));
                 if !path.exists() {
                     return Ok(false);
                 }
                 let worn = wardrobe::worn(self.scribe.text(), job)?;
                 let said = self.scribe.metadata(job, &worn);
-                Ok(finished::is_whole(&path, &said, self.scribe.out_dtype()))
+                let dtype = self.scribe.out_dtype();
+                Ok(finished::is_whole(&path, self.kind, &said, dtype))
             }
         }
     }
