@@ -21,6 +21,7 @@ mod loras;
 mod manner;
 mod names;
 mod notes;
+mod replaced;
 mod requests;
 mod schedules;
 mod tokens;

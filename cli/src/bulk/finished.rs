@@ -8,7 +8,7 @@ use std::path::Path;
 
 use sd_conditioner::storage::kohya;
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer as _, Error as _, IgnoredAny, MapAccess, Visitor};
 
 use super::header::Names;
 use crate::kinds::{self, Kind};
@@ -42,6 +42,11 @@ struct Tensor {
 
 /// The header of a file that is as long as its header says; an error for any other.
 pub(super) fn header(path: &Path) -> io::Result<Header> {
+    header_of(path, |_, _| ())
+}
+
+/// The same, and hands over the name of each tensor with its bytes.
+pub(super) fn header_of(path: &Path, mut take: impl FnMut(&str, u64)) -> io::Result<Header> {
     // A pipe of this name would be waited for.
     if !fs::metadata(path)?.is_file() {
         return Err(damaged("it is no file"));
@@ -56,7 +61,10 @@ pub(super) fn header(path: &Path) -> io::Result<Header> {
     }
     let mut text = Vec::new();
     file.take(n_bytes).read_to_end(&mut text)?;
-    let header: Header = serde_json::from_slice(&text).map_err(io::Error::from)?;
+    let mut text = serde_json::Deserializer::from_slice(&text);
+    let header = text.deserialize_map(Entries(&mut take));
+    let header = header.and_then(|header| text.end().map(|()| header));
+    let header = header.map_err(io::Error::from)?;
     if header.data.checked_add(8 + n_bytes) != Some(length) {
         return Err(damaged("it is not as long as its header says"));
     }
@@ -97,16 +105,10 @@ fn damaged(message: &str) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, message)
 }
 
-impl<'de> Deserialize<'de> for Header {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Header, D::Error> {
-        deserializer.deserialize_map(Entries)
-    }
-}
-
 /// Reads entry after entry; names of tensors are not kept.
-struct Entries;
+struct Entries<'a>(&'a mut dyn FnMut(&str, u64));
 
-impl<'de> Visitor<'de> for Entries {
+impl<'de> Visitor<'de> for Entries<'_> {
     type Value = Header;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -125,7 +127,9 @@ impl<'de> Visitor<'de> for Entries {
                 continue;
             }
             let tensor: Tensor = map.next_value()?;
-            header.data = header.data.max(tensor.data_offsets.1);
+            let (start, end) = tensor.data_offsets;
+            (self.0)(&name, end.saturating_sub(start));
+            header.data = header.data.max(end);
             let dtypes = if name.ends_with(TIME_IDS) {
                 &mut header.of_sizes
             } else {

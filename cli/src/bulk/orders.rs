@@ -20,7 +20,8 @@ const ON_A_DEVICE: usize = 128;
 #[derive(Args, Debug)]
 pub(crate) struct BulkFlags {
     /// Skip lines that an earlier run has finished; files that are cut or were asked for otherwise
-    /// are made anew. With --pack, what was asked for otherwise is refused: it stays in the file
+    /// are made anew. With --pack, what was asked for otherwise is refused: it stays in the file (see
+    /// --replace)
     #[arg(long)]
     pub(crate) resume: bool,
     /// Only every N-th line, from line I on (1 to N): N runs share one requests file
@@ -34,6 +35,10 @@ pub(crate) struct BulkFlags {
     /// Write many requests into one file of about this size (such as 2GB), and an index beside them
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) pack: Option<u64>,
+    /// With --pack and --resume: what was asked for otherwise is made anew, into another file, which
+    /// the index then names; what was packed before stays in its file, unused
+    #[arg(long, requires_all = ["pack", "resume"])]
+    pub(crate) replace: bool,
     /// Windows of 77 ids in one forward [default: 32 on the CPU, 128 elsewhere]
     #[arg(long, value_name = "N", value_parser = windows())]
     pub(crate) batch_windows: Option<usize>,
@@ -95,6 +100,8 @@ impl Share {
 pub(crate) struct Orders {
     pub(super) folder: PathBuf,
     pub(super) resume: bool,
+    /// Whether packed requests that changed are made anew.
+    pub(super) replace: bool,
     pub(super) share: Share,
     /// Bytes of a file with many requests; `None` for a file each.
     pub(super) pack: Option<u64>,
@@ -117,6 +124,7 @@ impl Orders {
             kind: flags.kind(),
             folder: folder.to_owned(),
             resume: flags.resume,
+            replace: flags.replace,
             share: flags.shard.unwrap_or(Share::ALL),
             pack: flags.pack,
             batch_windows: flags.batch_windows.unwrap_or(default),

@@ -46,6 +46,16 @@ pub(super) struct Reader {
     said: Said,
     kind: Kind,
     only: Option<Only>,
+    replace: bool,
+}
+
+/// What an earlier run has done for a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Before {
+    Nothing,
+    All,
+    /// Packed what is not wanted any more.
+    Otherwise,
 }
 
 impl Reader {
@@ -70,6 +80,7 @@ impl Reader {
             said: Said::default(),
             kind: orders.kind,
             only: orders.only,
+            replace: orders.replace,
         }
     }
 
@@ -126,11 +137,13 @@ impl Reader {
 
     /// What is to be done with a job.
     fn task(&mut self, id: &str, job: Job) -> anyhow::Result<Task> {
-        if self.is_finished(id, &job)? {
+        let before = self.before(id, &job)?;
+        if before == Before::All {
             return Ok(Task::Skip);
         }
         let key = job.key();
-        if self.recent.get(&key).is_some() {
+        // One that is made anew has tensors of its own: they count more than what it was equal to.
+        if before == Before::Nothing && self.recent.get(&key).is_some() {
             return Ok(Task::Copy { key });
         }
         self.scale.look(&job)?;
@@ -171,25 +184,34 @@ impl Reader {
         Ok((None, windows))
     }
 
-    fn is_finished(&self, id: &str, job: &Job) -> anyhow::Result<bool> {
+    fn before(&self, id: &str, job: &Job) -> anyhow::Result<Before> {
         match &self.earlier {
-            Earlier::Packed(finished) if finished.has(id, &job.key_in_hex()) => Ok(true),
+            Earlier::Packed(finished) if finished.has(id, &job.key_in_hex()) => Ok(Before::All),
+            Earlier::Packed(finished) if finished.has_id(id) && self.replace => {
+                Ok(Before::Otherwise)
+            }
             Earlier::Packed(finished) if finished.has_id(id) => {
                 bail!(
                     "the id `{id}` was packed before, and something else was asked for under it, or its files \
-                     held something else; choose another id or another --out-dir"
+                     held something else; choose another id or another --out-dir, or have it made anew \
+                     with --replace"
                 )
             }
-            Earlier::Nothing | Earlier::Packed(_) => Ok(false),
+            Earlier::Nothing | Earlier::Packed(_) => Ok(Before::Nothing),
             Earlier::Files(folder) => {
                 let path = folder.join(self.kind.file_of(id));
                 if !path.exists() {
-                    return Ok(false);
+                    return Ok(Before::Nothing);
                 }
                 let worn = wardrobe::worn(self.scribe.text(), job)?;
                 let said = self.scribe.metadata(job, &worn);
                 let dtype = self.scribe.out_dtype();
-                Ok(finished::is_whole(&path, self.kind, &said, dtype))
+                let is_whole = finished::is_whole(&path, self.kind, &said, dtype);
+                Ok(if is_whole {
+                    Before::All
+                } else {
+                    Before::Nothing
+                })
             }
         }
     }

@@ -94,15 +94,15 @@ impl Sink {
         }
     }
 
-    /// Everything is written.
-    pub(super) fn finish(self) -> anyhow::Result<()> {
+    /// Everything is written. Returns how many bytes of packed tensors are in place of which there are others.
+    pub(super) fn finish(self) -> anyhow::Result<u64> {
         match self {
             Sink::Packed(pack, workshop) => {
                 let finished = pack.finish();
                 drop(workshop);
                 finished
             }
-            Sink::Files(..) => Ok(()),
+            Sink::Files(..) => Ok(0),
         }
     }
 }
