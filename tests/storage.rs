@@ -2,7 +2,7 @@
 
 mod refused;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
@@ -331,4 +331,48 @@ fn broken_archives_are_refused() {
             let _ = kohya::load(&path).map(|read| assert!(read.tokens() < 1000));
         }
     }
+}
+
+/// What a cache says of itself stands where numpy does not look, and no cut goes unseen.
+#[test]
+fn a_cache_tells_what_it_is_made_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dog_te_outputs.npz");
+    let long = "a wooden bridge, crowded with people, ".repeat(30);
+    let pair = pair(Family::Sdxl, &long, "");
+    let tensors = kohya::tensors(pair.positive(), DType::F16).unwrap();
+    let said = BTreeMap::from([("request".to_owned(), "猫".to_owned())]);
+    let bytes = kohya::to_bytes(&tensors, &said).unwrap();
+    assert_eq!(bytes, kohya::to_bytes(&tensors, &said).unwrap());
+    fs::write(&path, &bytes).unwrap();
+    let summary = kohya::summary(&path).unwrap();
+    let rows = pair.positive().tokens() / 77 * 75 + 2;
+    assert!(rows > 77);
+    assert_eq!((summary.dtype, summary.rows), (DType::F16, rows));
+    assert_eq!(summary.metadata, said);
+    assert_eq!(kohya::load(&path).unwrap().tokens(), rows);
+    let n = bytes.len();
+    for cut in [0, 1, 21, n / 3, n / 2, n - 200, n - 30, n - 2, n - 1] {
+        fs::write(&path, &bytes[..cut]).unwrap();
+        assert!(kohya::summary(&path).is_err(), "{cut} of {n}");
+    }
+    let middle = [&bytes[..n / 3], &bytes[n / 2..]].concat();
+    for other in [
+        [&bytes[..], b"more"].concat(),
+        [b"more", &bytes[..]].concat(),
+        middle,
+    ] {
+        fs::write(&path, other).unwrap();
+        assert!(kohya::summary(&path).is_err());
+    }
+    // As sd-scripts write them: without a word.
+    kohya::save(&path, pair.positive(), DType::F32).unwrap();
+    assert!(kohya::summary(&path).unwrap().metadata.is_empty());
+    let endless = BTreeMap::from([("x".to_owned(), "x".repeat(70_000))]);
+    let error = kohya::to_bytes(&tensors, &endless).unwrap_err();
+    assert!(error.message().contains("65535"), "{error}");
+    let mut fewer = tensors;
+    fewer.remove("pool2");
+    fs::write(&path, kohya::to_bytes(&fewer, &said).unwrap()).unwrap();
+    assert!(kohya::summary(&path).is_err());
 }

@@ -28,9 +28,11 @@ pub(crate) fn run(flags: &EncodeFlags, quiet: bool) -> Done {
 fn all_of(source: &Path, folder: &Path, flags: &EncodeFlags, progress: &Progress) -> Done {
     let wishes = Wishes::from(flags);
     let supplies = flags.manner.supplies(Some(source))?;
-    let orders = Orders::new(&flags.bulk, folder, flags.compute.device);
+    let orders = Orders::new(flags, folder);
+    let kind = flags.bulk.kind();
+    kind.expect_type(flags.target.out_dtype)?;
     let opened = bulk::open(source, &orders)?;
-    let session = Session::open(flags, progress)?;
+    let session = Session::open(flags, kind, progress)?;
     bulk::run(opened, &orders, &session, (&wishes, supplies), progress)
 }
 
@@ -38,10 +40,15 @@ fn all_of(source: &Path, folder: &Path, flags: &EncodeFlags, progress: &Progress
 fn one(flags: &EncodeFlags, progress: &Progress) -> Done {
     let out = flags.target.out.as_deref().context("--out is missing")?;
     let job = Wishes::from(flags).job().map_err(|error| anyhow!(error))?;
-    let job = flags.manner.supplies(None)?.supply(job)?;
     output::check_place(out)?;
-    Kind::of(out)?;
-    let session = Session::open(flags, progress)?;
+    let kind = Kind::of(out)?;
+    let job = job.with_only(flags.target.only.or(kind.only()));
+    let job = flags.manner.supplies(None)?.supply(job)?;
+    let failed = || out.display().to_string();
+    kind.expect_type(flags.target.out_dtype)
+        .and_then(|()| kind.expect_job(&job))
+        .with_context(failed)?;
+    let session = Session::open(flags, kind, progress).with_context(failed)?;
     let worn = wardrobe::worn(session.encoders.loaded(), &job)?;
     let made = session.encoders.encode(&job)?;
     let told = session.scribe.write(&job, &made, &worn, out)?;
@@ -78,10 +85,15 @@ impl Session {
         }
     }
 
-    fn open(flags: &EncodeFlags, progress: &Progress) -> anyhow::Result<Session> {
+    /// Refuses encoders of a family that files of this kind have no place for.
+    fn open(flags: &EncodeFlags, kind: Kind, progress: &Progress) -> anyhow::Result<Session> {
+        if let Some(family) = flags.source.family() {
+            kind.expect_family(family)?;
+        }
         let text = weights::load(&flags.source, &flags.compute, progress)?;
+        kind.expect_family(text.family())?;
         Ok(Session {
-            scribe: Scribe::new(&text, flags),
+            scribe: Scribe::new(&text, flags, kind),
             encoders: Wardrobe::new(text),
         })
     }

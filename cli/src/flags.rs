@@ -192,10 +192,10 @@ impl EncodeFlags {
             return Some((MISSING, message));
         }
         if target.requests.is_some() {
-            return None;
+            return self.bulk.wrong();
         }
         if self.bulk.is_given() {
-            let message = "--resume, --shard, --pack and --batch-windows need --requests";
+            let message = "--resume, --shard, --format, --pack and --batch-windows need --requests";
             return Some((MISSING, message));
         }
         if self.texts.positive.is_none() {

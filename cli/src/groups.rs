@@ -10,6 +10,7 @@ use sd_conditioner::profile::EqualLengths;
 use sd_conditioner::tokens::Cleaner;
 use sd_conditioner::{Dialect, Emphasis, Family, Profile, Result};
 
+use crate::job::Only;
 use crate::names::{self, FamilyChoice, SplitChoice};
 use crate::supplies::Supplies;
 use crate::values::{self, Engine, Place, Point, Precision, Size};
@@ -188,12 +189,16 @@ pub(crate) struct TargetFlags {
     /// as the list `loras`; what a line leaves out is taken from the command line; `-` is standard input
     #[arg(long, value_name = "FILE.jsonl", requires = "out_dir")]
     pub(crate) requests: Option<PathBuf>,
-    /// Where `<id>.safetensors` are written, or the files of --pack
+    /// Where `<id>.safetensors` are written, or the files of --format or --pack
     #[arg(long, value_name = "DIR", requires = "requests")]
     pub(crate) out_dir: Option<PathBuf>,
     /// How the tensors are written
     #[arg(long, value_enum, default_value = "f32")]
     pub(crate) out_dtype: Precision,
+    /// Make and write one side alone: half the bytes. Without it a negative side is written always,
+    /// whether a negative was given or not
+    #[arg(long, value_name = "SIDE", value_enum)]
+    pub(crate) only: Option<Only>,
 }
 
 impl MannerFlags {

@@ -15,6 +15,7 @@ use crate::embeddings::EmbeddingFile;
 use crate::loras::LoraFile;
 use crate::names;
 use crate::schedules::Steps;
+pub(crate) use crate::sides::{Only, Side};
 use crate::wishes::Wishes;
 
 /// Of a sha256; two of ten million jobs share so many bytes once in 10^24 runs.
@@ -27,6 +28,9 @@ pub(crate) type Key = [u8; KEY_BYTES];
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
     wishes: Wishes,
+    only: Option<Only>,
+    /// Whether a negative was asked for that `only` leaves out.
+    left_out: bool,
     positive: String,
     size: SizeHints,
     steps: Option<Steps>,
@@ -34,34 +38,6 @@ pub(crate) struct Job {
     loras: Vec<WeightedLora>,
     lora_folder: Option<Arc<LoraFolder>>,
     contents: Contents,
-}
-
-/// Which of a job's prompts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Side {
-    Positive,
-    Negative,
-}
-
-impl Side {
-    /// Both, in the order in which they are shown.
-    pub(crate) const BOTH: [Side; 2] = [Side::Positive, Side::Negative];
-
-    /// For people and keys.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Side::Positive => "positive",
-            Side::Negative => "negative",
-        }
-    }
-
-    /// What stands before the names of its tensors.
-    pub(crate) const fn prefix(self) -> &'static str {
-        match self {
-            Side::Positive => "",
-            Side::Negative => "negative_",
-        }
-    }
 }
 
 impl Job {
@@ -74,6 +50,8 @@ impl Job {
     ) -> Job {
         Job {
             wishes,
+            only: None,
+            left_out: false,
             positive,
             size,
             steps,
@@ -81,6 +59,24 @@ impl Job {
             loras: Vec::new(),
             lora_folder: None,
             contents: Contents::default(),
+        }
+    }
+
+    /// The same with one side alone, if that is asked for. What the other one would be is no part of it.
+    pub(crate) fn with_only(mut self, only: Option<Only>) -> Job {
+        if only == Some(Only::Positive) {
+            let wishes = &mut self.wishes;
+            self.left_out = wishes.negative.take().is_some();
+            (wishes.negative_2, wishes.negative_aesthetic_score) = (None, None);
+        }
+        Job { only, ..self }
+    }
+
+    /// The sides that are made and written, in order.
+    pub(crate) fn sides(&self) -> &'static [Side] {
+        match self.only {
+            None => &Side::BOTH,
+            Some(Only::Positive) => &[Side::Positive],
         }
     }
 
@@ -225,6 +221,9 @@ impl Job {
             "{:?}\n{:?}\n{:?}\n{:?}",
             self.positive, self.wishes, self.size, self.steps
         );
+        if let Some(only) = self.only {
+            let _ = write!(asked, "\nonly {}", only.name());
+        }
         // Without files it is what it was before contents counted.
         if !self.contents.is_empty() {
             let _ = write!(asked, "\n{:?}", self.contents);
@@ -244,15 +243,16 @@ impl Job {
     pub(crate) fn metadata(&self) -> BTreeMap<String, String> {
         let texts = self.texts().into_iter();
         let texts = texts.map(|(name, text)| (name, text.to_owned()));
-        let absent = self.wishes.negative.is_none();
+        let only = self.only.map(|only| ("only", only.name().to_owned()));
+        let absent = self.wishes.negative.is_none() && only.is_none();
         let absent = absent.then(|| ("negative_absent", "true".to_owned()));
         let skip = self.wishes.clip_skip;
         let skip = skip.map(|number| ("clip_skip", number.to_string()));
         let key = [("request", self.key_in_hex())];
         let used = &self.contents.embeddings;
         let used = (!used.is_empty()).then(|| ("embeddings", json!(used).to_string()));
-        let all = texts.chain(absent).chain(skip).chain(key).chain(used);
-        let all = all.chain(self.manner());
+        let all = texts.chain(absent).chain(only).chain(skip).chain(key);
+        let all = all.chain(used).chain(self.manner());
         all.map(|(key, value)| (key.to_owned(), value)).collect()
     }
 
@@ -276,7 +276,10 @@ impl Job {
         let unused = given.into_iter().filter(|(_, given, used)| *given && !used);
         let unused = unused
             .map(|(what, ..)| format!("{what} was given, and {family} takes none: it is not used"));
-        let unused = unused.chain(self.unused_with_steps());
+        let left_out = self
+            .left_out
+            .then(|| "only the positive prompt is written: the negative is not in it".to_owned());
+        let unused = unused.chain(left_out).chain(self.unused_with_steps());
         unused.chain(self.unread_steps()).collect()
     }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::embeddings::EmbeddingFile;
+use crate::job::Only;
 use crate::loras::LoraFile;
 use crate::manner::Manner;
 use crate::names;
@@ -46,6 +47,7 @@ pub(crate) struct Line {
     target_height: Given<u32>,
     aesthetic_score: Given<f32>,
     negative_aesthetic_score: Given<f32>,
+    only: Given<String>,
 }
 
 /// A key that is left out is not the same as one that is `null`.
@@ -114,6 +116,11 @@ impl Line {
             Some(what) => Err(format!("the id `{}` {what}", id.escape_debug())),
             None => Ok(id),
         }
+    }
+
+    /// The one side that is asked for, or the command line's.
+    pub(crate) fn only(&self, default: Option<Only>) -> Result<Option<Only>, String> {
+        self.only.choice("only", Only::named, default.as_ref())
     }
 
     /// These wishes, and the command line's where the line says nothing.

@@ -26,6 +26,7 @@ mod progress;
 mod pull;
 mod schedules;
 mod scribe;
+mod sides;
 mod supplies;
 mod together;
 mod tokens;

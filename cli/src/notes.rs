@@ -4,7 +4,7 @@ use std::fmt;
 
 use sd_conditioner::conditioner::Reading;
 use sd_conditioner::prompt::{Note, NoteKind};
-use sd_conditioner::{Conditioner, Conditioning, Family, Guidance};
+use sd_conditioner::{Conditioner, Conditioning, Family};
 
 use crate::job::{Job, Side};
 use crate::schedules::PassConditionings;
@@ -57,15 +57,11 @@ pub(crate) fn quoted(text: &str) -> String {
     start.iter().chain(['…'].iter()).chain(end).collect()
 }
 
-/// The notes of a pair, each thing once.
-pub(crate) fn of_pair(job: &Job, text: &Conditioner, guidance: &Guidance) -> Vec<Told> {
+/// The notes of a pair or of one side of it, each thing once.
+pub(crate) fn of_sides(job: &Job, text: &Conditioner, sides: &[(Side, Conditioning)]) -> Vec<Told> {
     let mut all = Vec::new();
-    let sides = [
-        (Side::Positive, guidance.positive()),
-        (Side::Negative, guidance.negative()),
-    ];
     for (side, made) in sides {
-        add(&mut all, &with_texts(job, text, side, made));
+        add(&mut all, &with_texts(job, text, *side, made));
     }
     // That two lengths could not be made one is said of both.
     let mut lengths = all.iter().filter(|told| told.note.kind == NoteKind::Length);

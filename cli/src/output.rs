@@ -1,4 +1,4 @@
-//! A pair of conditionings → the tensors of a file by name.
+//! Conditionings → the tensors of a file by name.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::bail;
 use sd_conditioner::candle_core::{DType, Device, Tensor};
 use sd_conditioner::storage::diffusers;
-use sd_conditioner::{Conditioning, Guidance, Result};
+use sd_conditioner::{Conditioning, Result};
 
 use crate::job::Side;
 use crate::schedules::PassConditionings;
@@ -17,14 +17,11 @@ pub(crate) const TIME_IDS: &str = "time_ids";
 /// The tensors of a file by name, batch first, on the CPU.
 pub(crate) type Named = BTreeMap<String, Tensor>;
 
-/// The tensors that a U-Net of this family takes. `guidance` holds f32, so that nothing is rounded
-/// before the last step.
-pub(crate) fn of_pair(guidance: &Guidance, dtype: DType) -> Result<Named> {
+/// The tensors that a U-Net of this family takes. The sides hold f32, so that nothing is rounded before
+/// the last step.
+pub(crate) fn of_sides(sides: &[(Side, Conditioning)], dtype: DType) -> Result<Named> {
     let mut named = Named::new();
-    for (side, made) in [
-        (Side::Positive, guidance.positive()),
-        (Side::Negative, guidance.negative()),
-    ] {
+    for (side, made) in sides {
         for (name, tensor) in of_one(made, dtype)? {
             named.insert(format!("{}{name}", side.prefix()), tensor);
         }

@@ -72,11 +72,11 @@ impl NamedPass {
 #[derive(Debug)]
 pub(crate) struct PassConditionings {
     pub(crate) pass: NamedPass,
-    /// Positive and negative.
-    pub(crate) sides: [(Side, Timeline); 2],
+    /// Positive and negative, or one of them.
+    pub(crate) sides: Vec<(Side, Timeline)>,
 }
 
-/// Encodes both sides for every pass.
+/// Encodes the job's sides for every pass.
 pub(crate) fn encode(
     job: &Job,
     steps: Steps,
@@ -84,11 +84,16 @@ pub(crate) fn encode(
 ) -> Result<Vec<PassConditionings>> {
     let [positive, negative] = Side::BOTH.map(|side| job.request(text.family(), side));
     let passes = steps.passes().map(|pass| {
-        let timelines = text.encode_schedule_pair(&positive, &negative, pass.pass)?;
-        let [positive, negative] = timelines;
+        let timelines = match job.sides() {
+            [_] => vec![text.encode_schedule(&positive, pass.pass)?],
+            _ => text
+                .encode_schedule_pair(&positive, &negative, pass.pass)?
+                .into(),
+        };
+        let sides = job.sides().iter().copied();
         Ok(PassConditionings {
             pass,
-            sides: [(Side::Positive, positive), (Side::Negative, negative)],
+            sides: sides.zip(timelines).collect(),
         })
     });
     passes.collect()
@@ -97,12 +102,11 @@ pub(crate) fn encode(
 impl PassConditionings {
     /// JSON that says which numbered entry is meant when.
     pub(crate) fn metadata(&self) -> Value {
-        let [positive, negative] = &self.sides;
-        json!({
-            "steps": self.pass.steps(),
-            "positive": parts(&positive.1),
-            "negative": parts(&negative.1),
-        })
+        let mut said = json!({ "steps": self.pass.steps() });
+        for (side, timeline) in &self.sides {
+            said[side.name()] = parts(timeline).into();
+        }
+        said
     }
 }
 

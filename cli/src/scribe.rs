@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::bail;
-use sd_conditioner::{Conditioner, Family, Guidance, storage};
+use sd_conditioner::{Conditioner, Family, Result, storage};
 
 use crate::flags::EncodeFlags;
-use crate::job::{Job, Side};
+use crate::job::Job;
 use crate::kinds::{self, Kind};
 use crate::notes;
 use crate::output::{self, Named};
@@ -28,19 +27,28 @@ pub(crate) struct Scribe {
     text: Conditioner,
     out: Precision,
     facts: Metadata,
+    kind: Kind,
 }
 
-/// What is written of one job under diffusers' names.
+/// What is written of one job, under the names of its kind.
 #[derive(Debug)]
 pub(crate) struct Sheet {
     pub(crate) tensors: Named,
     pub(crate) metadata: Metadata,
     /// What a person should be told.
     pub(crate) told: Vec<String>,
+    pub(crate) kind: Kind,
+}
+
+impl Sheet {
+    /// A file of it.
+    pub(crate) fn to_bytes(&self) -> Result<Vec<u8>> {
+        kinds::to_bytes(self.kind, &self.tensors, &self.metadata)
+    }
 }
 
 impl Scribe {
-    pub(crate) fn new(text: &Conditioner, flags: &EncodeFlags) -> Scribe {
+    pub(crate) fn new(text: &Conditioner, flags: &EncodeFlags, kind: Kind) -> Scribe {
         let mut facts = BTreeMap::from([
             ("family", text.family().name().to_owned()),
             ("checkpoint_hash", text.fingerprint().to_owned()),
@@ -53,6 +61,7 @@ impl Scribe {
         }
         let facts = facts.into_iter();
         Scribe {
+            kind,
             text: text.clone(),
             out: flags.target.out_dtype,
             facts: facts.map(|(key, value)| (key.to_owned(), value)).collect(),
@@ -88,13 +97,14 @@ impl Scribe {
         metadata
     }
 
-    /// Tensors and metadata under diffusers' names.
-    pub(crate) fn sheet(&self, job: &Job, made: &Made, worn: &[Worn]) -> anyhow::Result<Sheet> {
+    /// Tensors and metadata.
+    pub(crate) fn sheet(&self, job: &Job, made: &Made, worn: &[Worn]) -> Result<Sheet> {
         let (mut metadata, dtype) = (self.metadata(job, worn), self.out.dtype());
         let (tensors, told) = match made {
-            Made::Pair(guidance) => {
-                let told = notes::of_pair(job, &self.text, guidance);
-                (output::of_pair(guidance, dtype)?, told)
+            Made::Sides(sides) => {
+                let (tensors, more) = kinds::tensors(self.kind, sides, dtype)?;
+                metadata.extend(more);
+                (tensors, notes::of_sides(job, &self.text, sides))
             }
             Made::Passes(passes) => {
                 for pass in passes {
@@ -108,44 +118,25 @@ impl Scribe {
             tensors,
             metadata,
             told: told.iter().map(ToString::to_string).collect(),
+            kind: self.kind,
         })
     }
 
-    /// Writes a file of the kind that its name asks for. Returns what should be told of it.
+    /// Writes a file. Returns what should be told of it.
     pub(crate) fn write(
         &self,
         job: &Job,
         made: &Made,
         worn: &[Worn],
         path: &Path,
-    ) -> anyhow::Result<Vec<String>> {
-        match (Kind::of(path)?, made) {
-            (Kind::Pair, _) => {
-                let sheet = self.sheet(job, made, worn)?;
+    ) -> Result<Vec<String>> {
+        let sheet = self.sheet(job, made, worn)?;
+        match self.kind {
+            Kind::Pair | Kind::ComfyUi => {
                 storage::write_tensors(path, &sheet.tensors, &sheet.metadata)?;
-                Ok(sheet.told)
             }
-            (kind, Made::Pair(guidance)) => self.write_kind(kind, job, guidance, path),
-            (_, Made::Passes(_)) => bail!(
-                "{}: only a .safetensors file has a place for step ranges",
-                path.display()
-            ),
+            Kind::Kohya => storage::write_file(path, &sheet.to_bytes()?)?,
         }
-    }
-
-    fn write_kind(
-        &self,
-        kind: Kind,
-        job: &Job,
-        guidance: &Guidance,
-        path: &Path,
-    ) -> anyhow::Result<Vec<String>> {
-        kinds::write(kind, path, guidance, self.out.dtype())?;
-        let told = notes::of_pair(job, &self.text, guidance);
-        let mut told: Vec<String> = told.iter().map(ToString::to_string).collect();
-        if job.text(Side::Negative).is_some() {
-            told.push("a file of this kind holds one prompt: the negative is not in it".to_owned());
-        }
-        Ok(told)
+        Ok(sheet.told)
     }
 }

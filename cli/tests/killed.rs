@@ -22,19 +22,14 @@ fn lines(count: usize) -> String {
 
 /// A run whose lines come from a pipe or from `requests.jsonl`.
 fn start(folder: &Path, from: &str) -> Child {
+    start_with(folder, from, "sd1", &[])
+}
+
+fn start_with(folder: &Path, from: &str, family: &str, more: &[&str]) -> Child {
     let out = folder.join("out");
-    let arguments = [
-        "encode",
-        "--random-weights",
-        "--tiny",
-        "--family",
-        "sd1",
-        "--requests",
-        from,
-        "--out-dir",
-        out.to_str().unwrap(),
-    ];
-    let mut command = command(&arguments);
+    let start = ["encode", "--random-weights", "--tiny", "--family", family];
+    let target = ["--requests", from, "--out-dir", out.to_str().unwrap()];
+    let mut command = command(&[&start[..], &target, more].concat());
     command.stdin(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().unwrap()
 }
@@ -61,15 +56,23 @@ fn bytes_of_all(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 
 #[test]
 fn wherever_a_run_is_killed_its_files_are_whole_and_the_next_one_makes_the_rest() {
+    killed_and_resumed("sd1", &[]);
+    killed_and_resumed("sd2", &["--only", "positive"]);
+    killed_and_resumed("sdxl", &["--format", "te-outputs"]);
+    killed_and_resumed("sdxl", &["--format", "conditioning"]);
+}
+
+fn killed_and_resumed(family: &str, more: &[&str]) {
     let fresh = tempdir().unwrap();
-    requests(fresh.path(), "sd1", &lines(600), &[]).expect(0);
+    requests(fresh.path(), family, &lines(600), more).expect(0);
     let fresh = bytes_of_all(fresh.path());
     let folder = tempdir().unwrap();
     let file = folder.path().join("requests.jsonl");
     fs::write(&file, lines(600)).unwrap();
     let mut before = 0;
     for at_least in [2, 90, 200] {
-        let mut child = start(folder.path(), file.to_str().unwrap());
+        let from = file.to_str().unwrap();
+        let mut child = start_with(folder.path(), from, family, more);
         wait_for("files", || {
             count(folder.path()) >= at_least || child.try_wait().unwrap().is_some()
         });
@@ -77,13 +80,14 @@ fn wherever_a_run_is_killed_its_files_are_whole_and_the_next_one_makes_the_rest(
         child.wait().unwrap();
         let found = bytes_of_all(folder.path());
         let whole = |(name, bytes): (&String, &Vec<u8>)| fresh[name] == *bytes;
-        assert!(found.iter().all(whole), "after {at_least}");
+        assert!(found.iter().all(whole), "{more:?} after {at_least}");
         before = found.len();
     }
-    let ran = requests(folder.path(), "sd1", &lines(600), &["--resume"]).expect(0);
+    let more = [more, &["--resume"]].concat();
+    let ran = requests(folder.path(), family, &lines(600), &more).expect(0);
     let words = format!("{} written, 0 failed", 600 - before);
     assert!(ran.stderr.contains(&words), "{words}: {}", ran.stderr);
-    assert!(bytes_of_all(folder.path()) == fresh);
+    assert!(bytes_of_all(folder.path()) == fresh, "{more:?}");
     assert_eq!(count(folder.path()), 600, "hidden files are left");
 }
 

@@ -12,6 +12,7 @@ mod embeddings;
 mod encode;
 mod explain;
 mod files;
+mod formats;
 #[cfg(feature = "graph")]
 mod graph;
 mod killed;
@@ -20,6 +21,7 @@ mod loras;
 mod manner;
 mod names;
 mod notes;
+mod replaced;
 mod requests;
 mod schedules;
 mod tokens;

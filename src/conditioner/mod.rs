@@ -1,5 +1,6 @@
 //! THE FLOW: parse, chunk, encode, assemble; and the builder that sets it up.
 
+mod alone;
 mod batch;
 mod builder;
 mod cache;
@@ -20,6 +21,7 @@ mod request;
 mod schedule;
 mod seat;
 
+pub use alone::PlannedPrompt;
 pub use builder::{Builder, Progress};
 pub use cache::{CacheOptions, CacheStats, DiskCache};
 pub use embeddings::Embeddings;

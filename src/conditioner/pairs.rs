@@ -26,8 +26,31 @@ pub struct PlannedPair {
     /// Where the two sides have no common length.
     note: Option<Note>,
     /// What it was planned for.
+    towers: Towers,
+}
+
+/// The encoders that something was planned for.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Towers {
     family: Family,
     encoders: Vec<ClipConfig>,
+}
+
+impl Towers {
+    /// Where an encoder is in the order of its family.
+    pub(super) fn place(&self, encoder: EncoderId) -> Option<usize> {
+        self.encoders.iter().position(|one| one.encoder == encoder)
+    }
+
+    /// Refuses encoders that it was not planned for.
+    pub(super) fn expect(&self, loaded: &Towers) -> Result<()> {
+        if self == loaded {
+            return Ok(());
+        }
+        let message = format!("planned for other encoders, of {}", self.family);
+        let hint = "plan with the conditioner that encodes, or with another handle of its load";
+        Err(Error::new(ErrorKind::Mismatch, message).hint(hint))
+    }
 }
 
 impl PlannedPair {
@@ -35,7 +58,7 @@ impl PlannedPair {
     /// needs beside them, equal ones as often as they are needed; none for an encoder that the family
     /// does not have. A window of the empty prompt that fills up the shorter side is not among them.
     pub fn windows(&self, encoder: EncoderId) -> impl Iterator<Item = &Chunk> {
-        let place = self.encoders.iter().position(|one| one.encoder == encoder);
+        let place = self.towers.place(encoder);
         let sides = self.plans.iter();
         let plans = sides.filter_map(move |side| side.get(place?));
         plans.flat_map(Planned::windows)
@@ -49,16 +72,6 @@ impl PlannedPair {
         let repeats = self.requests[0].request().rules().equal_lengths == EqualLengths::Repeat;
         let common = common_length(one, two).filter(|_| repeats);
         common.unwrap_or(one.max(two))
-    }
-
-    /// Refuses encoders that it was not planned for.
-    fn expect_of(&self, family: Family, encoders: &[ClipConfig]) -> Result<()> {
-        if (self.family, self.encoders.as_slice()) == (family, encoders) {
-            return Ok(());
-        }
-        let message = format!("planned for other encoders, of {}", self.family);
-        let hint = "plan with the conditioner that encodes, or with another handle of its load";
-        Err(Error::new(ErrorKind::Mismatch, message).hint(hint))
     }
 }
 
@@ -115,11 +128,10 @@ impl Conditioner {
         negative: impl Into<Request<'a>>,
     ) -> Result<PlannedPair> {
         let positive = positive.into();
-        if !positive.named_loras()?.is_empty() {
-            let message = "the prompt names LoRAs, which are put on while it is encoded";
-            return Err(Error::new(ErrorKind::Request, message)
-                .hint("`encode_pair` and `encode_pairs` take such prompts"));
-        }
+        expect_no_loras(
+            &positive,
+            "`encode_pair` and `encode_pairs` take such prompts",
+        )?;
         self.planned(positive, negative.into())
     }
 
@@ -139,8 +151,7 @@ impl Conditioner {
             requests: pair.each_ref().map(OwnedRequest::of),
             plans,
             note,
-            family: self.family(),
-            encoders: self.configs(),
+            towers: self.towers(),
         })
     }
 
@@ -152,9 +163,9 @@ impl Conditioner {
         pairs: impl IntoIterator<Item = &'a PlannedPair>,
     ) -> Result<Vec<Guidance>> {
         let (mut requests, mut plans, mut notes) = (Vec::new(), Vec::new(), Vec::new());
-        let encoders = self.configs();
+        let towers = self.towers();
         for pair in pairs {
-            pair.expect_of(self.family(), &encoders)?;
+            pair.towers.expect(&towers)?;
             requests.extend(pair.requests.each_ref().map(OwnedRequest::request));
             plans.extend(pair.plans.iter().map(Vec::as_slice));
             notes.push(pair.note.as_ref());
@@ -173,10 +184,22 @@ impl Conditioner {
         .collect()
     }
 
-    /// The shapes of the encoders.
-    fn configs(&self) -> Vec<ClipConfig> {
+    /// The encoders, for what is planned for them.
+    pub(super) fn towers(&self) -> Towers {
         let placed = self.placed();
         let configs = placed.parts.iter().map(|part| part.clip.config().clone());
-        configs.collect()
+        Towers {
+            family: self.family(),
+            encoders: configs.collect(),
+        }
     }
+}
+
+/// Refuses a prompt that puts something on while it is encoded.
+pub(super) fn expect_no_loras(request: &Request<'_>, hint: &str) -> Result<()> {
+    if request.named_loras()?.is_empty() {
+        return Ok(());
+    }
+    let message = "the prompt names LoRAs, which are put on while it is encoded";
+    Err(Error::new(ErrorKind::Request, message).hint(hint))
 }

@@ -10,12 +10,13 @@ mod read;
 mod write;
 
 pub use read::{Loaded, load};
-pub use write::save;
+pub use write::{save, tensors};
 
-/// The metadata keys, and the version that is written and read.
-const VERSION_KEY: &str = "conditioning_format_version_0";
+/// The metadata key of the version. One version is written and read.
+pub const VERSION_KEY: &str = "conditioning_format_version_0";
 const VERSION: &str = "1";
-const SCHEMA_KEY: &str = "conditioning_schema";
+/// The metadata key of the value as JSON.
+pub const SCHEMA_KEY: &str = "conditioning_schema";
 const FAMILY_KEY: &str = "family";
 
 /// What stands for a tensor and for a tuple in the schema.

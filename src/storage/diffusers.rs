@@ -63,7 +63,7 @@ pub fn tensors(conditioning: &Conditioning, prefix: &str) -> Result<Vec<(String,
 /// Writes both in `dtype` (f32, f16 or bf16; sizes always in f32) with `metadata`, to which the family is
 /// added. Equal input gives equal bytes.
 pub fn save(path: &Path, saved: &Saved, dtype: DType) -> Result<()> {
-    expect_file_type(dtype, path)?;
+    expect_file_type(dtype).map_err(|error| error.at_path(path))?;
     let mut named: BTreeMap<String, Tensor> = BTreeMap::new();
     let negative = saved.negative.as_ref().map(|side| (side, "negative_"));
     for (side, prefix) in [(&saved.positive, "")].into_iter().chain(negative) {

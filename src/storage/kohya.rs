@@ -7,11 +7,12 @@
 //! | `hidden_state2` | `[75·n + 2, 1280]`, ViT-bigG |
 //! | `pool2` | `[1280]` |
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Tensor};
 
-use super::{missing, npz, one_prompt};
+use super::{missing, npz, one_prompt, write_file};
 use crate::conditioning::Conditioning;
 use crate::error::{Error, ErrorKind, Result, expect_type};
 use crate::weights::Family;
@@ -19,6 +20,9 @@ use crate::weights::Family;
 const FIRST: &str = "hidden_state1";
 const SECOND: &str = "hidden_state2";
 const POOLED: &str = "pool2";
+
+/// Of the comment of an archive.
+const COMMENT_AT_MOST: usize = u16::MAX as usize;
 
 /// Rows of a window, with its start and its end.
 const WINDOW: usize = 77;
@@ -30,18 +34,24 @@ pub fn file_for(picture: &Path) -> PathBuf {
     picture.with_file_name(name)
 }
 
-/// Writes a conditioning of SDXL in f32 or f16. Of several windows the starts and ends between
-/// them are left out, as sd-scripts do: 77·n rows become 75·n + 2. Size numbers are not written:
-/// sd-scripts take them from the picture.
+/// Writes a conditioning of SDXL in f32 or f16: its [`tensors`], and nothing else.
 ///
 /// # Errors
 ///
 /// Another family than SDXL, no pooled vector, rows that are no windows, another type
 /// (numpy has no bf16), or the file system.
 pub fn save(path: &Path, conditioning: &Conditioning, dtype: DType) -> Result<()> {
-    let typed = expect_type("sd-scripts' arrays", dtype, &[DType::F32, DType::F16]);
-    typed.map_err(|error| error.at_path(path))?;
-    let refused = |message: &str| Err(Error::new(ErrorKind::Mismatch, message).at_path(path));
+    let tensors = tensors(conditioning, dtype).map_err(|error| error.at_path(path))?;
+    let bytes = npz::to_bytes(&tensors, "").map_err(|error| error.at_path(path))?;
+    write_file(path, &bytes)
+}
+
+/// The arrays of a file by name. Of several windows the starts and ends between them are left out, as
+/// sd-scripts do: 77·n rows become 75·n + 2. Size numbers are not among them: sd-scripts take them from
+/// the picture.
+pub fn tensors(conditioning: &Conditioning, dtype: DType) -> Result<BTreeMap<String, Tensor>> {
+    expect_type("sd-scripts' arrays", dtype, &[DType::F32, DType::F16])?;
+    let refused = |message: &str| Err(Error::new(ErrorKind::Mismatch, message));
     if conditioning.family() != Family::Sdxl {
         return refused("sd-scripts cache text-encoder outputs of SDXL only");
     }
@@ -59,7 +69,64 @@ pub fn save(path: &Path, conditioning: &Conditioning, dtype: DType) -> Result<()
     let rows = inner_rows(&context)?;
     let first = rows.narrow(1, 0, channels - second)?;
     let second = rows.narrow(1, channels - second, second)?;
-    npz::write(path, &[(FIRST, first), (SECOND, second), (POOLED, pooled)])
+    let named = [(FIRST, first), (SECOND, second), (POOLED, pooled)];
+    Ok(named.map(|(name, tensor)| (name.to_owned(), tensor)).into())
+}
+
+/// The bytes of a file of these [`tensors`]. What it says of itself stands as a JSON object in the comment
+/// of the archive, which numpy passes over; it may have 65,535 bytes.
+pub fn to_bytes(
+    tensors: &BTreeMap<String, Tensor>,
+    metadata: &BTreeMap<String, String>,
+) -> Result<Vec<u8>> {
+    let said = serde_json::to_string(metadata)
+        .map_err(|error| Error::new(ErrorKind::Mismatch, error.to_string()).because(error))?;
+    if said.len() > COMMENT_AT_MOST {
+        let length = said.len();
+        let message = format!("metadata of {length} bytes; the most is {COMMENT_AT_MOST}");
+        return Err(Error::new(ErrorKind::Mismatch, message));
+    }
+    npz::to_bytes(tensors, &said)
+}
+
+/// What a file says of itself, and what its arrays are.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Summary {
+    /// What [`to_bytes`] was given; nothing in other programs' files.
+    pub metadata: BTreeMap<String, String>,
+    /// Of all three arrays.
+    pub dtype: DType,
+    /// Of the hidden states.
+    pub rows: usize,
+}
+
+/// Looks at the headers of a file, and at none of its numbers. A file that is cut or lengthened, that lacks
+/// an array or has others, is refused.
+pub fn summary(path: &Path) -> Result<Summary> {
+    let held = npz::contents(path)?;
+    let shapes = held.arrays.iter().map(|(name, array)| {
+        let shape = array.shape.as_slice();
+        (name.as_str(), array.dtype, shape)
+    });
+    let (rows, dtype) = match *shapes.collect::<Vec<_>>() {
+        [
+            (FIRST, one, &[rows, _]),
+            (SECOND, two, &[same, second]),
+            (POOLED, three, &[pooled]),
+        ] if [two, three] == [one; 2] && rows == same && second == pooled => (rows, one),
+        _ => {
+            let message = "arrays that are not those of a caption of SDXL";
+            return Err(Error::new(ErrorKind::FileFormat, message).at_path(path));
+        }
+    };
+    // Other programs write no comment, or one of their own.
+    let metadata = serde_json::from_slice(&held.comment).unwrap_or_default();
+    Ok(Summary {
+        metadata,
+        dtype,
+        rows,
+    })
 }
 
 /// The first row, the 75 inner rows of each window, the last row.

@@ -144,9 +144,9 @@ fn family_of(named: Option<&str>, channels: usize) -> Result<Family> {
 }
 
 /// Refuses types that are not read back.
-fn expect_file_type(dtype: DType, path: &Path) -> Result<()> {
+fn expect_file_type(dtype: DType) -> Result<()> {
     let known = [DType::F32, DType::F16, DType::BF16];
-    expect_type("the tensors of this file", dtype, &known).map_err(|error| error.at_path(path))
+    expect_type("the tensors of this file", dtype, &known)
 }
 
 /// Refuses a batch of several prompts.

@@ -53,6 +53,45 @@ fn padded_header(descr: &str, dims: &[usize]) -> String {
 
 /// The array in a file's bytes. No more is allocated than they are.
 pub(super) fn read(bytes: &[u8]) -> Result<Tensor> {
+    let (outline, data) = outline(bytes)?;
+    outline.expect_length(data.len())?;
+    let Outline { dtype, shape } = outline;
+    Ok(Tensor::from_raw_buffer(data, dtype, &shape, &Device::Cpu)?)
+}
+
+/// Type and shape of an array.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Outline {
+    pub(super) dtype: DType,
+    pub(super) shape: Vec<usize>,
+}
+
+impl Outline {
+    /// What a file's beginning says, if that fits the length of the whole file.
+    pub(super) fn of(beginning: &[u8], length: usize) -> Result<Outline> {
+        let (outline, data) = outline(beginning)?;
+        let header = beginning.len() - data.len();
+        let n_bytes = length.checked_sub(header);
+        outline.expect_length(n_bytes.ok_or_else(|| broken("cut off within its header"))?)?;
+        Ok(outline)
+    }
+
+    fn expect_length(&self, n_bytes: usize) -> Result<()> {
+        let Outline { dtype, shape } = self;
+        let mut sides = shape.iter();
+        let wanted = sides.try_fold(dtype.size_in_bytes(), |product, side| {
+            product.checked_mul(*side)
+        });
+        if wanted == Some(n_bytes) {
+            return Ok(());
+        }
+        let message = format!("shape {shape:?} of {dtype:?} does not fit {n_bytes} bytes");
+        Err(broken(message))
+    }
+}
+
+/// What a file's header says, and what stands behind it.
+fn outline(bytes: &[u8]) -> Result<(Outline, &[u8])> {
     let (header, data) = split(bytes)?;
     let text = std::str::from_utf8(header).map_err(|_| broken("its header is not text"))?;
     let dtype = dtype(value(text, "descr")?.trim_matches(['\'', '"']))?;
@@ -63,16 +102,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Tensor> {
         ));
     }
     let shape = shape(value(text, "shape")?)?;
-    let mut sides = shape.iter();
-    let n_bytes = sides.try_fold(dtype.size_in_bytes(), |product, side| {
-        product.checked_mul(*side)
-    });
-    if n_bytes != Some(data.len()) {
-        let n_bytes = data.len();
-        let message = format!("shape {shape:?} of {dtype:?} does not fit {n_bytes} bytes");
-        return Err(broken(message));
-    }
-    Ok(Tensor::from_raw_buffer(data, dtype, &shape, &Device::Cpu)?)
+    Ok((Outline { dtype, shape }, data))
 }
 
 fn dtype(descr: &str) -> Result<DType> {

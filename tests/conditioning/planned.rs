@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use sd_conditioner::conditioner::{CacheOptions, PlannedPair};
+use sd_conditioner::conditioner::{CacheOptions, PlannedPair, PlannedPrompt};
 use sd_conditioner::weights::{EncoderId, LoraFolder, SyntheticSize};
 use sd_conditioner::{
     Conditioner, Embeddings, Emphasis, ErrorKind, Family, Guidance, Profile, Request, SizeHints,
@@ -175,4 +175,49 @@ fn loras_on_the_encoders_are_no_hindrance_and_those_of_a_prompt_are() {
     assert_eq!(error.kind(), ErrorKind::Request);
     // Without a folder they are words that are taken out.
     assert!(text.plan_pair(request, "fog").is_ok());
+}
+
+/// A prompt that no negative goes with is what it is beside one that is not longer.
+#[test]
+fn a_prompt_alone_is_what_it_is_in_a_pair() {
+    let folder = tempfile::tempdir().unwrap();
+    embeddings::write(folder.path(), Stored::F32);
+    let set = Embeddings::folder(folder.path()).unwrap();
+    let long = "a wooden bridge, crowded with people, ".repeat(12);
+    for family in Family::ALL {
+        let text = conditioner(family);
+        for profile in Profile::ALL {
+            let request = |prompt| Request::new(prompt).profile(profile).embeddings(&set);
+            let prompts = [
+                request(EMPHASIZED),
+                request(&long).size(SizeHints::new(640, 1536)),
+                Request::per_encoder("a cat", &long).profile(profile),
+                request(""),
+            ];
+            let plan = |prompt: &Request<'_>| text.plan_prompt(prompt.clone()).unwrap();
+            let plans: Vec<PlannedPrompt> = prompts.iter().map(plan).collect();
+            let together = text.encode_planned_prompts(&plans).unwrap();
+            for ((prompt, plan), one) in prompts.iter().zip(&plans).zip(&together) {
+                let absent = Request::absent().profile(profile);
+                let pair = text.encode_pair(prompt.clone(), absent).unwrap();
+                let beside = pair.positive();
+                let what = format!("{family}, {profile:?}");
+                assert!(one.tokens() <= plan.tokens(), "{what}");
+                assert!(bits(one.context()) == bits(beside.context()), "{what}");
+                assert!(
+                    one.pooled().map(bits) == beside.pooled().map(bits),
+                    "{what}"
+                );
+                assert!(one.time_ids().map(bits) == beside.time_ids().map(bits));
+                assert_eq!(one.notes(), beside.notes(), "{what}");
+            }
+        }
+    }
+    let (sd1, sdxl) = (conditioner(Family::Sd1), conditioner(Family::Sdxl));
+    let plan = sd1.plan_prompt("a cat").unwrap();
+    assert_eq!(plan.windows(EncoderId::OpenClipG).count(), 0);
+    assert_eq!(plan.windows(EncoderId::ClipL).count(), 1);
+    let error = sdxl.encode_planned_prompts([&plan]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Mismatch);
+    assert!(sdxl.encode_planned_prompts([]).unwrap().is_empty());
 }

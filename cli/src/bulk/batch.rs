@@ -3,14 +3,13 @@
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use sd_conditioner::conditioner::PlannedPair;
 use sd_conditioner::tokens::Chunk;
 
 use super::lines::Place;
 use super::live::Held;
 use crate::job::{Job, Key};
 use crate::loras::LoraFile;
-use crate::together::Made;
+use crate::together::{Made, Plan};
 use crate::wardrobe::Worn;
 
 /// Lines of a batch; those that need no forward cost little.
@@ -49,7 +48,7 @@ pub(super) struct Ready {
     pub(super) job: Job,
     pub(super) key: Key,
     /// What its encoders are to do; `None` for a job that is planned and encoded by itself.
-    pub(super) plan: Option<PlannedPair>,
+    pub(super) plan: Option<Plan>,
     /// What tells its windows apart.
     pub(super) windows: Vec<u64>,
     /// Bytes of its results in f32.

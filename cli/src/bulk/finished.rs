@@ -6,10 +6,12 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _};
 use std::path::Path;
 
+use sd_conditioner::storage::kohya;
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer as _, Error as _, IgnoredAny, MapAccess, Visitor};
 
 use super::header::Names;
+use crate::kinds::{self, Kind};
 use crate::output::TIME_IDS;
 use crate::scribe::{Metadata, SCHEDULES};
 
@@ -40,6 +42,11 @@ struct Tensor {
 
 /// The header of a file that is as long as its header says; an error for any other.
 pub(super) fn header(path: &Path) -> io::Result<Header> {
+    header_of(path, |_, _| ())
+}
+
+/// The same, and hands over the name of each tensor with its bytes.
+pub(super) fn header_of(path: &Path, mut take: impl FnMut(&str, u64)) -> io::Result<Header> {
     // A pipe of this name would be waited for.
     if !fs::metadata(path)?.is_file() {
         return Err(damaged("it is no file"));
@@ -54,7 +61,10 @@ pub(super) fn header(path: &Path) -> io::Result<Header> {
     }
     let mut text = Vec::new();
     file.take(n_bytes).read_to_end(&mut text)?;
-    let header: Header = serde_json::from_slice(&text).map_err(io::Error::from)?;
+    let mut text = serde_json::Deserializer::from_slice(&text);
+    let header = text.deserialize_map(Entries(&mut take));
+    let header = header.and_then(|header| text.end().map(|()| header));
+    let header = header.map_err(io::Error::from)?;
     if header.data.checked_add(8 + n_bytes) != Some(length) {
         return Err(damaged("it is not as long as its header says"));
     }
@@ -63,11 +73,14 @@ pub(super) fn header(path: &Path) -> io::Result<Header> {
 
 /// Whether a file holds what would be written again: whole, of the same words, in the same type, sizes
 /// in f32.
-pub(super) fn is_whole(path: &Path, said: &Metadata, dtype: &str) -> bool {
+pub(super) fn is_whole(path: &Path, kind: Kind, said: &Metadata, dtype: &str) -> bool {
+    if kind == Kind::Kohya {
+        return is_cached(path, said, dtype);
+    }
     let Ok(mut header) = header(path) else {
         return false;
     };
-    for key in SCHEDULES {
+    for key in SCHEDULES.into_iter().chain(kind.keys()) {
         header.metadata.remove(key);
     }
     let all_are = |types: &[String], dtype| types.iter().all(|own| own.eq_ignore_ascii_case(dtype));
@@ -75,20 +88,27 @@ pub(super) fn is_whole(path: &Path, said: &Metadata, dtype: &str) -> bool {
     header.metadata == *said && typed && header.data > 0
 }
 
+/// The same of sd-scripts' cache, which has no place for all words.
+fn is_cached(path: &Path, said: &Metadata, dtype: &str) -> bool {
+    // A pipe of this name would be waited for.
+    if !fs::metadata(path).is_ok_and(|about| about.is_file()) {
+        return false;
+    }
+    let found = kohya::summary(path);
+    found.is_ok_and(|found| {
+        let same = found.metadata == kinds::few_words(said);
+        same && found.dtype.as_str() == dtype
+    })
+}
+
 fn damaged(message: &str) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, message)
 }
 
-impl<'de> Deserialize<'de> for Header {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Header, D::Error> {
-        deserializer.deserialize_map(Entries)
-    }
-}
-
 /// Reads entry after entry; names of tensors are not kept.
-struct Entries;
+struct Entries<'a>(&'a mut dyn FnMut(&str, u64));
 
-impl<'de> Visitor<'de> for Entries {
+impl<'de> Visitor<'de> for Entries<'_> {
     type Value = Header;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -107,7 +127,9 @@ impl<'de> Visitor<'de> for Entries {
                 continue;
             }
             let tensor: Tensor = map.next_value()?;
-            header.data = header.data.max(tensor.data_offsets.1);
+            let (start, end) = tensor.data_offsets;
+            (self.0)(&name, end.saturating_sub(start));
+            header.data = header.data.max(end);
             let dtypes = if name.ends_with(TIME_IDS) {
                 &mut header.of_sizes
             } else {
@@ -140,23 +162,23 @@ mod tests {
         let tensor = Tensor::zeros((1, 77, 8), DType::F16, &Device::Cpu).unwrap();
         let tensors = BTreeMap::from([("prompt_embeds".to_owned(), tensor)]);
         storage::write_tensors(&path, &tensors, &said).unwrap();
-        assert!(is_whole(&path, &said, "f16"));
-        assert!(!is_whole(&path, &said, "f32"));
+        assert!(is_whole(&path, Kind::Pair, &said, "f16"));
+        assert!(!is_whole(&path, Kind::Pair, &said, "f32"));
         let other = Metadata::from([("positive".to_owned(), "a dog".to_owned())]);
-        assert!(!is_whole(&path, &other, "f16"));
+        assert!(!is_whole(&path, Kind::Pair, &other, "f16"));
         let bytes = std::fs::read(&path).unwrap();
         for length in [0, 4, 8, 60, bytes.len() - 1] {
             std::fs::write(&path, &bytes[..length]).unwrap();
-            assert!(!is_whole(&path, &said, "f16"), "{length} bytes");
+            assert!(!is_whole(&path, Kind::Pair, &said, "f16"), "{length} bytes");
         }
         let mut longer = bytes.clone();
         longer.push(0);
         std::fs::write(&path, &longer).unwrap();
-        assert!(!is_whole(&path, &said, "f16"));
+        assert!(!is_whole(&path, Kind::Pair, &said, "f16"));
         let mut huge = bytes;
         huge[..8].copy_from_slice(&u64::MAX.to_le_bytes());
         std::fs::write(&path, &huge).unwrap();
-        assert!(!is_whole(&path, &said, "f16"));
+        assert!(!is_whole(&path, Kind::Pair, &said, "f16"));
     }
 
     /// Earlier versions rounded sizes, too.
@@ -171,8 +193,8 @@ mod tests {
                 ("prompt_embeds".to_owned(), tensor(DType::F16)),
             ]);
             storage::write_tensors(&path, &tensors, &Metadata::new()).unwrap();
-            assert_eq!(is_whole(&path, &Metadata::new(), "f16"), whole);
-            assert!(!is_whole(&path, &Metadata::new(), "f32"));
+            assert_eq!(is_whole(&path, Kind::Pair, &Metadata::new(), "f16"), whole);
+            assert!(!is_whole(&path, Kind::Pair, &Metadata::new(), "f32"));
         }
     }
 
@@ -210,7 +232,12 @@ mod tests {
         let path = folder.path().join("a.safetensors");
         let made = std::process::Command::new("mkfifo").arg(&path).status();
         assert!(made.unwrap().success());
-        assert!(!is_whole(&path, &Metadata::new(), "f32"));
-        assert!(!is_whole(folder.path(), &Metadata::new(), "f32"));
+        assert!(!is_whole(&path, Kind::Pair, &Metadata::new(), "f32"));
+        assert!(!is_whole(
+            folder.path(),
+            Kind::Pair,
+            &Metadata::new(),
+            "f32"
+        ));
     }
 }

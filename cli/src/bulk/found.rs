@@ -86,7 +86,7 @@ fn read(paths: &Paths, facts: &Metadata, finished: &mut Finished) -> Result<()> 
     }
     for (id, said) in index::entries(&header.metadata) {
         if let Some(request) = said.get("request") {
-            finished.add(id, request);
+            finished.add_packed(&paths.file(), id, request);
         }
     }
     Ok(())
@@ -104,7 +104,7 @@ pub(super) fn go_on(
     };
     for entry in entries {
         if let Some(request) = entry.said.get("request") {
-            finished.add(&entry.id, request);
+            finished.add_packed(&part.file(), &entry.id, request);
         }
     }
     Ok(Some(part))

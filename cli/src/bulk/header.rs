@@ -22,17 +22,24 @@ impl Names {
 
     /// Adds an entry's names; false if one was there before.
     pub(super) fn add_all(&mut self, entry: &Entry) -> bool {
-        names(entry).all(|name| self.add(&name))
+        self.add(&own(&entry.id)) && names(entry).all(|name| self.add(&name))
     }
 
-    /// Whether an entry has a name that is there. `x` with a hires pass and `x.hires` share some.
+    /// Whether an entry has a name that is there. `x` with a hires pass and `x.hires` share some, and what
+    /// is made anew may share none and has its id.
     pub(super) fn has_any(&self, entry: &Entry) -> bool {
-        names(entry).any(|name| self.0.contains(&hashed(&name)))
+        let mut all = names(entry).chain([own(&entry.id)]);
+        all.any(|name| self.0.contains(&hashed(&name)))
     }
 }
 
 fn hashed(name: &str) -> u64 {
     BuildHasherDefault::<DefaultHasher>::default().hash_one(name)
+}
+
+/// What stands for an id among names. No name of a tensor begins so.
+fn own(id: &str) -> String {
+    format!("\0{id}")
 }
 
 /// What the tensors of an entry are called in the file.

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 
 use super::finished;
+use super::replaced::Replaced;
 use super::same;
 use crate::scribe::Metadata;
 
@@ -46,8 +47,13 @@ struct Index {
     before: &'static str,
 }
 
-/// Writes the index of all whole files beside them.
-pub(super) fn write(folder: &Path, stem: &str, facts: &Metadata) -> Result<()> {
+/// Writes the index of all whole files beside them. Returns how many bytes of their tensors are in the place
+/// of others and not in it.
+pub(super) fn write(
+    (folder, stem): (&Path, &str),
+    facts: &Metadata,
+    mut replaced: Replaced,
+) -> Result<u64> {
     let begun = folder.join(format!(".{stem}.index.part"));
     let file = File::create(&begun).with_context(|| begun.display().to_string())?;
     let mut index = Index {
@@ -63,14 +69,21 @@ pub(super) fn write(folder: &Path, stem: &str, facts: &Metadata) -> Result<()> {
         let name = format!("{stem}-{number:05}.safetensors");
         let header = finished::header(&folder.join(&name)).with_context(|| name.clone())?;
         for (id, _) in entries(&header.metadata) {
-            index.request(id, &name, id)?;
+            if replaced.counts(id, &name) {
+                index.request(id, &name, id)?;
+            }
         }
     }
     same::each(&same::path(folder, stem), |same, _| {
+        if replaced.has(&same.id) {
+            return Ok(());
+        }
+        replaced.is_used(&same.of, &same.file);
         index.request(&same.id, &same.file, &same.of)
     })?;
     index.text("\n}}\n")?;
-    index.finish(&folder.join(format!("{stem}.index.json")))
+    index.finish(&folder.join(format!("{stem}.index.json")))?;
+    replaced.unused_bytes(folder)
 }
 
 impl Index {

@@ -15,7 +15,7 @@ const BEHIND: usize = 1 << 15;
 const SAID: usize = 1 << 14;
 
 /// A hash for sets of this process.
-fn hashed(value: impl Hash) -> u64 {
+pub(super) fn hashed(value: impl Hash) -> u64 {
     BuildHasherDefault::<DefaultHasher>::default().hash_one(value)
 }
 
@@ -34,23 +34,40 @@ impl Ids {
 /// Requests that earlier runs have packed: two hashes of 64 bits, 18 to 36 bytes each.
 #[derive(Debug, Default)]
 pub(super) struct Finished {
-    requests: HashSet<u64>,
-    ids: HashSet<u64>,
+    /// What was asked for last, by id.
+    requests: HashMap<u64, u64>,
+    /// Files, ids and requests of all tensors that there are, until that is [`settled`](Self::settle).
+    tensors: HashSet<u64>,
 }
 
 impl Finished {
     pub(super) fn add(&mut self, id: &str, request: &str) {
-        self.requests.insert(hashed((id, request)));
-        self.ids.insert(hashed(id));
+        self.requests.insert(hashed(id), hashed(request));
+    }
+
+    /// One that has tensors in this file. What is added later counts.
+    pub(super) fn add_packed(&mut self, file: &str, id: &str, request: &str) {
+        self.add(id, request);
+        self.tensors.insert(hashed((file, id, request)));
     }
 
     pub(super) fn has(&self, id: &str, request: &str) -> bool {
-        self.requests.contains(&hashed((id, request)))
+        self.requests.get(&hashed(id)) == Some(&hashed(request))
+    }
+
+    /// Whether a file has the tensors of a request, were another one asked for under its id later or not.
+    pub(super) fn has_packed(&self, file: &str, id: &str, request: &str) -> bool {
+        self.tensors.contains(&hashed((file, id, request)))
     }
 
     /// Whatever was asked for under this id.
     pub(super) fn has_id(&self, id: &str) -> bool {
-        self.ids.contains(&hashed(id))
+        self.requests.contains_key(&hashed(id))
+    }
+
+    /// Where tensors lie does not matter any more.
+    pub(super) fn settle(&mut self) {
+        self.tensors = HashSet::new();
     }
 }
 
@@ -127,6 +144,19 @@ mod tests {
             [None, Some(2), Some(3)]
         );
         assert_eq!((recent.jobs.len(), recent.order.len()), (2, 2));
+    }
+
+    /// What is asked for last counts; what was there before is there all the same.
+    #[test]
+    fn the_last_request_of_an_id_counts() {
+        let mut finished = Finished::default();
+        finished.add_packed("1", "a", "old");
+        finished.add_packed("2", "a", "new");
+        assert!(finished.has("a", "new") && !finished.has("a", "old"));
+        assert!(finished.has_packed("1", "a", "old") && finished.has_packed("2", "a", "new"));
+        assert!(!finished.has_packed("2", "a", "old"));
+        finished.settle();
+        assert!(finished.has("a", "new") && finished.has_id("a") && !finished.has_id("b"));
     }
 
     #[test]

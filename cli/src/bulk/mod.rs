@@ -16,6 +16,7 @@ mod orders;
 mod pack;
 mod parts;
 mod reader;
+mod replaced;
 mod same;
 mod sink;
 mod size;
@@ -179,13 +180,13 @@ fn summary(counts: Counts, took: Duration) -> String {
         failed,
         skipped,
         copied,
+        unused,
     } = counts;
     let more = [(copied, "equal to others"), (skipped, "done before")];
     let more = more.into_iter().filter(|(count, _)| *count > 0);
-    let more: Vec<String> = more
-        .map(|(count, what)| format!(", {count} {what}"))
-        .collect();
-    let more = more.concat();
+    let more = more.map(|(count, what)| format!(", {count} {what}"));
+    let unused = (unused > 0).then(|| format!(", {unused} bytes of what is packed lie unused"));
+    let more: String = more.chain(unused).collect();
     let seconds = took.as_secs_f64();
     let rate = (written + failed) as f64 / seconds.max(1e-3);
     format!("{written} written, {failed} failed{more}, in {seconds:.1} s ({rate:.1} lines/s)")

@@ -5,7 +5,12 @@ use std::str::FromStr;
 
 use clap::Args;
 use clap::builder::TypedValueParser;
+use clap::error::ErrorKind;
 
+use crate::flags::EncodeFlags;
+use crate::groups::Wrong;
+use crate::job::Only;
+use crate::kinds::Kind;
 use crate::values::Place;
 
 /// Windows of one forward, unless something else is asked for.
@@ -15,15 +20,25 @@ const ON_A_DEVICE: usize = 128;
 #[derive(Args, Debug)]
 pub(crate) struct BulkFlags {
     /// Skip lines that an earlier run has finished; files that are cut or were asked for otherwise
-    /// are made anew. With --pack, what was asked for otherwise is refused: it stays in the file
+    /// are made anew. With --pack, what was asked for otherwise is refused: it stays in the file (see
+    /// --replace)
     #[arg(long)]
     pub(crate) resume: bool,
     /// Only every N-th line, from line I on (1 to N): N runs share one requests file
     #[arg(long, value_name = "I/N")]
     pub(crate) shard: Option<Share>,
+    /// What each request becomes: <id>.safetensors, or what other programs read of the positive prompt
+    /// alone, `<id>_te_outputs.npz` (kohya's sd-scripts, SDXL) or <id>.conditioning (`ComfyUI`'s custom
+    /// nodes)
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<Kind>,
     /// Write many requests into one file of about this size (such as 2GB), and an index beside them
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) pack: Option<u64>,
+    /// With --pack and --resume: what was asked for otherwise is made anew, into another file, which
+    /// the index then names; what was packed before stays in its file, unused
+    #[arg(long, requires_all = ["pack", "resume"])]
+    pub(crate) replace: bool,
     /// Windows of 77 ids in one forward [default: 32 on the CPU, 128 elsewhere]
     #[arg(long, value_name = "N", value_parser = windows())]
     pub(crate) batch_windows: Option<usize>,
@@ -33,7 +48,19 @@ impl BulkFlags {
     /// Whether any of them is.
     pub(crate) fn is_given(&self) -> bool {
         let numbers = self.pack.is_some() || self.batch_windows.is_some();
-        self.resume || self.shard.is_some() || numbers
+        self.resume || self.shard.is_some() || self.format.is_some() || numbers
+    }
+
+    /// The kind of the files.
+    pub(crate) fn kind(&self) -> Kind {
+        self.format.unwrap_or(Kind::Pair)
+    }
+
+    /// What clap's own rules cannot say.
+    pub(crate) fn wrong(&self) -> Wrong {
+        let message = "--pack writes safetensors files alone: leave it out, or --format";
+        let wrong = self.pack.is_some() && self.kind() != Kind::Pair;
+        wrong.then_some((ErrorKind::ArgumentConflict, message))
     }
 }
 
@@ -73,21 +100,31 @@ impl Share {
 pub(crate) struct Orders {
     pub(super) folder: PathBuf,
     pub(super) resume: bool,
+    /// Whether packed requests that changed are made anew.
+    pub(super) replace: bool,
     pub(super) share: Share,
     /// Bytes of a file with many requests; `None` for a file each.
     pub(super) pack: Option<u64>,
     pub(super) batch_windows: usize,
+    /// Of a file for one request.
+    pub(super) kind: Kind,
+    /// Where a line says nothing else.
+    pub(super) only: Option<Only>,
 }
 
 impl Orders {
-    pub(crate) fn new(flags: &BulkFlags, folder: &Path, device: Place) -> Orders {
-        let default = match device {
+    pub(crate) fn new(flags: &EncodeFlags, folder: &Path) -> Orders {
+        let default = match flags.compute.device {
             Place::Cpu => ON_THE_CPU,
             Place::Cuda(_) | Place::Metal => ON_A_DEVICE,
         };
+        let (only, flags) = (flags.target.only, &flags.bulk);
         Orders {
+            only,
+            kind: flags.kind(),
             folder: folder.to_owned(),
             resume: flags.resume,
+            replace: flags.replace,
             share: flags.shard.unwrap_or(Share::ALL),
             pack: flags.pack,
             batch_windows: flags.batch_windows.unwrap_or(default),

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use sd_conditioner::storage;
 
 use super::found::{self, Found};
@@ -10,6 +10,7 @@ use super::index;
 use super::known::Finished;
 use super::orders::Orders;
 use super::parts::{Entry, Part, Paths};
+use super::replaced::Replaced;
 use super::same::{Same, SameFile};
 use super::sink::Place;
 use crate::job::{self, Key};
@@ -27,6 +28,8 @@ pub(super) struct Pack {
     same: SameFile,
     /// Of the part, or of the next one.
     number: u32,
+    /// Whether there may be files of earlier runs.
+    resumed: bool,
 }
 
 impl Pack {
@@ -52,6 +55,7 @@ impl Pack {
             facts,
             part,
             number,
+            resumed: orders.resume,
         };
         Ok((pack, finished))
     }
@@ -86,8 +90,7 @@ impl Pack {
             self.close()?;
         }
         let paths = self.paths(self.number);
-        let file = paths.whole.file_name().context("a file without a name")?;
-        let file = file.to_string_lossy().into_owned();
+        let file = paths.file();
         let part = match &mut self.part {
             Some(part) => part,
             none => none.insert(Part::new(paths, &self.facts, self.size, entry)?),
@@ -110,11 +113,14 @@ impl Pack {
         self.same.make_safe()
     }
 
-    /// Closes the last file and writes the index of all.
-    pub(super) fn finish(mut self) -> Result<()> {
+    /// Closes the last file and writes the index of all. Returns how many bytes of tensors nobody is led to
+    /// by it.
+    pub(super) fn finish(mut self) -> Result<u64> {
         self.close()?;
         self.same.make_safe()?;
-        index::write(&self.folder, &self.stem, &self.facts)
+        let at = (self.folder.as_path(), self.stem.as_str());
+        let found = self.resumed.then(|| Replaced::find(at)).transpose()?;
+        index::write(at, &self.facts, found.unwrap_or_default())
     }
 
     fn paths(&self, number: u32) -> Paths {
@@ -134,6 +140,7 @@ mod tests {
 
     use super::super::parts;
     use super::*;
+    use crate::kinds::Kind;
 
     fn pack(folder: &Path, size: u64) -> Pack {
         let mut finished = Finished::default();
@@ -145,6 +152,7 @@ mod tests {
             facts: Metadata::from([("family".to_owned(), "sd1".to_owned())]),
             part: None,
             number: 1,
+            resumed: true,
         }
     }
 
@@ -154,6 +162,7 @@ mod tests {
             tensors: [("prompt_embeds".to_owned(), tensor)].into(),
             metadata: Metadata::from([("request".to_owned(), value.to_string())]),
             told: Vec::new(),
+            kind: Kind::Pair,
         }
     }
 

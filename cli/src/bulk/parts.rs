@@ -148,6 +148,11 @@ impl Part {
         Ok(Some((part, entries)))
     }
 
+    /// What it will be called.
+    pub(super) fn file(&self) -> String {
+        self.paths.file()
+    }
+
     /// Whether an entry has no place here.
     pub(super) fn is_full_for(&self, entry: &Entry, size: u64) -> Result<bool> {
         if !self.header.takes(entry) {
@@ -307,5 +312,11 @@ impl Paths {
             part: folder.join(format!(".{name}.part")),
             journal: folder.join(format!(".{name}.journal")),
         }
+    }
+
+    /// The name of the whole file.
+    pub(super) fn file(&self) -> String {
+        let name = self.whole.file_name().unwrap_or_default();
+        name.to_string_lossy().into_owned()
     }
 }

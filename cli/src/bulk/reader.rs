@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::mpsc::SyncSender;
 
 use anyhow::{anyhow, bail};
-use sd_conditioner::conditioner::PlannedPair;
 
 use super::batch::{Batches, Item, Ready, Task, hashed};
 use super::finished;
@@ -13,11 +12,12 @@ use super::known::{Finished, Ids, Recent, Said};
 use super::lines::{Lines, Place};
 use super::orders::Orders;
 use super::size::Scale;
-use crate::job::{Job, Side};
+use crate::job::{Job, Only};
+use crate::kinds::Kind;
 use crate::line::Line;
 use crate::scribe::Scribe;
 use crate::supplies::Supplies;
-use crate::together;
+use crate::together::{self, Plan};
 use crate::wardrobe;
 use crate::wishes::Wishes;
 
@@ -44,6 +44,18 @@ pub(super) struct Reader {
     ids: Ids,
     recent: Recent<()>,
     said: Said,
+    kind: Kind,
+    only: Option<Only>,
+    replace: bool,
+}
+
+/// What an earlier run has done for a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Before {
+    Nothing,
+    All,
+    /// Packed what is not wanted any more.
+    Otherwise,
 }
 
 impl Reader {
@@ -66,6 +78,9 @@ impl Reader {
             ids: Ids::default(),
             recent: Recent::ahead(),
             said: Said::default(),
+            kind: orders.kind,
+            only: orders.only,
+            replace: orders.replace,
         }
     }
 
@@ -112,24 +127,29 @@ impl Reader {
         if !self.ids.add(&id) {
             bail!("the id `{id}` was used by a line before");
         }
+        let only = line.only(self.only).map_err(|error| anyhow!(error))?;
         let wishes = line.over(&self.wishes).map_err(|error| anyhow!(error))?;
         let job = wishes.job().map_err(|error| anyhow!(error))?;
+        let job = job.with_only(only.or(self.kind.only()));
+        self.kind.expect_job(&job)?;
         Ok((id, self.supplies.supply(job)?))
     }
 
     /// What is to be done with a job.
     fn task(&mut self, id: &str, job: Job) -> anyhow::Result<Task> {
-        if self.is_finished(id, &job)? {
+        let before = self.before(id, &job)?;
+        if before == Before::All {
             return Ok(Task::Skip);
         }
         let key = job.key();
-        if self.recent.get(&key).is_some() {
+        // One that is made anew has tensors of its own: they count more than what it was equal to.
+        if before == Before::Nothing && self.recent.get(&key).is_some() {
             return Ok(Task::Copy { key });
         }
         self.scale.look(&job)?;
         let (plan, windows) = self.plan(&job)?;
         let bytes = match &plan {
-            Some(plan) => self.scale.of_pair(plan, windows.len())?,
+            Some(plan) => self.scale.of_plan(plan, windows.len())?,
             None => self.scale.of_job(&job, windows.len())?,
         };
         // One that is large is made again when its turn comes, so that few of them are in memory.
@@ -148,7 +168,7 @@ impl Reader {
     }
 
     /// The plan of a job that can share a forward, and the windows of any.
-    fn plan(&self, job: &Job) -> anyhow::Result<(Option<PlannedPair>, Vec<u64>)> {
+    fn plan(&self, job: &Job) -> anyhow::Result<(Option<Plan>, Vec<u64>)> {
         let (text, family) = (self.scribe.text(), self.scribe.family());
         if let Some(plan) = together::plan(text, job)? {
             let windows = plan.windows(family.encoders()[0]).map(hashed);
@@ -156,32 +176,42 @@ impl Reader {
             return Ok((Some(plan), windows));
         }
         let mut windows = Vec::new();
-        for side in Side::BOTH {
-            let chunks = text.chunks(job.request(family, side))?;
+        for side in job.sides() {
+            let chunks = text.chunks(job.request(family, *side))?;
             let first = chunks.first().map(|(_, chunks)| chunks.iter().map(hashed));
             windows.extend(first.into_iter().flatten());
         }
         Ok((None, windows))
     }
 
-    fn is_finished(&self, id: &str, job: &Job) -> anyhow::Result<bool> {
+    fn before(&self, id: &str, job: &Job) -> anyhow::Result<Before> {
         match &self.earlier {
-            Earlier::Packed(finished) if finished.has(id, &job.key_in_hex()) => Ok(true),
+            Earlier::Packed(finished) if finished.has(id, &job.key_in_hex()) => Ok(Before::All),
+            Earlier::Packed(finished) if finished.has_id(id) && self.replace => {
+                Ok(Before::Otherwise)
+            }
             Earlier::Packed(finished) if finished.has_id(id) => {
                 bail!(
                     "the id `{id}` was packed before, and something else was asked for under it, or its files \
-                     held something else; choose another id or another --out-dir"
+                     held something else; choose another id or another --out-dir, or have it made anew \
+                     with --replace"
                 )
             }
-            Earlier::Nothing | Earlier::Packed(_) => Ok(false),
+            Earlier::Nothing | Earlier::Packed(_) => Ok(Before::Nothing),
             Earlier::Files(folder) => {
-                let path = folder.join(format!("{id}.safetensors"));
+                let path = folder.join(self.kind.file_of(id));
                 if !path.exists() {
-                    return Ok(false);
+                    return Ok(Before::Nothing);
                 }
                 let worn = wardrobe::worn(self.scribe.text(), job)?;
                 let said = self.scribe.metadata(job, &worn);
-                Ok(finished::is_whole(&path, &said, self.scribe.out_dtype()))
+                let dtype = self.scribe.out_dtype();
+                let is_whole = finished::is_whole(&path, self.kind, &said, dtype);
+                Ok(if is_whole {
+                    Before::All
+                } else {
+                    Before::Nothing
+                })
             }
         }
     }

@@ -37,13 +37,15 @@ impl SameFile {
         let begun = folder.join(format!(".{stem}.same.part"));
         let mut out = BufWriter::new(File::create(&begun).with_context(|| shown(&begun))?);
         each(&path, |same, line| {
-            // A kill may lose the tensors and keep this line.
-            if finished.has(&same.of, &same.request) {
+            // A kill may lose the tensors and keep this line; tensors of its own came later.
+            let is_there = finished.has_packed(&same.file, &same.of, &same.request);
+            if is_there && !finished.has_id(&same.id) {
                 finished.add(&same.id, &same.request);
                 out.write_all(line)?;
             }
             Ok(())
         })?;
+        finished.settle();
         out.flush().with_context(|| shown(&begun))?;
         fs::rename(&begun, &path).with_context(|| shown(&path))?;
         let file = OpenOptions::new().append(true).open(&path);

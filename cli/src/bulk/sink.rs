@@ -1,7 +1,5 @@
 //! Where tensors go: a file for each request, or many in one.
 
-use sd_conditioner::storage;
-
 use super::files::Files;
 use super::known::Finished;
 use super::orders::Orders;
@@ -9,6 +7,7 @@ use super::pack::Pack;
 use super::trouble::Trouble;
 use super::workshop::Workshop;
 use crate::job::Key;
+use crate::kinds::Kind;
 use crate::scribe::{Scribe, Sheet};
 
 /// Where the tensors of a request lie.
@@ -21,7 +20,7 @@ pub(super) struct Place {
 }
 
 pub(super) enum Sink {
-    Files(Files),
+    Files(Files, Kind),
     /// The workshop keeps other runs out; packed files are made beside their names.
     Packed(Box<Pack>, Workshop),
 }
@@ -35,7 +34,7 @@ impl Sink {
     ) -> anyhow::Result<(Sink, Finished)> {
         let Some(size) = orders.pack else {
             let files = Files::new(&orders.folder, workshop);
-            return Ok((Sink::Files(files), Finished::default()));
+            return Ok((Sink::Files(files, orders.kind), Finished::default()));
         };
         let (pack, finished) = Pack::open(orders, size, scribe)?;
         Ok((Sink::Packed(Box::new(pack), workshop), finished))
@@ -48,10 +47,10 @@ impl Sink {
                 let placed = pack.put(id, sheet);
                 placed.map_err(|error| Trouble::of_pack(&error))
             }
-            Sink::Files(files) => {
-                let bytes = storage::tensors_to_bytes(&sheet.tensors, &sheet.metadata);
+            Sink::Files(files, kind) => {
+                let bytes = sheet.to_bytes();
                 let bytes = bytes.map_err(|error| Trouble::Line(error.into()))?;
-                let file = name(id);
+                let file = kind.file_of(id);
                 files.put(&file, &bytes)?;
                 let id = id.to_owned();
                 Ok(Place { file, id })
@@ -66,7 +65,7 @@ impl Sink {
                 let copied = pack.copy(id, key, other);
                 copied.map_err(|error| Trouble::of_pack(&error))
             }
-            Sink::Files(files) => files.copy(&name(id), &other.file),
+            Sink::Files(files, kind) => files.copy(&kind.file_of(id), &other.file),
         }
     }
 
@@ -74,7 +73,7 @@ impl Sink {
     pub(super) fn is_full(&self) -> bool {
         match self {
             Sink::Packed(..) => true,
-            Sink::Files(files) => files.is_full(),
+            Sink::Files(files, _) => files.is_full(),
         }
     }
 
@@ -83,7 +82,7 @@ impl Sink {
     pub(super) fn settle(&mut self) -> Vec<Result<(), Trouble>> {
         match self {
             Sink::Packed(..) => Vec::new(),
-            Sink::Files(files) => files.settle(),
+            Sink::Files(files, _) => files.settle(),
         }
     }
 
@@ -91,23 +90,19 @@ impl Sink {
     pub(super) fn pause(&mut self) -> anyhow::Result<()> {
         match self {
             Sink::Packed(pack, _) => pack.pause(),
-            Sink::Files(_) => Ok(()),
+            Sink::Files(..) => Ok(()),
         }
     }
 
-    /// Everything is written.
-    pub(super) fn finish(self) -> anyhow::Result<()> {
+    /// Everything is written. Returns how many bytes of packed tensors are in place of which there are others.
+    pub(super) fn finish(self) -> anyhow::Result<u64> {
         match self {
             Sink::Packed(pack, workshop) => {
                 let finished = pack.finish();
                 drop(workshop);
                 finished
             }
-            Sink::Files(_) => Ok(()),
+            Sink::Files(..) => Ok(0),
         }
     }
-}
-
-fn name(id: &str) -> String {
-    format!("{id}.safetensors")
 }

@@ -1,7 +1,6 @@
 //! How large a line's results will be, before anything is encoded.
 
 use anyhow::{Result, bail};
-use sd_conditioner::conditioner::PlannedPair;
 use sd_conditioner::conditioning::common_length;
 use sd_conditioner::prompt::compose;
 use sd_conditioner::prompt::schedule::{Pass, Schedule};
@@ -10,6 +9,7 @@ use sd_conditioner::{Conditioner, Dialect, Emphasis};
 
 use crate::job::{Job, Side};
 use crate::schedules::Steps;
+use crate::together::Plan;
 
 /// Windows of one request, with those that its emphasis needs.
 const WINDOWS_AT_MOST: usize = 4096;
@@ -51,8 +51,8 @@ impl Scale {
             return Ok(());
         }
         let mut needed: usize = 0;
-        for side in Side::BOTH {
-            let request = job.request(self.text.family(), side);
+        for side in job.sides() {
+            let request = job.request(self.text.family(), *side);
             let plain = self.text.chunks(request.emphasis(Emphasis::Ignore))?;
             let most = plain.iter().map(|(_, chunks)| {
                 let forms = forms(job.choices().emphasis, chunks.iter());
@@ -63,9 +63,9 @@ impl Scale {
         self.bound(needed, 0)
     }
 
-    /// Bytes of what a pair gives. Refuses one that is too large.
-    pub(super) fn of_pair(&self, plan: &PlannedPair, n_windows: usize) -> Result<u64> {
-        let bytes = 2 * self.side(plan.tokens());
+    /// Bytes of what a plan gives. Refuses one that is too large.
+    pub(super) fn of_plan(&self, plan: &Plan, n_windows: usize) -> Result<u64> {
+        let bytes = plan.rows().into_iter().map(|rows| self.side(rows)).sum();
         self.bound(n_windows, bytes)?;
         Ok(bytes)
     }
@@ -77,10 +77,15 @@ impl Scale {
             self.bound(n_windows, bytes)?;
             return Ok(bytes);
         }
-        let [one, two] = Side::BOTH.map(|side| self.rows(job, side, job.text(side)));
-        let (one, two) = (one?, two?);
-        let rows = common_length(one, two).unwrap_or(one.max(two));
-        let bytes = 2 * self.side(rows);
+        let sides = job.sides().iter();
+        let rows = sides.map(|side| self.rows(job, *side, job.text(*side)));
+        let rows: Vec<usize> = rows.collect::<Result<_>>()?;
+        let longest = rows.iter().copied().max().unwrap_or(0);
+        let common = match rows[..] {
+            [one, two] => common_length(one, two),
+            _ => None,
+        };
+        let bytes = rows.len() as u64 * self.side(common.unwrap_or(longest));
         self.bound(n_windows, bytes)?;
         Ok(bytes)
     }
@@ -89,7 +94,7 @@ impl Scale {
     fn of_steps(&self, job: &Job, steps: Steps) -> Result<u64> {
         let dialect = job.choices().dialect;
         let mut bytes: u64 = 0;
-        for side in Side::BOTH {
+        for side in job.sides().iter().copied() {
             let whole = job.text(side).unwrap_or_default();
             let parts = match (side, dialect) {
                 (Side::Positive, Dialect::A1111) => compose::split(whole),
@@ -191,6 +196,7 @@ mod tests {
     use sd_conditioner::weights::SyntheticSize;
 
     use super::*;
+    use crate::job::Only;
     use crate::output;
     use crate::together::{self, Made};
     use crate::wishes::Wishes;
@@ -222,7 +228,7 @@ mod tests {
     /// Bytes of all tensors, as they are written in f32.
     fn bytes(made: &Made) -> u64 {
         let named = match made {
-            Made::Pair(guidance) => output::of_pair(guidance, DType::F32),
+            Made::Sides(sides) => output::of_sides(sides, DType::F32),
             Made::Passes(passes) => output::of_passes(passes, DType::F32),
         };
         let counts = named.unwrap().into_values();
@@ -243,9 +249,10 @@ mod tests {
                 job("a [cat|dog] AND a [hat:bat:0.5]", steps),
                 job(&format!("{long} [a|b] AND {long} AND fog"), steps),
             ];
-            for job in jobs {
+            let alone = jobs.clone().map(|job| job.with_only(Some(Only::Positive)));
+            for job in jobs.into_iter().chain(alone) {
                 let foreseen = match together::plan(&text, &job).unwrap() {
-                    Some(plan) => scale.of_pair(&plan, 2),
+                    Some(plan) => scale.of_plan(&plan, 2),
                     None => scale.of_job(&job, 2),
                 };
                 let (foreseen, made) = (foreseen.unwrap(), together::encode(&text, &job).unwrap());

@@ -33,6 +33,8 @@ pub(super) struct Counts {
     pub(super) skipped: u64,
     /// Of those written: asked for what a line before asked for.
     pub(super) copied: u64,
+    /// Bytes of packed tensors that were made anew elsewhere.
+    pub(super) unused: u64,
 }
 
 /// Writes and tells.
@@ -99,8 +101,11 @@ impl<'a> Writer<'a> {
         // Whatever has ended the run, what was written before stays.
         let settled = self.settle();
         ended.and(settled)?;
-        self.sink.finish()?;
-        Ok(self.counts)
+        let unused = self.sink.finish()?;
+        Ok(Counts {
+            unused,
+            ..self.counts
+        })
     }
 
     fn take_all(&mut self, answers: &Receiver<Answers>) -> anyhow::Result<()> {
@@ -270,6 +275,7 @@ impl<'a> Writer<'a> {
             failed,
             skipped,
             copied: _,
+            unused: _,
         } = self.counts;
         let lines = [written, failed, skipped];
         self.bar.counting(lines, bytes, self.length);

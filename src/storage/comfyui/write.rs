@@ -20,8 +20,32 @@ use crate::weights::{Family, Outline, write_tensors};
 /// Another type, no entry, entries of several families, a picture's embedding (which such a file cannot hold
 /// without the image encoder's own objects), or the file system.
 pub fn save(path: &Path, list: &ConditioningList, dtype: DType) -> Result<()> {
-    expect_file_type(dtype, path)?;
-    let refused = |message: &str| Err(Error::new(ErrorKind::Mismatch, message).at_path(path));
+    let (value, metadata) = parts(list, dtype).map_err(|error| error.at_path(path))?;
+    let outlines = value.outlines();
+    write_tensors(path, &metadata, &outlines, |index| {
+        Ok(value.tensors[index].clone())
+    })
+}
+
+/// The tensors of such a file by name and what its metadata say, for
+/// [`tensors_to_bytes`](crate::storage::tensors_to_bytes) and
+/// [`write_tensors`](crate::storage::write_tensors). Other keys may be added to the metadata.
+///
+/// # Errors
+///
+/// Those of [`save`] but for the file system's.
+pub fn tensors(
+    list: &ConditioningList,
+    dtype: DType,
+) -> Result<(BTreeMap<String, Tensor>, BTreeMap<String, String>)> {
+    let (value, metadata) = parts(list, dtype)?;
+    let names = value.outlines().into_iter().map(|outline| outline.name);
+    Ok((names.zip(value.tensors).collect(), metadata))
+}
+
+fn parts(list: &ConditioningList, dtype: DType) -> Result<(Schema, BTreeMap<String, String>)> {
+    expect_file_type(dtype)?;
+    let refused = |message: &str| Err(Error::new(ErrorKind::Mismatch, message));
     let Some(first) = list.entries().first() else {
         return refused("there is no entry to write");
     };
@@ -39,10 +63,7 @@ pub fn save(path: &Path, list: &ConditioningList, dtype: DType) -> Result<()> {
         (SCHEMA_KEY.to_owned(), Json::Array(schema).to_string()),
         (FAMILY_KEY.to_owned(), family.name().to_owned()),
     ]);
-    let outlines = value.outlines();
-    write_tensors(path, &metadata, &outlines, |index| {
-        Ok(value.tensors[index].clone())
-    })
+    Ok((value, metadata))
 }
 
 /// Why an entry cannot be in a file of this family.
