@@ -51,6 +51,7 @@ pub mod kernels;
 mod pages;
 pub mod profile;
 pub mod prompt;
+mod stop;
 pub mod storage;
 pub mod tokens;
 mod transfers;

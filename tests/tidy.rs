@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 /// A room, and every room it may name after `crate::`.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("error", &[]),
+    ("stop", &["error"]),
     ("prompt", &["error"]),
     ("tokens", &["prompt", "error"]),
     ("pages", &[]),
     ("transfers", &["error"]),
-    ("weights", &["error", "pages", "transfers"]),
+    ("weights", &["error", "stop", "pages", "transfers"]),
     ("kernels", &["error", "pages", "transfers"]),
     (
         "encoder",
@@ -33,7 +34,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     ("storage", &["conditioning", "weights", "error"]),
-    ("hub", &["weights", "error"]),
+    ("hub", &["weights", "stop", "error"]),
     (
         "conditioner",
         &[
@@ -45,6 +46,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "conditioning",
             "profile",
             "hub",
+            "transfers",
+            "stop",
             "error",
         ],
     ),
@@ -57,6 +60,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "conditioning",
             "profile",
             "conditioner",
+            "stop",
             "error",
         ],
     ),

@@ -18,6 +18,7 @@ mod readout;
 mod request;
 mod schedule;
 mod seat;
+mod watched;
 
 pub use builder::{Builder, Progress};
 pub use cache::{CacheOptions, CacheStats, DiskCache};

@@ -9,6 +9,7 @@ use candle_core::{DType, Device};
 use super::needs::{ClipSource, LoraUse, Need, Subfolder};
 use crate::conditioner::{Builder, Conditioner, Embeddings};
 use crate::error::{Error, ErrorKind, Result};
+use crate::stop::Stop;
 use crate::weights::{Checkpoint, Family, Lora};
 
 /// Names listed of those that are there.
@@ -75,6 +76,7 @@ pub struct Folder {
     dtype: DType,
     output: Option<DType>,
     keep_quantized: bool,
+    stop: Stop,
 }
 
 impl Folder {
@@ -86,6 +88,7 @@ impl Folder {
             dtype: DType::F32,
             output: None,
             keep_quantized: false,
+            stop: Stop::default(),
         }
     }
 
@@ -117,6 +120,13 @@ impl Folder {
             keep_quantized: true,
             ..self
         }
+    }
+
+    /// Gives up loading, and putting on `LoRA`s, as soon as `asked` says so ([`Builder::stop_when`]).
+    #[must_use]
+    pub fn stop_when(mut self, asked: impl Fn() -> bool + Send + Sync + 'static) -> Folder {
+        self.stop.when(asked);
+        self
     }
 
     /// The file or folder of a name.
@@ -156,7 +166,8 @@ impl Folder {
     fn builder(&self) -> Builder {
         let builder = Conditioner::builder()
             .device(self.device.clone())
-            .dtype(self.dtype);
+            .dtype(self.dtype)
+            .stopped_by(&self.stop);
         let builder = if self.keep_quantized {
             builder.keep_quantized()
         } else {
@@ -203,7 +214,8 @@ impl Library for Folder {
             let path = self.resolve(&lora.need())?;
             Ok(Lora::open(&path)?.at(lora.strength).for_any_family())
         });
-        text.with_loras(&weighted.collect::<Result<Vec<_>>>()?)
+        let weighted = weighted.collect::<Result<Vec<_>>>()?;
+        text.with_loras_unless(&weighted, &|| self.stop.is_asked())
     }
 
     fn embeddings(&self) -> Result<Option<Embeddings>> {
