@@ -94,9 +94,10 @@ fn a_conversion_that_is_stopped_leaves_nothing() {
         let out = folder.path().join("out");
         let all = Conversion::to(arrangement).write(&checkpoint, &out, &mut |_, _, _| ());
         let n_tensors = all.unwrap().n_tensors;
-        match out.is_dir() {
-            true => fs::remove_dir_all(&out).unwrap(),
-            false => fs::remove_file(&out).unwrap(),
+        if out.is_dir() {
+            fs::remove_dir_all(&out).unwrap();
+        } else {
+            fs::remove_file(&out).unwrap();
         }
         for begun in [0, 1, n_tensors - 1] {
             let asked = AtomicUsize::new(0);
