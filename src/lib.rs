@@ -53,6 +53,7 @@ pub mod profile;
 pub mod prompt;
 mod stop;
 pub mod storage;
+mod threads;
 pub mod tokens;
 mod transfers;
 pub mod weights;

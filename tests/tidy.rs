@@ -8,15 +8,26 @@ use std::path::{Path, PathBuf};
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("stop", &["error"]),
+    ("threads", &["error"]),
     ("prompt", &["error"]),
     ("tokens", &["prompt", "error"]),
     ("pages", &[]),
     ("transfers", &["error"]),
-    ("weights", &["error", "stop", "pages", "transfers"]),
+    (
+        "weights",
+        &["error", "stop", "threads", "pages", "transfers"],
+    ),
     ("kernels", &["error", "pages", "transfers"]),
     (
         "encoder",
-        &["tokens", "weights", "kernels", "transfers", "error"],
+        &[
+            "tokens",
+            "weights",
+            "kernels",
+            "transfers",
+            "threads",
+            "error",
+        ],
     ),
     (
         "conditioning",
@@ -47,6 +58,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "profile",
             "hub",
             "transfers",
+            "threads",
             "stop",
             "error",
         ],

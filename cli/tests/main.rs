@@ -22,5 +22,6 @@ mod names;
 mod notes;
 mod requests;
 mod schedules;
+mod threads;
 mod tokens;
 mod usage;

@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind, Result, expect_type};
 use crate::hub::{self, Hub};
 use crate::kernels::{self, Kernels};
 use crate::stop::Stop;
+use crate::threads;
 use crate::weights::{
     self, Checkpoint, EncoderId, Family, LoadReport, Synthetic, SyntheticSize, TensorSource,
 };
@@ -300,6 +301,7 @@ impl Builder {
 
     fn kernels(&self) -> Result<Arc<dyn Kernels>> {
         self.check_types()?;
+        threads::expect()?;
         self.choice.kernels(&self.device)
     }
 

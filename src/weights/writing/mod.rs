@@ -15,9 +15,11 @@ use super::format::writer;
 use super::{Checkpoint, EncoderId, Encoders, TensorSource};
 use crate::error::{Error, ErrorKind, Result};
 use crate::stop::Stop;
+use crate::threads;
 use plan::{Outgoing, Planned};
 
 /// How encoders are laid out in what is written.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Arrangement {
     /// A folder with `text_encoder` and `text_encoder_2`, each with `config.json` and
@@ -152,6 +154,7 @@ impl Conversion {
         progress: WriteProgress<'_>,
     ) -> Result<ConversionReport> {
         self.check(out)?;
+        threads::expect()?;
         let wanted = |(encoder, _): &(EncoderId, _)| self.only.is_none_or(|only| only == *encoder);
         let sources = encoders.into_iter().filter(wanted);
         let sources: Vec<Source> = sources
