@@ -73,6 +73,7 @@ pub struct Fetched {
 }
 
 /// Where a file came from.
+#[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// It was in the cache, under this repository; nothing was asked of the network.
