@@ -355,12 +355,6 @@ impl Builder {
         Ok(self.wrapped(family, (cache, parts), report, fingerprint))
     }
 
-    /// Asks these closures, too.
-    pub(crate) fn stopped_by(mut self, stop: &Stop) -> Self {
-        self.stop.join(stop);
-        self
-    }
-
     fn watched<'a>(&'a self, id: EncoderId, source: &'a dyn TensorSource) -> Watched<'a> {
         let stop = &self.stop;
         Watched { id, source, stop }

@@ -164,10 +164,11 @@ impl Folder {
     }
 
     fn builder(&self) -> Builder {
+        let stop = self.stop.clone();
         let builder = Conditioner::builder()
             .device(self.device.clone())
             .dtype(self.dtype)
-            .stopped_by(&self.stop);
+            .stop_when(move || stop.is_asked());
         let builder = if self.keep_quantized {
             builder.keep_quantized()
         } else {
