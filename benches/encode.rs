@@ -62,6 +62,7 @@ fn candle_transformers(family: Family) -> Result<impl Fn() -> Result<(), Error>,
         Family::Sd2 => vec![Config::v2_1()],
         Family::Sdxl => vec![Config::sdxl(), Config::sdxl2()],
         Family::Refiner => vec![Config::sdxl2()],
+        other => return Err(format!("candle-transformers has no {other}").into()),
     };
     let mut models = Vec::new();
     for config in &configs {

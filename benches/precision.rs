@@ -78,6 +78,7 @@ fn run(encoder: EncoderId, dtype: DType, device: &Device) -> Result<States, Erro
         EncoderId::ClipL => (Family::Sd1, Pooled::Normed),
         EncoderId::OpenClipH => (Family::Sd2, Pooled::Projected),
         EncoderId::OpenClipG => (Family::Refiner, Pooled::Projected),
+        other => return Err(format!("no family for {other}").into()),
     };
     let windows: Vec<Chunk> = PROMPTS.iter().map(|text| window(family, text)).collect();
     let windows: Vec<Window<'_>> = windows.iter().map(Window::from).collect();

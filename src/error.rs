@@ -49,6 +49,8 @@ pub enum ErrorKind {
     Workflow,
     /// A workflow needs a node that is not known.
     UnsupportedNode,
+    /// The caller asked for an end before the work was done.
+    Stopped,
 }
 
 /// The most characters of a name that an error repeats, and of all that it says: names come from files,

@@ -323,6 +323,7 @@ fn manifest_name(encoder: EncoderId) -> &'static str {
         EncoderId::ClipL => "clip_l",
         EncoderId::OpenClipH => "clip_h",
         EncoderId::OpenClipG => "clip_g",
+        other => panic!("{other}"),
     }
 }
 

@@ -19,6 +19,9 @@ mod names;
 #[cfg(feature = "hub")]
 #[path = "hub/server.rs"]
 mod server;
+#[cfg(feature = "hub")]
+#[path = "hub/stopped.rs"]
+mod stopped;
 
 #[cfg(feature = "hub")]
 use std::fs;

@@ -7,15 +7,27 @@ use std::path::{Path, PathBuf};
 /// A room, and every room it may name after `crate::`.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("error", &[]),
+    ("stop", &["error"]),
+    ("threads", &["error"]),
     ("prompt", &["error"]),
     ("tokens", &["prompt", "error"]),
     ("pages", &[]),
     ("transfers", &["error"]),
-    ("weights", &["error", "pages", "transfers"]),
+    (
+        "weights",
+        &["error", "stop", "threads", "pages", "transfers"],
+    ),
     ("kernels", &["error", "pages", "transfers"]),
     (
         "encoder",
-        &["tokens", "weights", "kernels", "transfers", "error"],
+        &[
+            "tokens",
+            "weights",
+            "kernels",
+            "transfers",
+            "threads",
+            "error",
+        ],
     ),
     (
         "conditioning",
@@ -33,7 +45,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     ("storage", &["conditioning", "weights", "error"]),
-    ("hub", &["weights", "error"]),
+    ("hub", &["weights", "stop", "error"]),
     (
         "conditioner",
         &[
@@ -45,6 +57,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "conditioning",
             "profile",
             "hub",
+            "transfers",
+            "threads",
+            "stop",
             "error",
         ],
     ),
@@ -57,6 +72,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "conditioning",
             "profile",
             "conditioner",
+            "stop",
             "error",
         ],
     ),

@@ -5,11 +5,13 @@ use std::process::ExitCode;
 use sd_conditioner::weights::{Checkpoint, Conversion};
 
 use crate::flags::ConvertFlags;
+use crate::pool;
 use crate::progress::Progress;
 use crate::ui::{self, Done};
 
 /// Writes the encoders and prints the paths of what was written.
 pub(crate) fn run(flags: &ConvertFlags, quiet: bool) -> Done {
+    pool::start()?;
     let progress = Progress::new(quiet);
     let checkpoint = Checkpoint::open_variant(&flags.input, flags.variant.as_deref())?;
     let mut conversion = Conversion::to(flags.layout);

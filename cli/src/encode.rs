@@ -13,10 +13,11 @@ use crate::scribe::Scribe;
 use crate::ui::{self, Done};
 use crate::wardrobe::{self, Wardrobe};
 use crate::wishes::Wishes;
-use crate::{output, weights, worn};
+use crate::{output, pool, weights, worn};
 
 /// Encodes and writes.
 pub(crate) fn run(flags: &EncodeFlags, quiet: bool) -> Done {
+    pool::start()?;
     let progress = Progress::new(quiet);
     match (&flags.target.requests, &flags.target.out_dir) {
         (Some(source), Some(folder)) => all_of(source, folder, flags, &progress),

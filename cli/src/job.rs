@@ -310,9 +310,9 @@ pub(crate) fn hex(key: &Key) -> String {
 /// Whether the family is told sizes and a crop, a target size, an aesthetic score.
 const fn numbers_told(family: Family) -> [bool; 3] {
     match family {
-        Family::Sd1 | Family::Sd2 => [false, false, false],
         Family::Sdxl => [true, true, false],
         Family::Refiner => [true, false, true],
+        _ => [false, false, false],
     }
 }
 

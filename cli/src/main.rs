@@ -22,6 +22,7 @@ mod names;
 mod notes;
 mod output;
 mod paint;
+mod pool;
 mod progress;
 mod pull;
 mod schedules;

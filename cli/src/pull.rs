@@ -28,5 +28,6 @@ fn told(origin: &Origin) -> String {
         Origin::Cache(repo) => format!("in the cache already, from {repo}"),
         Origin::Repository(repo) => format!("fetched from {repo}"),
         Origin::Mirror(repo) => format!("fetched from the mirror {repo}"),
+        other => format!("from {other:?}"),
     }
 }

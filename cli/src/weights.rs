@@ -177,7 +177,7 @@ pub(crate) fn hub_options() -> Result<HubOptions> {
     clippy::disallowed_methods,
     reason = "the command is the one place that reads the environment, and passes it on"
 )]
-fn variable(name: &str) -> Option<String> {
+pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 

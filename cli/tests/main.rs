@@ -24,5 +24,6 @@ mod notes;
 mod replaced;
 mod requests;
 mod schedules;
+mod threads;
 mod tokens;
 mod usage;

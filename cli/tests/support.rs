@@ -30,7 +30,7 @@ pub(crate) fn command(arguments: &[&str]) -> Command {
 }
 
 pub(crate) fn run(arguments: &[&str]) -> Ran {
-    ran(command(arguments).output().unwrap())
+    Ran::of(command(arguments).output().unwrap())
 }
 
 pub(crate) fn run_with_input(arguments: &[&str], input: &str) -> Ran {
@@ -43,18 +43,18 @@ pub(crate) fn run_with_input(arguments: &[&str], input: &str) -> Ran {
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(input.as_bytes()).unwrap();
     drop(stdin);
-    ran(child.wait_with_output().unwrap())
-}
-
-fn ran(output: Output) -> Ran {
-    Ran {
-        code: output.status.code().unwrap(),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
+    Ran::of(child.wait_with_output().unwrap())
 }
 
 impl Ran {
+    pub(crate) fn of(output: Output) -> Ran {
+        Ran {
+            code: output.status.code().unwrap(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
     /// Panics with everything that was said unless the exit status is `code`.
     pub(crate) fn expect(self, code: i32) -> Ran {
         assert_eq!(self.code, code, "{self:#?}");

@@ -10,6 +10,8 @@ use crate::encoder::{ClipConfig, ClipText, Kept, MATRIX_TYPES, Quantized};
 use crate::error::{Error, ErrorKind, Result, expect_type};
 use crate::hub::{self, Hub};
 use crate::kernels::{self, Kernels};
+use crate::stop::Stop;
+use crate::threads;
 use crate::weights::{
     self, Checkpoint, EncoderId, Family, LoadReport, Synthetic, SyntheticSize, TensorSource,
 };
@@ -17,6 +19,7 @@ use crate::weights::{
 use super::cache::{Cache, CacheOptions};
 use super::choice::Choice;
 use super::seat::Home;
+use super::watched::Watched;
 use super::{Conditioner, Inner, Part};
 
 type Sources = Vec<(EncoderId, Box<dyn TensorSource>)>;
@@ -48,6 +51,7 @@ pub struct Builder {
     quantized: Quantized,
     cache: CacheOptions,
     choice: Choice,
+    stop: Stop,
 }
 
 impl Default for Builder {
@@ -61,6 +65,7 @@ impl Default for Builder {
             quantized: Quantized::Expand,
             cache: CacheOptions::default(),
             choice: Choice::default(),
+            stop: Stop::default(),
         }
     }
 }
@@ -136,6 +141,26 @@ impl Builder {
         self
     }
 
+    /// Gives up loading ([`ErrorKind::Stopped`]) as soon as `asked` says so. It is asked before each group of
+    /// layers or tensors that are read together, and while files are fetched ([`Hub::stop_when`]), on the
+    /// thread that loads. Nothing is left of what was loaded. What is compiled for a card beside the loading
+    /// is waited for. Of several closures one is enough.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicBool, Ordering};
+    /// use sd_conditioner::{Conditioner, ErrorKind, Family, weights::SyntheticSize};
+    /// let cancelled = Arc::new(AtomicBool::new(true)); // a button's, for example
+    /// let asked = Arc::clone(&cancelled);
+    /// let builder = Conditioner::builder().stop_when(move || asked.load(Ordering::Relaxed));
+    /// let error = builder.random_weights(Family::Sd1, SyntheticSize::Tiny, 73).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Stopped);
+    /// ```
+    pub fn stop_when(mut self, asked: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        self.stop.when(asked);
+        self
+    }
+
     /// Loads a checkpoint file, a diffusers folder, or a single encoder's file or folder.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Conditioner> {
         let checkpoint = Checkpoint::open_variant(path.as_ref(), self.variant.as_deref())?;
@@ -177,7 +202,7 @@ impl Builder {
         loading: Progress<'_>,
     ) -> Result<Conditioner> {
         self.check_types()?;
-        let fetched = hub.fetch(name, fetching)?;
+        let fetched = hub.clone().stopped_by(&self.stop).fetch(name, fetching)?;
         let parts = fetched.open()?;
         let builder = Builder {
             family: self.family.or(Some(fetched.family)),
@@ -238,8 +263,9 @@ impl Builder {
         let identities = cache.identities(&[], encoders.len());
         let each = encoders.iter().zip(identities);
         let load = |((config, source), identity): (&(ClipConfig, &dyn TensorSource), _)| {
-            let clip = self.load_as(config, *source, kernels.clone(), &mut |_, _| ())?;
             let id = config.encoder;
+            let watched = self.watched(id, *source);
+            let clip = self.load_as(config, &watched, kernels.clone(), &mut |_, _| ())?;
             Ok(Part::new(id, identity, clip))
         };
         let load = || each.map(load).collect::<Result<_>>();
@@ -275,6 +301,7 @@ impl Builder {
 
     fn kernels(&self) -> Result<Arc<dyn Kernels>> {
         self.check_types()?;
+        threads::expect()?;
         self.choice.kernels(&self.device)
     }
 
@@ -317,18 +344,20 @@ impl Builder {
         let identities = cache.identities(&[], sources.len());
         let each = sources.iter().zip(identities);
         let load = |((id, source), identity): (&(EncoderId, Box<dyn TensorSource + '_>), _)| {
-            let source = Watched {
-                id: *id,
-                source: &**source,
-            };
+            let id = *id;
+            let source = self.watched(id, &**source);
             source.note_casts(self.dtype, &mut report);
             let clip = self.load_one(&source, kernels.clone(), progress)?;
-            let id = *id;
             Ok(Part::new(id, identity, clip))
         };
         let load = || each.map(load).collect::<Result<_>>();
         let parts = kernels::while_expecting(&*kernels, self.dtype, load)?;
         Ok(self.wrapped(family, (cache, parts), report, fingerprint))
+    }
+
+    fn watched<'a>(&'a self, id: EncoderId, source: &'a dyn TensorSource) -> Watched<'a> {
+        let stop = &self.stop;
+        Watched { id, source, stop }
     }
 
     fn load_one(
@@ -337,9 +366,9 @@ impl Builder {
         kernels: Arc<dyn Kernels>,
         progress: Progress<'_>,
     ) -> Result<ClipText> {
-        let config = ClipConfig::detect(watched.id, watched.source)?;
+        let config = ClipConfig::detect(watched.id, watched)?;
         let mut tell = |done, total| progress(watched.id, done, total);
-        self.load_as(&config, watched.source, kernels, &mut tell)
+        self.load_as(&config, watched, kernels, &mut tell)
     }
 
     fn load_as(
@@ -350,36 +379,5 @@ impl Builder {
         tell: &mut dyn FnMut(usize, usize),
     ) -> Result<ClipText> {
         ClipText::load(source, config, self.kept(), kernels, &self.device, tell)
-    }
-}
-
-/// A source with its encoder.
-struct Watched<'a> {
-    id: EncoderId,
-    source: &'a dyn TensorSource,
-}
-
-impl Watched<'_> {
-    /// Counts the conversions between storage and computation.
-    fn note_casts(&self, dtype: DType, report: &mut LoadReport) {
-        for info in self
-            .source
-            .names()
-            .iter()
-            .filter_map(|name| self.source.info(name))
-        {
-            let target = if info.shape.len() == 2 {
-                dtype
-            } else {
-                DType::F32
-            };
-            let target = target.as_str().to_uppercase();
-            if info.stored != target {
-                *report
-                    .cast
-                    .entry(format!("{} -> {target}", info.stored))
-                    .or_default() += 1;
-            }
-        }
     }
 }

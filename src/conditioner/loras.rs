@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::error::Result;
+use crate::stop;
 use crate::weights::{EncoderId, FittedLora, LoraBase, LoraReport, WeightedLora, changed_by_loras};
 
 use super::{Conditioner, Inner, Part};
@@ -24,6 +25,18 @@ impl Conditioner {
     /// ([`WeightedLora::for_any_family`]). Modules without a place are no error: see
     /// [`lora_reports`](Self::lora_reports).
     pub fn with_loras(&self, loras: &[WeightedLora]) -> Result<Conditioner> {
+        self.with_loras_unless(loras, &|| false)
+    }
+
+    /// The same, given up ([`ErrorKind::Stopped`]) as soon as `asked` says so. It is asked before each tensor,
+    /// on this thread; this handle stays as it is.
+    ///
+    /// [`ErrorKind::Stopped`]: crate::ErrorKind::Stopped
+    pub fn with_loras_unless(
+        &self,
+        loras: &[WeightedLora],
+        asked: &dyn Fn() -> bool,
+    ) -> Result<Conditioner> {
         let base = self.base();
         if loras.is_empty() {
             return Ok(Conditioner { inner: base });
@@ -36,7 +49,10 @@ impl Conditioner {
         let identities = base.home.cache.identities(loras, placed.parts.len());
         let parts = placed.parts.iter().zip(identities).map(|(part, identity)| {
             let id = part.id;
-            let change = &mut |name: &str, tensor: &_| changed_by_loras(&fitted, id, name, tensor);
+            let change = &mut |name: &str, tensor: &_| {
+                stop::check(asked)?;
+                changed_by_loras(&fitted, id, name, tensor)
+            };
             let clip = part.clip.with_changes(change)?;
             Ok(Part::new(id, identity, clip))
         });

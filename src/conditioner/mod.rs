@@ -20,6 +20,7 @@ mod readout;
 mod request;
 mod schedule;
 mod seat;
+mod watched;
 
 pub use alone::PlannedPrompt;
 pub use builder::{Builder, Progress};

@@ -80,6 +80,7 @@ impl SizeHints {
 }
 
 /// In which precision the size numbers are held before they are embedded.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SizePrecision {
     /// f32 (`ComfyUI`, Forge, stable-diffusion.cpp).

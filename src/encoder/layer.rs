@@ -39,6 +39,7 @@ impl From<DType> for Kept {
 }
 
 /// What becomes of matrices that a file has quantized.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quantized {
     /// They are expanded once, when they are loaded.

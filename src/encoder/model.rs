@@ -6,6 +6,7 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::error::{Error, ErrorKind, Result, expect_type};
 use crate::kernels::{Activation, Kernels, Prepared, Tower};
+use crate::threads;
 use crate::tokens::CONTEXT;
 use crate::weights::TensorSource;
 
@@ -73,6 +74,7 @@ impl ClipText {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<ClipText> {
         expect_type("an encoder's matrices", kept.dtype, &MATRIX_TYPES)?;
+        threads::expect()?;
         let transfers = kernels.transfers();
         let load = Loader {
             source,

@@ -20,6 +20,7 @@ use super::ClipConfig;
 
 /// Which pooled vector to make: always the full tower and its final layer norm, at the first end
 /// token, whatever hidden state is read.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Pooled {
     /// None.

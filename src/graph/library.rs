@@ -9,6 +9,7 @@ use candle_core::{DType, Device};
 use super::needs::{ClipSource, LoraUse, Need, Subfolder};
 use crate::conditioner::{Builder, Conditioner, Embeddings};
 use crate::error::{Error, ErrorKind, Result};
+use crate::stop::Stop;
 use crate::weights::{Checkpoint, Family, Lora};
 
 /// Names listed of those that are there.
@@ -72,6 +73,7 @@ impl<L: Library + ?Sized> Library for &L {
 pub struct Folder {
     root: PathBuf,
     builder: Builder,
+    stop: Stop,
 }
 
 impl Folder {
@@ -80,6 +82,7 @@ impl Folder {
         Folder {
             root: root.into(),
             builder: Conditioner::builder(),
+            stop: Stop::default(),
         }
     }
 
@@ -115,6 +118,13 @@ impl Folder {
     pub fn keep_quantized(self) -> Folder {
         let builder = self.builder.clone().keep_quantized();
         self.loading(builder)
+    }
+
+    /// Gives up loading, and putting on `LoRA`s, as soon as `asked` says so ([`Builder::stop_when`]).
+    #[must_use]
+    pub fn stop_when(mut self, asked: impl Fn() -> bool + Send + Sync + 'static) -> Folder {
+        self.stop.when(asked);
+        self
     }
 
     /// The file or folder of a name.
@@ -170,7 +180,8 @@ impl Library for Folder {
         let paths = self.resolve_all(source)?;
         let parts = paths.iter().map(|path| Checkpoint::open(path));
         let parts = parts.collect::<Result<Vec<_>>>()?;
-        let builder = self.builder.clone();
+        let stop = self.stop.clone();
+        let builder = self.builder.clone().stop_when(move || stop.is_asked());
         let builder = match source {
             ClipSource::SdxlEncoders(_) => builder.family(Family::Sdxl),
             ClipSource::Checkpoint(_) | ClipSource::Encoder(_) | ClipSource::Diffusers(_) => {
@@ -187,7 +198,8 @@ impl Library for Folder {
             let path = self.resolve(&lora.need())?;
             Ok(Lora::open(&path)?.at(lora.strength).for_any_family())
         });
-        text.with_loras(&weighted.collect::<Result<Vec<_>>>()?)
+        let weighted = weighted.collect::<Result<Vec<_>>>()?;
+        text.with_loras_unless(&weighted, &|| self.stop.is_asked())
     }
 
     fn embeddings(&self) -> Result<Option<Embeddings>> {

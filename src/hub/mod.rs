@@ -19,6 +19,7 @@ mod catalog;
 mod names;
 mod options;
 mod verify;
+mod words;
 
 #[cfg(feature = "hub")]
 mod download;
@@ -38,8 +39,10 @@ pub use verify::to_delete;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::stop::Stop;
 use crate::weights::{Checkpoint, Family};
 use cache::{Cache, Cached};
+use words::{after, all_gone, offline};
 
 /// A catalog, a cache, and perhaps a hub to fill the cache from.
 ///
@@ -54,6 +57,7 @@ use cache::{Cache, Cached};
 pub struct Hub {
     options: HubOptions,
     catalog: Catalog,
+    stop: Stop,
 }
 
 /// A checkpoint that is on this machine.
@@ -69,6 +73,7 @@ pub struct Fetched {
 }
 
 /// Where a file came from.
+#[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// It was in the cache, under this repository; nothing was asked of the network.
@@ -101,6 +106,25 @@ pub enum Phase {
     Downloading,
     /// Its checksum is computed.
     Verifying,
+}
+
+/// Who hears how far a file has come, and may say that it is to come no farther.
+struct Watch<'a> {
+    progress: &'a mut dyn FnMut(Progress<'_>),
+    stop: &'a Stop,
+}
+
+impl Watch<'_> {
+    fn tell(&mut self, phase: Phase, file: &FileName, done: u64, total: Option<u64>) -> Result<()> {
+        self.stop.check()?;
+        (self.progress)(Progress {
+            file: file.as_str(),
+            phase,
+            done,
+            total,
+        });
+        Ok(())
+    }
 }
 
 /// One place where a file may be.
@@ -145,7 +169,27 @@ impl Hub {
 
     /// A hub with another catalog.
     pub fn with_catalog(options: HubOptions, catalog: Catalog) -> Hub {
-        Hub { options, catalog }
+        Hub {
+            options,
+            catalog,
+            stop: Stop::default(),
+        }
+    }
+
+    /// Gives up fetching ([`ErrorKind::Stopped`]) as soon as `asked` says so. It is asked between two
+    /// parts of a file, and several times a second where a server or another process keeps us waiting; on
+    /// the caller's thread. What has arrived stays beside the cache, and the next call goes on with it. Of
+    /// several closures one is enough.
+    #[must_use]
+    pub fn stop_when(mut self, asked: impl Fn() -> bool + Send + Sync + 'static) -> Hub {
+        self.stop.when(asked);
+        self
+    }
+
+    /// Asks these closures, too.
+    pub(crate) fn stopped_by(mut self, stop: &Stop) -> Hub {
+        self.stop.join(stop);
+        self
     }
 
     /// What it knows by name.
@@ -173,6 +217,10 @@ impl Hub {
         entry: &Entry,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Fetched> {
+        let watch = &mut Watch {
+            progress,
+            stop: &self.stop,
+        };
         let root = self.options.checked_cache()?;
         let mut fetched = Fetched {
             family: entry.family,
@@ -180,10 +228,10 @@ impl Hub {
             origins: Vec::new(),
         };
         for file in &entry.files {
-            let (path, origin) = match self.cached(&root, entry, file, progress)? {
+            let (path, origin) = match self.cached(&root, entry, file, watch)? {
                 Cached::Yes(path, repo) => (path, Origin::Cache(repo)),
                 Cached::No(_) if !self.options.offline => {
-                    self.downloaded(&root, entry, file, progress)?
+                    self.downloaded(&root, entry, file, watch)?
                 }
                 Cached::No(odd) => return Err(offline(&root, entry, file, odd)),
             };
@@ -198,35 +246,27 @@ impl Hub {
         root: &Path,
         entry: &Entry,
         file: &EncoderFile,
-        progress: &mut dyn FnMut(Progress<'_>),
+        watch: &mut Watch<'_>,
     ) -> Result<Cached> {
         let cached = Cache::new(root).find_anywhere(entry, file);
         if let Cached::Yes(path, _) = &cached {
-            let compared = self.compare(path, file, progress);
-            compared.map_err(|error| error.hint(verify::to_delete(path)))?;
+            let compared = self.compare(path, file, watch);
+            compared.map_err(|error| match error.kind() {
+                ErrorKind::Stopped => error,
+                _ => error.hint(verify::to_delete(path)),
+            })?;
         }
         Ok(cached)
     }
 
     /// A cached file against the catalog: its size always, its checksum if that is wanted.
-    fn compare(
-        &self,
-        path: &Path,
-        file: &EncoderFile,
-        progress: &mut dyn FnMut(Progress<'_>),
-    ) -> Result<()> {
+    fn compare(&self, path: &Path, file: &EncoderFile, watch: &mut Watch<'_>) -> Result<()> {
         if let Some(bytes) = file.bytes {
             verify::size(path, bytes)?;
         }
         match &file.sha256 {
             Some(sha256) if self.options.verify => verify::sha256(path, sha256, &mut |done| {
-                let (phase, total) = (Phase::Verifying, file.bytes);
-                progress(Progress {
-                    file: file.path.as_str(),
-                    phase,
-                    done,
-                    total,
-                });
+                watch.tell(Phase::Verifying, &file.path, done, file.bytes)
             }),
             Some(_) | None => Ok(()),
         }
@@ -238,11 +278,11 @@ impl Hub {
         root: &Path,
         entry: &Entry,
         file: &EncoderFile,
-        progress: &mut dyn FnMut(Progress<'_>),
+        watch: &mut Watch<'_>,
     ) -> Result<(PathBuf, Origin)> {
         let mut gone = Vec::new();
         for place in entry.places() {
-            match download(root, &self.options, place, file, progress) {
+            match download(root, &self.options, place, file, watch) {
                 Ok(path) if place.rank == Rank::Own => {
                     return Ok((path, Origin::Repository(place.repo.clone())));
                 }
@@ -302,77 +342,4 @@ impl Entry {
 
 fn hub_error(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Hub, message)
-}
-
-fn offline(root: &Path, entry: &Entry, file: &EncoderFile, odd: Option<String>) -> Error {
-    let Entry {
-        name,
-        repo,
-        revision,
-        ..
-    } = entry;
-    let odd = odd.map(|odd| format!("; {odd}")).unwrap_or_default();
-    let path = &file.path;
-    hub_error(format!(
-        "`{name}` is not in the cache, and the hub is not asked because it is set offline: \
-         repository {repo}, file {path}, revision {revision}, cache directory {}{odd}",
-        root.display()
-    ))
-    .hint(format!(
-        "fetch it once with a connection (HF_HUB_OFFLINE unset), or copy the cache from a machine \
-         that has one: hf download {repo} {path} --revision {revision}"
-    ))
-}
-
-/// The last error, with the repositories that were gone before it.
-fn after(gone: &[Error], error: Error) -> Error {
-    if gone.is_empty() {
-        return error;
-    }
-    let before: Vec<String> = gone
-        .iter()
-        .map(|error| error.message().to_owned())
-        .collect();
-    let mut told = Error::new(
-        error.kind(),
-        format!("{}; before it: {}", error.message(), before.join("; ")),
-    );
-    if let Some(path) = error.path() {
-        told = told.at_path(path);
-    }
-    if let Some(hint) = error.hint_text() {
-        told = told.hint(hint);
-    }
-    told.because(error)
-}
-
-fn all_gone(entry: &Entry, mut gone: Vec<Error>) -> Error {
-    let tried: Vec<String> = gone
-        .iter()
-        .map(|error| error.message().to_owned())
-        .collect();
-    let mirrors = mirrors_asked(entry);
-    let notes = entry
-        .notes
-        .as_deref()
-        .map(|notes| format!(" {notes}"))
-        .unwrap_or_default();
-    let error = hub_error(format!("`{}`: {}; {mirrors}", entry.name, tried.join("; ")));
-    let error = match gone.pop() {
-        Some(last) => error.because(last),
-        None => error,
-    };
-    error.hint(format!(
-        "if the repository is gated, accept its licence on its page and pass a token (HF_TOKEN); \
-         otherwise fetch the file elsewhere and open it by path.{notes}"
-    ))
-}
-
-fn mirrors_asked(entry: &Entry) -> String {
-    let mirrors = entry.mirrors.iter().map(|mirror| mirror.repo.as_str());
-    let mirrors: Vec<&str> = mirrors.collect();
-    if mirrors.is_empty() {
-        return "no mirror is known".to_owned();
-    }
-    format!("its mirrors were asked too: {}", mirrors.join(", "))
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{EncoderFile, Failure, HubOptions, Place, Progress};
+use super::{EncoderFile, Failure, HubOptions, Place, Watch};
 use crate::error::{Error, ErrorKind};
 
 /// Says that this build cannot.
@@ -11,7 +11,7 @@ pub(super) fn download(
     _options: &HubOptions,
     place: Place<'_>,
     file: &EncoderFile,
-    _progress: &mut dyn FnMut(Progress<'_>),
+    _watch: &mut Watch<'_>,
 ) -> Result<PathBuf, Failure> {
     let Place { repo, revision, .. } = place;
     let path = &file.path;

@@ -30,9 +30,13 @@ pub(super) fn size(path: &Path, bytes: u64) -> Result<()> {
     Err(hub_error(format!("expected {bytes} bytes, found {found}{guess}")).at_path(path))
 }
 
-/// Refuses a file with another checksum. Tells `progress` how many bytes were read.
-pub(super) fn sha256(path: &Path, wanted: &Sha256, progress: &mut dyn FnMut(u64)) -> Result<()> {
-    let found = sha256_of(path, progress).map_err(|error| Error::io(path, error))?;
+/// Refuses a file with another checksum. Tells `progress` how many bytes were read; its error is passed on.
+pub(super) fn sha256(
+    path: &Path,
+    wanted: &Sha256,
+    progress: &mut dyn FnMut(u64) -> Result<()>,
+) -> Result<()> {
+    let found = sha256_of(path, progress)?;
     if found == wanted.as_str() {
         return Ok(());
     }
@@ -76,19 +80,20 @@ fn is_link(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink())
 }
 
-fn sha256_of(path: &Path, progress: &mut dyn FnMut(u64)) -> std::io::Result<String> {
-    let mut file = File::open(path)?;
+fn sha256_of(path: &Path, progress: &mut dyn FnMut(u64) -> Result<()>) -> Result<String> {
+    let io = |error| Error::io(path, error);
+    let mut file = File::open(path).map_err(io)?;
     let mut hash = sha2::Sha256::new();
     let mut piece = vec![0; PIECE];
     let mut done = 0;
     loop {
-        let count = file.read(&mut piece)?;
+        let count = file.read(&mut piece).map_err(io)?;
         if count == 0 {
             break;
         }
         hash.update(&piece[..count]);
         done += count as u64;
-        progress(done);
+        progress(done)?;
     }
     Ok(hash
         .finalize()

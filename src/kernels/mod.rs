@@ -38,6 +38,7 @@ use crate::error::Result;
 use crate::transfers::Transfers;
 
 /// Which non-linearity an MLP has. Named by formula, because "gelu" means two different ones.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Activation {
     /// `x · sigmoid(1.702 x)`: OpenAI's CLIP.

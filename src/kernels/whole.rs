@@ -126,6 +126,7 @@ pub struct Options {
 ///
 /// Which algorithm makes a product shows in a result's last bits. Choices that a folder
 /// ([`Options::cache_dir`]) holds already are used from the first call on.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Tune {
     /// In the second call, so that the first result is there as soon as can be. It may differ from later
@@ -140,6 +141,7 @@ pub enum Tune {
 }
 
 /// What makes products of a few hundred rows on a card.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Products {
     /// Whatever is fastest when it is measured: the library, or our own kernels.
@@ -153,6 +155,7 @@ pub enum Products {
 
 /// How the kernels of a captured forward follow each other on a card. The results are the same bits. A card or
 /// driver that does not capture a manner goes plainly.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Follow {
     /// In whichever manner is fastest when it is measured, once for each number of windows; above eight, nothing is

@@ -7,6 +7,7 @@ use crate::tokens::{ChunkRule, Cleaner, END_OF_TEXT, PoolAt, Split, TokenId, Tok
 use crate::weights::EncoderId;
 
 /// When an empty prompt becomes zeros (SDXL; for some tools the refiner, too).
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EmptyNegative {
     /// Never: the empty prompt is encoded.
@@ -25,6 +26,7 @@ pub enum EmptyNegative {
 }
 
 /// What is taken out of a text before its grammar is read.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TakenOut {
     /// Nothing.
@@ -37,6 +39,7 @@ pub enum TakenOut {
 }
 
 /// What the second encoder of SDXL reads where two texts are given.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SecondText {
     /// The second text, empty or not.
@@ -52,6 +55,7 @@ pub enum SecondText {
 }
 
 /// Which prompts a clip skip moves.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SkipScope {
     /// Both.
@@ -61,6 +65,7 @@ pub enum SkipScope {
 }
 
 /// How `N` in "clip skip N" is counted.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SkipNumbering {
     /// -1, -2…
@@ -94,6 +99,7 @@ pub enum EqualLengths {
 }
 
 /// What happens when the two encoders of SDXL need different numbers of windows for one text.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EncoderLengths {
     /// The longer one is cut (`SDXLClipModel.encode_token_weights`, `comfy/sdxl_clip.py`). Two
@@ -106,6 +112,7 @@ pub enum EncoderLengths {
 }
 
 /// What the pooled vector is read from.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PooledFrom {
     /// The first window.
@@ -117,6 +124,7 @@ pub enum PooledFrom {
 }
 
 /// After how many layers the pooled vector is read.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PooledDepth {
     /// All of them, whatever the clip skip.

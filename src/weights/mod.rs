@@ -43,6 +43,7 @@ use crate::error::{Error, Result, unknown_name};
 pub use crate::transfers::{Fill, Take, Transfers};
 
 /// One of the text encoders that Stable Diffusion uses.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum EncoderId {
     /// OpenAI CLIP ViT-L/14: SD 1.x, SDXL's first encoder.
@@ -102,6 +103,7 @@ impl fmt::Display for EncoderId {
 }
 
 /// A family of diffusion models that share one kind of conditioning.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Family {
     /// Stable Diffusion 1.x: ViT-L, 77×768.

@@ -9,6 +9,7 @@ use super::{EncoderId, TensorInfo, TensorSource};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How large a synthetic encoder is.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SyntheticSize {
     /// For tests: width 128 and 3 layers (L), 192 and 4 (H), 256 and 4 (G).

@@ -1,7 +1,10 @@
 //! What a builder refuses, and what it tells while it loads.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use sd_conditioner::candle_core::DType;
-use sd_conditioner::weights::{EncoderId, SyntheticSize};
+use sd_conditioner::weights::{EncoderId, Synthetic, SyntheticSize, TensorSource};
 use sd_conditioner::{Builder, Conditioner, Dialect, ErrorKind, Family, Profile, Prompt};
 
 use crate::support::close::bits;
@@ -60,6 +63,50 @@ fn progress_counts_layers_up_to_all_of_them() {
         assert!(done.is_sorted_by(|a, b| a < b), "{done:?}");
         assert!(done[0] > 0 && done.last() == Some(&layers), "{done:?}");
     }
+}
+
+/// Asked in front of every group of layers and of what is around them; progress tells of what was read by then.
+#[test]
+fn loading_stops_when_the_caller_asks() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let stopping_at = |most: usize| {
+        let asked = Arc::clone(&asked);
+        asked.store(0, Ordering::SeqCst);
+        Conditioner::builder().stop_when(move || asked.fetch_add(1, Ordering::SeqCst) == most)
+    };
+    let (size, seed) = (SyntheticSize::Tiny, 73);
+    let whole = stopping_at(usize::MAX).random_weights(Family::Sdxl, size, seed);
+    drop(whole.unwrap());
+    let most = asked.load(Ordering::SeqCst);
+    assert!(most > 10, "{most}");
+    for at in [0, 1, most / 2, most - 1] {
+        let mut whole = Vec::new();
+        let stopped = stopping_at(at).random_weights_with_progress(
+            Family::Sdxl,
+            size,
+            seed,
+            &mut |encoder, done, total| {
+                if done == total {
+                    whole.push(encoder);
+                }
+            },
+        );
+        assert_eq!(stopped.unwrap_err().kind(), ErrorKind::Stopped);
+        assert_eq!(asked.load(Ordering::SeqCst), at + 1);
+        assert!(whole.len() < 2, "{at}: {whole:?}");
+    }
+    let clips = random(Conditioner::builder(), Family::Sdxl).unwrap();
+    let configs: Vec<_> = clips.encoders().map(|clip| clip.config().clone()).collect();
+    let sources = configs
+        .iter()
+        .map(|one| Synthetic::new(one.encoder, size, seed));
+    let sources: Vec<Synthetic> = sources.collect();
+    let pairs = configs
+        .iter()
+        .cloned()
+        .zip(sources.iter().map(|one| one as &dyn TensorSource));
+    let stopped = stopping_at(3).load_sources(Family::Sdxl, &pairs.collect::<Vec<_>>());
+    assert_eq!(stopped.unwrap_err().kind(), ErrorKind::Stopped);
 }
 
 /// It was ignored.

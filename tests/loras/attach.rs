@@ -1,8 +1,10 @@
 //! A conditioner with `LoRA`s and the one it was made from.
 
+use std::cell::Cell;
+
 use sd_conditioner::candle_core::DType;
 use sd_conditioner::weights::{EncoderId, Inspected, SyntheticSize};
-use sd_conditioner::{Conditioner, Family};
+use sd_conditioner::{Conditioner, ErrorKind, Family};
 
 use super::plain::Plain;
 use super::{SEED, Written, entry, exact, scalar, tensors, tiny, write};
@@ -36,6 +38,25 @@ fn assert_same(one: &Conditioner, other: &Conditioner) {
         assert_eq!(tensor.dtype(), other[name].dtype(), "{name}");
         assert!(exact(tensor) == exact(&other[name]), "{name} differs");
     }
+}
+
+/// The handle that it was asked of stays as it is.
+#[test]
+fn putting_on_stops_when_the_caller_asks() {
+    let (text, lora) = (tiny(Family::Sdxl), everywhere(Family::Sdxl, "kohya"));
+    let (before, loras) = (encoded(&text), [lora.at(0.8)]);
+    let asked = Cell::new(0);
+    let stopping_at = |most: usize| {
+        asked.set(0);
+        text.with_loras_unless(&loras, &|| asked.replace(asked.get() + 1) == most)
+    };
+    drop(stopping_at(usize::MAX).unwrap());
+    let most = asked.get();
+    for at in [0, most / 2, most - 1] {
+        assert_eq!(stopping_at(at).unwrap_err().kind(), ErrorKind::Stopped);
+        assert_eq!(asked.get(), at + 1);
+    }
+    assert_eq!(encoded(&text), before);
 }
 
 #[test]

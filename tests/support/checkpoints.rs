@@ -195,6 +195,7 @@ fn filler(family: Family) -> Vec<Entry> {
         Family::Sd2 => 1024,
         Family::Sdxl => 2048,
         Family::Refiner => 1280,
+        other => panic!("{other}"),
     };
     let unet = |name: &str, shape: &[usize]| {
         Entry::filled(
@@ -232,11 +233,13 @@ fn diffusers(folder: &Path, family: Family, stored: Stored, seed: u64) -> PathBu
         Family::Sd1 | Family::Sd2 => &["text_encoder"],
         Family::Sdxl => &["text_encoder", "text_encoder_2"],
         Family::Refiner => &["text_encoder_2"],
+        other => panic!("{other}"),
     };
     let class = match family {
         Family::Sd1 | Family::Sd2 => "StableDiffusionPipeline",
         Family::Sdxl => "StableDiffusionXLPipeline",
         Family::Refiner => "StableDiffusionXLImg2ImgPipeline",
+        other => panic!("{other}"),
     };
     let mut index = serde_json::json!({
         "_class_name": class,
@@ -277,6 +280,7 @@ pub(crate) fn diffusers_source(encoder: EncoderId, seed: u64) -> Synthetic {
         EncoderId::OpenClipH => source(encoder, seed).with_layers(3).without_projection(),
         EncoderId::ClipL => source(encoder, seed).without_projection(),
         EncoderId::OpenClipG => source(encoder, seed),
+        other => panic!("{other}"),
     }
 }
 
@@ -286,6 +290,7 @@ pub(crate) fn config(encoder: EncoderId) -> serde_json::Value {
         EncoderId::ClipL => (128, 3, "quick_gelu"),
         EncoderId::OpenClipH => (192, 3, "gelu"),
         EncoderId::OpenClipG => (256, 4, "gelu"),
+        other => panic!("{other}"),
     };
     serde_json::json!({
         "architectures": ["CLIPTextModel"], "model_type": "clip_text_model", "hidden_act": act,

@@ -98,7 +98,7 @@ fn names(family: Family, encoder: EncoderId, place: usize, path: &str) -> (Strin
     };
     let long = match encoder {
         EncoderId::OpenClipG => "text_encoder_2.",
-        EncoderId::ClipL | EncoderId::OpenClipH => "text_encoder.",
+        _ => "text_encoder.",
     };
     (
         format!("{short}{}", path.replace('.', "_")),

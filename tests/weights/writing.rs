@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use candle_core::DType;
 use safetensors::SafeTensors;
@@ -27,7 +28,10 @@ fn convert(
 ) -> Result<ConversionReport, Error> {
     let checkpoint = Checkpoint::open(from)?;
     let conversion = Conversion::to(arrangement);
-    let conversion = dtype.map_or(conversion, |dtype| conversion.dtype(dtype));
+    let conversion = match dtype {
+        Some(dtype) => conversion.dtype(dtype),
+        None => conversion,
+    };
     conversion.write(&checkpoint, out, &mut |_, _, _| ())
 }
 
@@ -79,6 +83,34 @@ fn encoders_may_come_from_elsewhere() {
     assert!(!other.exists());
     let again = conversion.write_encoders(encoders(), &out, &mut |_, _, _| ());
     assert_eq!(again.unwrap_err().kind(), ErrorKind::Io);
+}
+
+/// Whatever had been written by then is gone, files that were whole included.
+#[test]
+fn a_conversion_that_is_stopped_leaves_nothing() {
+    let (folder, original) = single(Sdxl, Stored::F16);
+    let checkpoint = Checkpoint::open(&original).unwrap();
+    for arrangement in Arrangement::ALL {
+        let out = folder.path().join("out");
+        let all = Conversion::to(arrangement).write(&checkpoint, &out, &mut |_, _, _| ());
+        let n_tensors = all.unwrap().n_tensors;
+        if out.is_dir() {
+            fs::remove_dir_all(&out).unwrap();
+        } else {
+            fs::remove_file(&out).unwrap();
+        }
+        for begun in [0, 1, n_tensors - 1] {
+            let asked = AtomicUsize::new(0);
+            let stop = move || asked.fetch_add(1, Ordering::SeqCst) == begun;
+            let conversion = Conversion::to(arrangement).stop_when(stop);
+            let mut n_told = 0;
+            let stopped = conversion.write(&checkpoint, &out, &mut |_, _, _| n_told += 1);
+            assert_eq!(stopped.unwrap_err().kind(), ErrorKind::Stopped);
+            assert_eq!(n_told, begun);
+            let there = fs::read_dir(folder.path()).unwrap().flatten();
+            assert!(there.map(|entry| entry.path()).eq([original.clone()]));
+        }
+    }
 }
 
 /// The encoder of one file or folder equals that of another in every canonical tensor.

@@ -16,7 +16,7 @@ use crate::groups::{ComputeFlags, SourceFlags, Wrong};
 use crate::progress::Progress;
 use crate::ui::Done;
 use crate::values::Place;
-use crate::weights;
+use crate::{pool, weights};
 
 /// Windows of one prompt and its negative.
 const PAIR: usize = 2;
@@ -71,6 +71,7 @@ pub(crate) fn run(flags: &BenchFlags, quiet: bool) -> Done {
         threads::Settled::Here(threads) => threads,
         threads::Settled::Elsewhere(code) => return Ok(code),
     };
+    pool::start_all(threads)?;
     let progress = Progress::new(quiet);
     let (text, load) = timing::once(|| weights::load(&flags.source, &flags.compute, &progress))?;
     let report = Report::new(&text, (&flags.source, &flags.compute), threads, flags.json)?;

@@ -23,12 +23,13 @@ use crate::supplies::Supplies;
 use crate::tokens::shown::{Noted, noted, span};
 use crate::ui::{self, Done};
 use crate::wishes::Wishes;
-use crate::{weights, worn};
+use crate::{pool, weights, worn};
 
 /// Reads, encodes if there are weights, and prints.
 pub(crate) fn run(flags: &CompareFlags, quiet: bool) -> Done {
     let jobs = jobs(flags)?;
     let text = if flags.source.is_given() {
+        pool::start()?;
         let progress = Progress::new(quiet);
         let text = weights::load(&flags.source, &flags.compute, &progress)?;
         Some(dressed(text, &jobs, &progress)?)

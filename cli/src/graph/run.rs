@@ -12,6 +12,7 @@ use super::GraphFlags;
 use super::table::{self, Table};
 use super::watch::Watched;
 use super::write::Writer;
+use crate::pool;
 use crate::progress::Progress;
 use crate::ui::{self, Done};
 use crate::weights;
@@ -26,6 +27,7 @@ pub(crate) fn run(flags: &GraphFlags, quiet: bool) -> Done {
         ui::print(table::plan(&plan(flags)?, folder.as_ref()))?;
         return Ok(ExitCode::SUCCESS);
     }
+    pool::start()?;
     let models = flags.models.as_deref().context("--models is missing")?;
     let out_dir = flags.out_dir.as_deref().context("--out-dir is missing")?;
     let runner = Runner {

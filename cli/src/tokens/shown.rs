@@ -194,7 +194,7 @@ fn pooled_from(reading: &Reading) -> Option<usize> {
     match reading.pooled {
         PooledFrom::FirstWindow => Some(0),
         PooledFrom::LastWindow => Some(windows.sum::<usize>().saturating_sub(1)),
-        PooledFrom::RawText => None,
+        _ => None,
     }
 }
 

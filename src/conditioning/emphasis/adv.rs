@@ -27,6 +27,7 @@ pub struct Adv {
 }
 
 /// What is done to strengths before they are read (`token_normalization`).
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Normalization {
     /// Nothing.
@@ -40,6 +41,7 @@ pub enum Normalization {
 }
 
 /// What a strength means (`weight_interpretation`).
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Interpretation {
     /// As `ComfyUI`.
@@ -56,6 +58,7 @@ pub enum Interpretation {
 
 /// Which rows down-weighting masks: the node was written for numpy 1, and numpy 2 has changed the
 /// shape of what `np.unique(return_inverse=True)` gives.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Masking {
     /// With numpy 2: row 0 of the first window, the start token, and for a word of the n-th window

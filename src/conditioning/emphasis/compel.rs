@@ -118,6 +118,7 @@ pub(crate) fn mix(versions: &[Tensor], weights: &[f64], normalize: bool) -> Resu
 }
 
 /// What compel does with the end tokens of a prompt of several windows, after its strengths.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum EndRows {
     /// Nothing.

@@ -32,6 +32,7 @@ impl LatentSize {
 }
 
 /// A part of a picture.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Area {
     /// In latent pixels (`ConditioningSetArea`).

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use super::cache::{Cache, Lookup};
 use super::names::Sha256;
-use super::{EncoderFile, Failure, HubOptions, Phase, Place, Progress, hub_error, verify};
+use super::{EncoderFile, Failure, HubOptions, Phase, Place, Watch, hub_error, verify};
 use crate::error::{Error, ErrorKind, Result};
 use failure::Broken;
 use publish::publish;
@@ -35,19 +35,21 @@ pub(super) fn download(
     options: &HubOptions,
     place: Place<'_>,
     file: &EncoderFile,
-    progress: &mut dyn FnMut(Progress<'_>),
+    watch: &mut Watch<'_>,
 ) -> Result<PathBuf, Failure> {
     let folder = Cache::new(root).folder(place.repo);
     let staging = folder.join(".sd-conditioner");
     let job = job(options, place, file, &staging)?;
-    let lock = Lock::take(root, place, options.timeout)?;
+    let lock = Lock::take(root, place, options.timeout, watch)?;
     if let (true, Some(path)) = (lock.waited, meanwhile(root, place, file)) {
         return Ok(path);
     }
     fs::create_dir_all(&staging).map_err(|error| writing(&staging, error))?;
-    let result = transferred(job, options, progress).and_then(|arrived| {
-        let path = kept(&arrived, &folder, place, file, progress);
-        let _ = fs::remove_dir_all(&staging);
+    let result = transferred(job, options, watch).and_then(|arrived| {
+        let path = kept(&arrived, &folder, place, file, watch);
+        if !path.as_ref().is_err_and(is_stop) {
+            let _ = fs::remove_dir_all(&staging);
+        }
         Ok(path?)
     });
     // Empty folders would be all that is left of a repository that is gone.
@@ -74,9 +76,15 @@ fn kept(
     folder: &Path,
     place: Place<'_>,
     file: &EncoderFile,
-    progress: &mut dyn FnMut(Progress<'_>),
+    watch: &mut Watch<'_>,
 ) -> Result<PathBuf> {
-    compare(arrived, file, progress).map_err(|error| damaged(&error, place))?;
+    compare(arrived, file, watch).map_err(|error| {
+        if is_stop(&error) {
+            error
+        } else {
+            damaged(&error, place)
+        }
+    })?;
     publish(folder, place.revision, &file.path, arrived)
 }
 
@@ -98,20 +106,11 @@ fn meanwhile(root: &Path, place: Place<'_>, file: &EncoderFile) -> Option<PathBu
 fn transferred(
     mut job: Job,
     options: &HubOptions,
-    progress: &mut dyn FnMut(Progress<'_>),
+    watch: &mut Watch<'_>,
 ) -> Result<Arrived, Failure> {
-    let file = job.file.clone();
-    let mut tell = |done, total| {
-        progress(Progress {
-            file: file.as_str(),
-            phase: Phase::Downloading,
-            done,
-            total,
-        });
-    };
     let mut attempts = Attempts::of(&mut job, options);
     loop {
-        match transfer::run(&job, options.timeout, &mut tell) {
+        match transfer::run(&job, options.timeout, watch) {
             Ok(arrived) => return Ok(arrived),
             Err(broken) => attempts.prepare_next(&mut job, broken)?,
         }
@@ -163,11 +162,7 @@ impl Attempts {
 }
 
 /// Size and checksum, those of the catalog before those of the hub.
-fn compare(
-    arrived: &Arrived,
-    file: &EncoderFile,
-    progress: &mut dyn FnMut(Progress<'_>),
-) -> Result<()> {
+fn compare(arrived: &Arrived, file: &EncoderFile, watch: &mut Watch<'_>) -> Result<()> {
     let bytes = file.bytes.unwrap_or(arrived.bytes);
     verify::size(&arrived.blob, bytes)?;
     // The hub's etag is the sha256 of a large file, and something else for a small one.
@@ -176,14 +171,12 @@ fn compare(
         return Ok(());
     };
     verify::sha256(&arrived.blob, wanted, &mut |done| {
-        let phase = Phase::Verifying;
-        progress(Progress {
-            file: file.path.as_str(),
-            phase,
-            done,
-            total: Some(bytes),
-        });
+        watch.tell(Phase::Verifying, &file.path, done, Some(bytes))
     })
+}
+
+fn is_stop(error: &Error) -> bool {
+    error.kind() == ErrorKind::Stopped
 }
 
 fn damaged(error: &Error, place: Place<'_>) -> Error {
@@ -204,13 +197,13 @@ struct Lock {
 }
 
 impl Lock {
-    fn take(root: &Path, place: Place<'_>, patience: Duration) -> Result<Lock> {
+    fn take(root: &Path, place: Place<'_>, patience: Duration, watch: &Watch<'_>) -> Result<Lock> {
         let folder = root.join(".locks").join(place.repo.folder());
         let path = folder.join("sd-conditioner.lock");
         fs::create_dir_all(&folder).map_err(|error| Error::io(&folder, error))?;
         let file = File::create(&path).map_err(|error| Error::io(&path, error))?;
         Ok(Lock {
-            waited: lock_or_wait(&file, &path, place, patience)?,
+            waited: lock_or_wait(&file, &path, (place, patience), watch)?,
             _file: file,
         })
     }
@@ -218,10 +211,16 @@ impl Lock {
 
 /// Waits until no other process holds the lock; true if one did. Where the file system has no locks,
 /// none is waited for.
-fn lock_or_wait(file: &File, path: &Path, place: Place<'_>, patience: Duration) -> Result<bool> {
+fn lock_or_wait(
+    file: &File,
+    path: &Path,
+    (place, patience): (Place<'_>, Duration),
+    watch: &Watch<'_>,
+) -> Result<bool> {
     let start = Instant::now();
     let mut waited = false;
     loop {
+        watch.stop.check()?;
         match file.try_lock() {
             Ok(()) => return Ok(waited),
             Err(TryLockError::WouldBlock) if start.elapsed() > patience => {

@@ -7,20 +7,23 @@
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fs, panic};
 
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
 use hf_hub::{Cache, Repo, RepoType};
 
 use super::failure::{Broken, sort};
-use super::writing;
+use super::{Phase, Watch, writing};
 use crate::error::Error;
 use crate::hub::hub_error;
 use crate::hub::names::{FileName, RepoId, Revision, is_commit, plain, shown};
 
 /// Messages that may wait for a slow progress callback.
 const IN_FLIGHT: usize = 64;
+
+/// Between two questions whether to go on, while nothing arrives.
+const TICK: Duration = Duration::from_millis(100);
 
 /// What to bring.
 #[derive(Clone, Debug)]
@@ -73,26 +76,28 @@ enum Message {
     Ended(Result<Arrived, Broken>),
 }
 
-/// Brings one file, and waits at most `patience` for each sign of life.
-pub(super) fn run(
-    job: &Job,
-    patience: Duration,
-    progress: &mut dyn FnMut(u64, Option<u64>),
-) -> Result<Arrived, Broken> {
+/// Brings one file, and waits at most `patience` for each sign of life. What has arrived stays where it is when
+/// the caller wants no more.
+pub(super) fn run(job: &Job, patience: Duration, watch: &mut Watch<'_>) -> Result<Arrived, Broken> {
     let (sender, receiver) = sync_channel(IN_FLIGHT);
     let worker = begun(job, sender)?;
     let (mut done, mut total) = (0, job.bytes);
+    let mut alive = Instant::now();
     loop {
-        match receiver.recv_timeout(patience) {
+        watch.stop.check().map_err(Broken::Failed)?;
+        match receiver.recv_timeout(TICK.min(patience)) {
             Ok(Message::Ended(result)) => return result,
             Ok(Message::Total(bytes)) => (done, total) = (0, Some(bytes)),
             Ok(Message::Advanced(bytes)) => done += bytes,
+            Err(RecvTimeoutError::Timeout) if alive.elapsed() < patience => continue,
             Err(RecvTimeoutError::Timeout) => return Err(Broken::Failed(silent(job, patience))),
             Err(RecvTimeoutError::Disconnected) => {
                 return Err(Broken::Failed(panicked(job, worker.join())));
             }
         }
-        progress(done, total);
+        alive = Instant::now();
+        let told = watch.tell(Phase::Downloading, &job.file, done, total);
+        told.map_err(Broken::Failed)?;
     }
 }
 
@@ -111,13 +116,15 @@ fn begun(job: &Job, sender: SyncSender<Message>) -> Result<JoinHandle<()>, Broke
 fn transfer(job: &Job, sender: &SyncSender<Message>) -> Result<Arrived, Broken> {
     let api = api(job).map_err(|error| sort(job, error))?;
     let (etag, commit, bytes) = announced(job, &api)?;
-    let reporter = Reporter {
-        sender: sender.clone(),
+    let download = || {
+        let reporter = Reporter {
+            sender: sender.clone(),
+        };
+        let repo = api.repo(job.repo());
+        let path = repo.download_with_progress(job.file.as_str(), reporter);
+        path.map_err(|error| sort(job, error))
     };
-    let path = api
-        .repo(job.repo())
-        .download_with_progress(job.file.as_str(), reporter)
-        .map_err(|error| sort(job, error))?;
+    let path = arrived_before(job, &etag, bytes).map_or_else(download, Ok)?;
     let blob = inside(job, &path, &etag)?;
     Ok(Arrived {
         blob,
@@ -158,6 +165,15 @@ fn announced(job: &Job, api: &Api) -> Result<(String, String, u64), Broken> {
         }
         Some(_) | None => Ok((etag, commit, bytes)),
     }
+}
+
+/// The whole file, where an earlier call brought it and was stopped before it was compared.
+fn arrived_before(job: &Job, etag: &str, bytes: u64) -> Option<PathBuf> {
+    let blob = Cache::new(job.staging.clone())
+        .repo(job.repo())
+        .blob_path(etag);
+    let is_whole = fs::metadata(&blob).is_ok_and(|found| found.is_file() && found.len() == bytes);
+    is_whole.then_some(blob)
 }
 
 /// Where the file lies, which must be inside the staging folder.

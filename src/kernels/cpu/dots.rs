@@ -8,6 +8,7 @@ use super::avx512::Avx512;
 use super::matrix::{Matrix, Values};
 use super::panel::COLUMNS;
 use super::shared::SharedMut;
+use super::split;
 use super::tile::Multiply;
 
 /// Values of the depth in a word.
@@ -71,7 +72,7 @@ impl<'a> Words<'a> {
         from: *const f32,
     ) {
         let to = self.rows(window, first / TWO, count / TWO).add(column);
-        amx::columns::<1>(from, (count, COLUMNS), (to.cast(), TWO * COLUMNS));
+        split::columns::<1>(from, (count, COLUMNS), (to.cast(), TWO * COLUMNS));
     }
 }
 

@@ -25,18 +25,11 @@ pub(super) fn run(
     let (windows, rows, width) = x.dims3()?;
     let hidden = hidden_keys.map(Tensor::contiguous).transpose()?;
     let x = x.contiguous()?;
-    let held = tower.blocks.iter().map(hold).collect::<Option<Vec<_>>>();
-    let layers = held.iter().flatten().map(layer);
-    let layers = layers
-        .collect::<Option<Vec<_>>>()
-        .filter(|_| held.is_some());
-    let (input, hidden) = (Held::new(&x), hidden.as_ref().map(Held::new));
-    let input = input.as_ref().and_then(Held::floats);
-    let keys = hidden.as_ref().map(|held| held.as_ref()?.floats());
-    let (Some(layers), Some(input)) = (layers, input) else {
+    let held = HeldRun::of(tower, &x, hidden.as_ref());
+    let Some((layers, input, hidden)) = held.as_ref().and_then(HeldRun::slices) else {
         return Ok(None);
     };
-    let keys_fit = keys.is_none_or(|keys| keys.is_some_and(|keys| keys.len() == windows * ROWS));
+    let keys_fit = hidden.is_none_or(|keys| keys.len() == windows * ROWS);
     let shapes = rows == ROWS && width == tower.heads * HEAD && keys_fit;
     if !shapes || !fit(&layers, width, keep) {
         return Ok(None);
@@ -49,7 +42,7 @@ pub(super) fn run(
         layers: &layers,
         activation: tower.activation,
         width,
-        hidden: keys.flatten(),
+        hidden,
         input,
     };
     let kept = through((unit, shelf), &stack, windows, keep);
@@ -67,6 +60,37 @@ fn fit(layers: &[Layer<'_>], width: usize, keep: &[usize]) -> bool {
     let mlp = layers.first().map_or(0, |layer| layer.up.matrix.rows);
     layers.iter().all(|layer| layer.fits(width, mlp))
         && keep.iter().all(|layer| (1..=layers.len()).contains(layer))
+}
+
+/// All that a run reads, held.
+struct HeldRun<'a> {
+    blocks: Vec<HeldBlock<'a>>,
+    input: Held<'a>,
+    hidden: Option<Held<'a>>,
+}
+
+impl<'a> HeldRun<'a> {
+    fn of(tower: &Tower<'a>, input: &'a Tensor, hidden: Option<&'a Tensor>) -> Option<HeldRun<'a>> {
+        Some(HeldRun {
+            blocks: tower.blocks.iter().map(hold).collect::<Option<_>>()?,
+            input: Held::new(input)?,
+            hidden: match hidden {
+                Some(hidden) => Some(Held::new(hidden)?),
+                None => None,
+            },
+        })
+    }
+
+    /// The layers, what goes into them, and which keys are hidden.
+    #[expect(clippy::type_complexity, reason = "taken apart where it is made")]
+    fn slices(&self) -> Option<(Vec<Layer<'_>>, &[f32], Option<&[f32]>)> {
+        let layers = self.blocks.iter().map(layer).collect::<Option<_>>()?;
+        let hidden = match &self.hidden {
+            Some(hidden) => Some(hidden.floats()?),
+            None => None,
+        };
+        Some((layers, self.input.floats()?, hidden))
+    }
 }
 
 /// A block's tensors, held: norms, then products.

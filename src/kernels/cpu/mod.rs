@@ -36,6 +36,8 @@ mod panels;
 mod rooms;
 mod shared;
 mod simd;
+#[cfg(target_arch = "x86_64")]
+mod split;
 mod stack;
 mod team;
 mod tile;

@@ -122,6 +122,15 @@ impl<'a> View<'a> {
         self.run(index, is_skipped)
     }
 
+    /// The end of white space as pyparsing's `White()` has it at `index`: a form feed, perhaps with wide spaces
+    /// behind it, is skipped in front of the white space proper that must follow.
+    pub(super) fn form_feed(self, index: usize) -> Option<usize> {
+        self.get(index).filter(|first| *first == '\u{c}')?;
+        let proper = self.run(index, is_skipped_by_white);
+        let end = self.skip_space(proper);
+        (end > proper).then_some(end)
+    }
+
     /// The end of the run of characters that `fits`.
     pub(super) fn run(self, index: usize, fits: impl Fn(char) -> bool) -> usize {
         let rest = self.characters.get(index..).unwrap_or_default();
@@ -144,6 +153,15 @@ impl<'a> View<'a> {
 /// pyparsing's own white space.
 pub(super) fn is_skipped(character: char) -> bool {
     matches!(character, ' ' | '\t' | '\r' | '\n')
+}
+
+/// What `White()` skips: all that pyparsing knows of as white, but for what it is to match.
+fn is_skipped_by_white(character: char) -> bool {
+    let is_wide = matches!(
+        character,
+        '\u{2000}'..='\u{200b}' | '\u{202f}' | '\u{205f}' | '\u{3000}'
+    );
+    is_wide || matches!(character, '\u{c}' | '\u{a0}' | '\u{1680}' | '\u{180e}')
 }
 
 /// Python's `string.whitespace`, at which words end.

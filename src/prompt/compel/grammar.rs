@@ -62,7 +62,8 @@ pub(super) struct Grammar {
 }
 
 impl Grammar {
-    /// A whole prompt. Words that fit nothing are taken literally up to the next white space.
+    /// A whole prompt. Words that fit nothing are taken literally up to the next white space. A form feed is
+    /// white space where more of it follows; elsewhere nothing fits it.
     pub(super) fn prompt(&mut self, view: View<'_>, start: usize) -> (Vec<Node>, usize) {
         let (mut nodes, mut index) = (Vec::new(), start);
         loop {
@@ -73,11 +74,14 @@ impl Grammar {
                 continue;
             }
             let end = view.run(at, |character| !ends_word(character));
-            if end == at {
+            if end > at {
+                nodes.push(text(view, at..end));
+                index = end;
+            } else if let Some(end) = view.form_feed(at) {
+                index = end;
+            } else {
                 return (nodes, at);
             }
-            nodes.push(text(view, at..end));
-            index = end;
         }
     }
 

@@ -115,3 +115,66 @@ pub fn parse(text: &str) -> (Conjunction, Vec<Note>) {
     }
     (conjunction, seen)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prompt::Strength;
+
+    /// What a prompt of one flat part is read as: texts with what is not 1 behind them, one space between.
+    fn read(text: &str) -> (String, bool) {
+        let (conjunction, notes) = parse(text);
+        let [(Part::Flat(pieces), _)] = &conjunction.parts[..] else {
+            panic!("{text:?}: {conjunction:?}");
+        };
+        let pieces = pieces.iter().map(|piece| match piece {
+            Piece::Text { text, strength, .. } if *strength == Strength::NEUTRAL => text.clone(),
+            Piece::Text { text, strength, .. } => format!("{text}*{:.2}", strength.get()),
+            other => panic!("{other:?}"),
+        });
+        let refused = notes.iter().any(|note| note.message.contains("refuses"));
+        (pieces.collect::<Vec<_>>().join(" "), refused)
+    }
+
+    /// As compel 2.5.1 on pyparsing 3.3.3 has it: a form feed in front of other white space is white space.
+    #[test]
+    fn form_feeds_are_read_where_white_space_follows() {
+        let cases = [
+            ("a \u{c} b", "a b"),
+            ("\u{c} a", "a"),
+            ("a\u{c}\u{c} b", "a b"),
+            ("a \u{c} ", "a"),
+            ("a\u{c}\nb", "a b"),
+            ("a \u{c}\u{a0} b", "a b"),
+            ("a\u{c}\u{200b} b", "a b"),
+            ("a +\u{c} b", "a + b"),
+            ("a+\u{c} b", "a+ b"),
+            ("(a)++\u{c} b", "a*1.21 b"),
+            ("a \u{c} b++", "a b*1.21"),
+            ("(a \u{c} b)++", "(a b)++"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(read(text), (expected.to_owned(), false), "{text:?}");
+        }
+    }
+
+    /// Nothing of compel's grammar takes these.
+    #[test]
+    fn other_control_characters_are_refused() {
+        let refused = [
+            "a\u{c}b",
+            "a \u{c}",
+            "a\u{c}++ b",
+            "a \u{c}, b",
+            "a \u{c}\u{a0}b",
+            "a \u{c}\u{b} b",
+            "(a)\u{c}b",
+            "a \u{b} b",
+            "a\u{b}b",
+            "\u{b} b",
+        ];
+        for text in refused {
+            assert!(read(text).1, "{text:?}");
+        }
+    }
+}

@@ -48,6 +48,7 @@ pub enum Split {
 }
 
 /// Where compel cuts; what cannot be found falls back to the next.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LongText {
     /// After the last full stop.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{CONTENT, CONTEXT, ChunkRule, END_OF_TEXT, START_OF_TEXT, TokenId};
 
 /// Which row of a window the pooled vector is read from.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum PoolAt {
     /// The first end token: right whatever else the window holds.

@@ -14,9 +14,12 @@ use candle_core::{DType, Device, Tensor};
 use super::format::writer;
 use super::{Checkpoint, EncoderId, Encoders, TensorSource};
 use crate::error::{Error, ErrorKind, Result};
+use crate::stop::Stop;
+use crate::threads;
 use plan::{Outgoing, Planned};
 
 /// How encoders are laid out in what is written.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Arrangement {
     /// A folder with `text_encoder` and `text_encoder_2`, each with `config.json` and
@@ -66,11 +69,12 @@ pub type WriteProgress<'a> = &'a mut dyn FnMut(&Path, usize, usize);
 /// }
 /// # Ok::<(), sd_conditioner::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Conversion {
     arrangement: Arrangement,
     dtype: Option<DType>,
     only: Option<EncoderId>,
+    stop: Stop,
 }
 
 /// What was written.
@@ -89,11 +93,11 @@ impl Conversion {
     /// Into this arrangement, each tensor in the type in which it is stored. Types that no reader
     /// of the arrangement knows (8 bits with scales, quantised blocks, 64 bits) become `f32`.
     pub fn to(arrangement: Arrangement) -> Conversion {
-        let (dtype, only) = (None, None);
         Conversion {
             arrangement,
-            dtype,
-            only,
+            dtype: None,
+            only: None,
+            stop: Stop::default(),
         }
     }
 
@@ -111,6 +115,14 @@ impl Conversion {
         self
     }
 
+    /// Gives up writing ([`ErrorKind::Stopped`]) as soon as `asked` says so, and removes what was written.
+    /// It is asked before each tensor, on the thread that writes. Of several closures one is enough.
+    #[must_use]
+    pub fn stop_when(mut self, asked: impl Fn() -> bool + Send + Sync + 'static) -> Conversion {
+        self.stop.when(asked);
+        self
+    }
+
     /// Writes the encoders of `checkpoint` to `out`, which must not exist yet. What was written is
     /// removed again when anything fails.
     ///
@@ -122,7 +134,7 @@ impl Conversion {
     /// `out` exists, the checkpoint lacks an encoder or a tensor, a value is too large for the type
     /// (named by tensor), or the file system refuses.
     pub fn write(
-        self,
+        &self,
         checkpoint: &Checkpoint,
         out: &Path,
         progress: WriteProgress<'_>,
@@ -136,12 +148,13 @@ impl Conversion {
     ///
     /// As [`write`](Self::write).
     pub fn write_encoders(
-        self,
+        &self,
         encoders: Encoders,
         out: &Path,
         progress: WriteProgress<'_>,
     ) -> Result<ConversionReport> {
         self.check(out)?;
+        threads::expect()?;
         let wanted = |(encoder, _): &(EncoderId, _)| self.only.is_none_or(|only| only == *encoder);
         let sources = encoders.into_iter().filter(wanted);
         let sources: Vec<Source> = sources
@@ -152,14 +165,19 @@ impl Conversion {
             return Err(Error::new(ErrorKind::MissingTensor, message).at_path(out));
         }
         let plan = plan::plan(self.arrangement, self.dtype, &sources, out)?;
-        let written = write_all(&plan, &sources, progress);
+        let mut tell = |path: &Path, done, total| {
+            self.stop.check()?;
+            progress(path, done, total);
+            Ok(())
+        };
+        let written = write_all(&plan, &sources, &mut tell);
         if written.is_err() {
             plan::remove(&plan, out);
         }
         written
     }
 
-    fn check(self, out: &Path) -> Result<()> {
+    fn check(&self, out: &Path) -> Result<()> {
         if let Some(dtype) = self.dtype
             && !matches!(dtype, DType::F32 | DType::F16 | DType::BF16)
         {
@@ -175,7 +193,7 @@ impl Conversion {
         Ok(())
     }
 
-    fn sources(self, checkpoint: &Checkpoint) -> Result<Encoders> {
+    fn sources(&self, checkpoint: &Checkpoint) -> Result<Encoders> {
         let encoders = checkpoint.encoders().into_iter();
         let wanted: Vec<_> = match self.only {
             Some(encoder) => vec![encoder],
@@ -193,11 +211,10 @@ struct Source {
     tensors: Box<dyn TensorSource>,
 }
 
-fn write_all(
-    plan: &Planned,
-    sources: &[Source],
-    progress: WriteProgress<'_>,
-) -> Result<ConversionReport> {
+/// What is called before each tensor; an error ends the writing.
+type Tell<'a> = &'a mut dyn FnMut(&Path, usize, usize) -> Result<()>;
+
+fn write_all(plan: &Planned, sources: &[Source], tell: Tell<'_>) -> Result<ConversionReport> {
     let mut report = ConversionReport {
         notes: plan.notes.clone(),
         ..ConversionReport::default()
@@ -210,7 +227,7 @@ fn write_all(
         report.files.push(path.clone());
     }
     for file in &plan.files {
-        write_file(file, &plan.metadata, sources, progress)?;
+        write_file(file, &plan.metadata, sources, tell)?;
         report.n_tensors += file.tensors.len();
         report.files.push(file.path.clone());
     }
@@ -222,11 +239,11 @@ fn write_file(
     file: &plan::File,
     metadata: &BTreeMap<String, String>,
     sources: &[Source],
-    progress: WriteProgress<'_>,
+    tell: Tell<'_>,
 ) -> Result<()> {
     let outlines: Vec<_> = file.tensors.iter().map(|one| one.outline.clone()).collect();
     writer::write(&file.path, metadata, &outlines, |number| {
-        progress(&file.path, number, outlines.len());
+        tell(&file.path, number, outlines.len())?;
         load(&file.tensors[number], sources)
     })
 }

@@ -15,7 +15,7 @@ use crate::kernels::{Activation, Block, Kernels, NormOf, Product, Reference, Tow
 const ROWS: usize = 77;
 
 /// The matrix unit, or what stands in for it. Says so where there is neither.
-pub(super) fn unit() -> Option<Amx> {
+pub(in super::super) fn unit() -> Option<Amx> {
     let amx = Amx::or_stand_in();
     if amx.is_none() {
         let why = "NOT RUN: it takes a CPU with AVX-512 and its bf16 instructions, and Linux";

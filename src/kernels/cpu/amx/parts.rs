@@ -3,7 +3,7 @@
 use super::super::matrix::{Matrix, Values};
 use super::super::panel::COLUMNS;
 use super::super::shared::SharedMut;
-use super::split;
+use super::super::split;
 use super::unit::{DEEP, SIDE, VALUES};
 
 /// Registers across a panel.

@@ -3,7 +3,7 @@
 use half::bf16;
 
 use super::super::matrix::{Matrix, Values};
-use super::split;
+use super::super::split;
 use super::unit::{DEEP, Pair, SIDE, VALUES};
 
 /// Depth times parts that are taken at once: panels and matrix of it stay in the second cache.

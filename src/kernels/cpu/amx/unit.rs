@@ -8,13 +8,13 @@ use std::arch::asm;
 use std::arch::x86_64::{__cpuid_count, _xgetbv};
 
 /// Rows of a register, and f32 values of a row of sums.
-pub(super) const SIDE: usize = 16;
+pub(in super::super) const SIDE: usize = 16;
 
 /// bf16 values of a register's row: as much of a product's depth as one instruction takes.
 pub(in super::super) const DEEP: usize = 32;
 
 /// bf16 values of a register.
-pub(super) const VALUES: usize = SIDE * DEEP;
+pub(in super::super) const VALUES: usize = SIDE * DEEP;
 
 /// Bits 17 and 18 of XCR0: the system saves the unit's registers.
 const SAVED: u64 = 0b11 << 17;

@@ -1,5 +1,6 @@
 //! An f32 value as a sum of bf16 values, each holding the next eight digits: one part is bf16
-//! precision, two are seventeen digits (more than f16 has), three are all of f32's.
+//! precision, two are seventeen digits (more than f16 has), three are all of f32's. The matrix unit (`amx`) takes
+//! matrices and panels so, AVX-512's products of bf16 (`dots.rs`) panels in one part.
 //!
 //! A product of two such sums needs only the products of parts that matter (Henry, Tang and Heinecke,
 //! "Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision Computations", 2019).
@@ -14,7 +15,7 @@ use std::mem::transmute;
 
 use half::f16;
 
-use super::unit::{DEEP, SIDE, VALUES};
+use super::amx::{DEEP, SIDE, VALUES};
 
 /// Bits of an f32 value that bf16 keeps, and half of the first that it does not.
 const KEPT: i32 = !0xffff;
@@ -145,7 +146,7 @@ pub(super) unsafe fn half_row<const PARTS: usize>(row: &[f16], to: *mut u16) {
 ///
 /// The instructions are there; `from` and `to` hold an even number of rows, and half as many.
 #[target_feature(enable = "avx512f,avx512bf16,avx512bw")]
-pub(in super::super) unsafe fn columns<const PARTS: usize>(
+pub(super) unsafe fn columns<const PARTS: usize>(
     from: *const f32,
     (rows, stride): (usize, usize),
     (to, step): (*mut u16, usize),
@@ -161,7 +162,7 @@ pub(in super::super) unsafe fn columns<const PARTS: usize>(
 mod tests {
     use half::bf16;
 
-    use super::super::layers_tests::unit;
+    use super::super::amx::unit;
     use super::*;
 
     /// Values of all sizes and both signs, with all digits.
