@@ -9,6 +9,7 @@ mod devices;
 mod emphasis;
 mod entries;
 mod gelu;
+mod least_windows;
 mod negatives;
 mod open_clip;
 mod planned;

@@ -129,6 +129,9 @@ pub(crate) struct MannerFlags {
     /// Another GELU than the profile's: each encoder's own, or the tanh form in ViT-H and ViT-bigG
     #[arg(long, value_parser = gelu_parser())]
     pub(crate) gelu: Option<Gelu>,
+    /// At least so many windows of 77 rows: short prompts are followed by empty ones
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
+    pub(crate) least_windows: Option<u8>,
     /// Read prompt editing ([from:to:0.5], [one|other]) and AND for so many steps
     #[arg(long, value_name = "N", value_parser = names::steps)]
     pub(crate) steps: Option<u32>,

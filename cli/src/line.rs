@@ -34,6 +34,7 @@ pub(crate) struct Line {
     split: Given<String>,
     equal_lengths: Given<String>,
     gelu: Given<String>,
+    least_windows: Given<u8>,
     steps: Given<u32>,
     hires_steps: Given<u32>,
     embeddings: Given<Vec<EmbeddingFile>>,
@@ -168,6 +169,7 @@ impl Line {
                 own.equal_lengths.as_ref(),
             )?,
             gelu: self.gelu.choice("gelu", names::gelu, own.gelu.as_ref())?,
+            least_windows: self.least_windows.over(own.least_windows.as_ref()),
         })
     }
 

@@ -18,6 +18,7 @@ pub(crate) struct Manner {
     pub(crate) split: Option<SplitChoice>,
     pub(crate) equal_lengths: Option<EqualLengths>,
     pub(crate) gelu: Option<Gelu>,
+    pub(crate) least_windows: Option<u8>,
 }
 
 impl From<&MannerFlags> for Manner {
@@ -30,6 +31,7 @@ impl From<&MannerFlags> for Manner {
             split: flags.split.clone(),
             equal_lengths: flags.equal_lengths,
             gelu: flags.gelu,
+            least_windows: flags.least_windows,
         }
     }
 }
@@ -62,7 +64,8 @@ impl Manner {
 
     /// The request in this manner.
     pub(crate) fn of<'a>(&self, request: Request<'a>) -> Request<'a> {
-        request.profile(self.profile()).choices(self.choices())
+        let request = request.profile(self.profile()).choices(self.choices());
+        request.least_windows(self.least_windows.unwrap_or(0))
     }
 
     /// The profile and what overrides it, by the names that were typed.
@@ -80,6 +83,10 @@ impl Manner {
             ("split", self.split.as_ref().map(|choice| own(&choice.name))),
             ("equal_lengths", equal_lengths.map(own)),
             ("gelu", gelu.map(own)),
+            (
+                "least_windows",
+                self.least_windows.map(|number| number.to_string()),
+            ),
         ];
         let given = all.into_iter();
         given.filter_map(|(key, name)| Some((key, name?))).collect()

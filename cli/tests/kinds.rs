@@ -22,6 +22,11 @@ fn other_kinds_hold_what_the_pair_holds() {
     encode("sdxl", &more, &path("a_te_outputs.npz")).expect(0);
     let cached = kohya::load(&path("a_te_outputs.npz")).unwrap();
     assert_eq!(floats(cached.context()), context);
+    // As sd-scripts have it with --max_token_length 225.
+    let long = [&more[..], &["--least-windows", "3"]].concat();
+    encode("sdxl", &long, &path("b_te_outputs.npz")).expect(0);
+    let cached = kohya::load(&path("b_te_outputs.npz")).unwrap();
+    assert_eq!(cached.context().dims()[1], 227);
 
     encode("sdxl", &more, &path("a.conditioning")).expect(0);
     let kept = comfyui::load(&path("a.conditioning")).unwrap().entries;

@@ -39,6 +39,9 @@ fn cases() -> Vec<Case> {
             let (split, ends) = split_named("words+merge").unwrap();
             all.profile(Profile::Compel).split(split).end_rows(ends)
         }),
+        ("profile=comfyui least_windows=9", |all| {
+            all.profile(Profile::ComfyUi).least_windows(9)
+        }),
         ("profile=a1111 equal_lengths=zeros", |all| {
             all.profile(Profile::A1111)
                 .equal_lengths(EqualLengths::Zeros)
@@ -63,7 +66,8 @@ fn flags(settings: &str) -> Vec<String> {
 fn keys(id: usize, settings: &str) -> String {
     let mut line = serde_json::json!({ "id": id });
     for (key, value) in pairs(settings) {
-        line[key] = value.into();
+        let number = value.parse::<u64>().map(Into::into);
+        line[key] = number.unwrap_or_else(|_| value.into());
     }
     line.to_string()
 }

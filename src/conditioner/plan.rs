@@ -115,6 +115,9 @@ pub(super) fn plan(towers: &[Tower], request: &Request<'_>, fill: usize) -> Vec<
         first.notes.extend(first.weighted_parts());
     }
     match_encoders(&mut plans, lengths, request.has_two_texts());
+    for planned in &mut plans {
+        planned.windows = planned.windows.max(request.fewest_windows());
+    }
     let is_unread = request.rules().second_text() != SecondText::Appended;
     if let ([only], true) = (plans.as_mut_slice(), request.has_two_texts() && is_unread) {
         only.notes.push(second_unread(towers[0].id));

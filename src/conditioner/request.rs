@@ -38,6 +38,7 @@ pub struct Request<'a> {
     pooled: Option<Pooled>,
     embeddings: Option<&'a Embeddings>,
     loras: Option<&'a LoraFolder>,
+    least_windows: u8,
     /// How often the tool has it in its call.
     times: usize,
 }
@@ -62,6 +63,7 @@ impl OwnedRequest {
             size: request.size,
             negative: request.negative,
             pooled: request.pooled,
+            least_windows: request.least_windows,
             ..Request::absent()
         };
         OwnedRequest {
@@ -129,6 +131,7 @@ impl<'a> Request<'a> {
             pooled: None,
             embeddings: None,
             loras: None,
+            least_windows: 0,
             times: 1,
         }
     }
@@ -211,6 +214,19 @@ impl<'a> Request<'a> {
         self
     }
 
+    /// Makes so many windows of each text at least: what is missing are windows of the empty prompt, or zeros where
+    /// the profile fills an encoder's rows with them (`InvokeAI`). Whoever batches prompts has them in one length so;
+    /// sd-scripts' `--max_token_length 225` is 3.
+    pub fn least_windows(mut self, windows: u8) -> Self {
+        self.least_windows = windows;
+        self
+    }
+
+    /// The least windows of each text.
+    pub(super) fn fewest_windows(&self) -> usize {
+        usize::from(self.least_windows)
+    }
+
     /// SDXL's size numbers.
     pub fn size(mut self, size: SizeHints) -> Self {
         self.size = Some(size);
@@ -238,6 +254,7 @@ impl<'a> Request<'a> {
             // Its numbering is the profile's.
             self.clip_skip = self.clip_skip.or(positive.clip_skip);
         }
+        self.least_windows = self.least_windows.max(positive.least_windows);
         // Each side has a score of its own.
         let of_both = |size| SizeHints {
             aesthetic_score: None,
