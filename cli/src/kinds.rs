@@ -17,7 +17,7 @@ use crate::values::Precision;
 /// What a file's extension asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Kind {
-    /// Under diffusers' names, with all metadata [default]
+    /// Under diffusers' names, with all metadata
     #[value(name = "safetensors")]
     Pair,
     /// What kohya's sd-scripts cache of one SDXL prompt

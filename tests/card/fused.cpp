@@ -101,10 +101,9 @@ void residual_by_loops(const Call& call, size_t first, size_t rows, int planes, 
     }
 }
 
-void check_row_warps(const Call& call, int rows, int width) {
+void check_row_warps(const Call& call, int rows) {
     if (call.block.x != 32 * ROW_WARPS || int(call.grid.x) != (rows + ROW_WARPS - 1) / ROW_WARPS || call.grid.y != 1)
         fail("%u blocks of %u threads for %d rows", call.grid.x, call.block.x, rows);
-    if (width % 4 || width > 128 * LANE_FOURS) fail("rows of %d for a warp each", width);
 }
 
 template <typename T, int MOST_PLANES>
@@ -136,12 +135,12 @@ Kernel residual() {
     return {{P, I, P, P, P, P, P, P, I, P, P}, MOST_PLANES == 1 ? 1024 : 512, touches, run};
 }
 
-// Parameters: product, bias, the norm's two, x, kept, normed; rows, width; what is asked for ahead.
-template <typename T>
+// Parameters: product, bias, the norm's two, x, kept, normed; rows; what is asked for ahead.
+template <typename T, int FOURS>
 Kernel residual_many() {
     const auto touches = [](const Call& call) {
-        const int rows = call.get<int>(7), width = call.get<int>(8);
-        check_row_warps(call, rows, width);
+        const int rows = call.get<int>(7), width = FOURS * 128;
+        check_row_warps(call, rows);
         const size_t values = size_t(rows) * width;
         Accesses all{{"the product", call.pointer(0), values * sizeof(float), false, QUAD},
                      {"the bias", call.pointer(1), width * sizeof(float), false, QUAD},
@@ -154,24 +153,24 @@ Kernel residual_many() {
         return all;
     };
     const auto run = [](const Call& call) {
-        const int rows = call.get<int>(7), width = call.get<int>(8);
-        const Ahead ahead = ahead_of(call, 9);
-        if (rows > int(MANY_EMULATED_ROWS)) return residual_by_loops<T>(call, 1, rows, 1, width);
+        const int rows = call.get<int>(7);
+        const Ahead ahead = ahead_of(call, 8);
+        if (rows > int(MANY_EMULATED_ROWS)) return residual_by_loops<T>(call, 1, rows, 1, FOURS * 128);
         launch(call, [&] {
-            residual_norm_many<T>(host<float>(call.pointer(0)), host<float>(call.pointer(1)), norm_of(call, 2),
-                                  host<float>(call.pointer(4)), host<float>(call.pointer(5)), host<T>(call.pointer(6)), rows, width,
-                                  ahead);
+            residual_norm_many<T, FOURS>(host<float>(call.pointer(0)), host<float>(call.pointer(1)), norm_of(call, 2),
+                                         host<float>(call.pointer(4)), host<float>(call.pointer(5)), host<T>(call.pointer(6)), rows,
+                                         ahead);
         });
     };
-    return {{P, P, P, P, P, P, P, I, I, P, P}, 32 * ROW_WARPS, touches, run};
+    return {{P, P, P, P, P, P, P, I, P, P}, 32 * ROW_WARPS, touches, run};
 }
 
-// Parameters: x, the norm's two, in f32, narrow; rows, width.
-template <typename T>
+// Parameters: x, the norm's two, in f32, narrow; rows.
+template <typename T, int FOURS>
 Kernel norms_many() {
     const auto touches = [](const Call& call) {
-        const int rows = call.get<int>(5), width = call.get<int>(6);
-        check_row_warps(call, rows, width);
+        const int rows = call.get<int>(5), width = FOURS * 128;
+        check_row_warps(call, rows);
         const size_t values = size_t(rows) * width;
         Accesses all = norm_touches(call, 1, width);
         all.push_back({"x", call.pointer(0), values * sizeof(float), false, QUAD});
@@ -181,11 +180,11 @@ Kernel norms_many() {
     };
     const auto run = [](const Call& call) {
         launch(call, [&] {
-            norm_many<T>(host<float>(call.pointer(0)), norm_of(call, 1), host<float>(call.pointer(3)), host<T>(call.pointer(4)),
-                         call.get<int>(5), call.get<int>(6));
+            norm_many<T, FOURS>(host<float>(call.pointer(0)), norm_of(call, 1), host<float>(call.pointer(3)),
+                                host<T>(call.pointer(4)), call.get<int>(5));
         });
     };
-    return {{P, P, P, P, P, I, I}, 32 * ROW_WARPS, touches, run};
+    return {{P, P, P, P, P, I}, 32 * ROW_WARPS, touches, run};
 }
 
 template <typename T>
@@ -321,8 +320,16 @@ std::shared_ptr<Kernel> of_type(const std::string& name) {
     if (name == "residual_norm") return made(residual<T, 1>());
     if (name == "residual_norm_planes") return made(residual<T, 8>());
     if (name == "norm_rows") return made(norms<T>());
-    if (name == "norm_many") return made(norms_many<T>());
-    if (name == "residual_norm_many") return made(residual_many<T>());
+    if (name == "norm_many_128") return made(norms_many<T, 1>());
+    if (name == "norm_many_256") return made(norms_many<T, 2>());
+    if (name == "norm_many_768") return made(norms_many<T, 6>());
+    if (name == "norm_many_1024") return made(norms_many<T, 8>());
+    if (name == "norm_many_1280") return made(norms_many<T, 10>());
+    if (name == "residual_norm_many_128") return made(residual_many<T, 1>());
+    if (name == "residual_norm_many_256") return made(residual_many<T, 2>());
+    if (name == "residual_norm_many_768") return made(residual_many<T, 6>());
+    if (name == "residual_norm_many_1024") return made(residual_many<T, 8>());
+    if (name == "residual_norm_many_1280") return made(residual_many<T, 10>());
     if (name == "bias_activate") return made(activation<T, 1>());
     if (name == "bias_activate_many") return made(activation<T, 4>());
     if (name == "attention_plain") return made(attention<T>(false));

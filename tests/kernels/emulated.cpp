@@ -64,6 +64,35 @@ static int product(const std::string& kernel, int rows, int outputs, int parts) 
     return 2;
 }
 
+// `residual_norm_many`, or `norm_many` alone.
+template <typename T, int FOURS>
+static int many_rows_of(bool alone, int rows, int option) {
+    const int width = FOURS * 128;
+    const size_t n = size_t(rows) * width;
+    const float *product = alone ? nullptr : take(n), *bias = alone ? nullptr : take(width);
+    const float *weight = take(width), *norm_bias = take(width);
+    float* x = take(n);
+    std::vector<float> kept(n);
+    std::vector<T> normed(n);
+    const Norm norm{weight, norm_bias};
+    emulator::launch((rows + ROW_WARPS - 1) / ROW_WARPS, 1, 32 * ROW_WARPS, [&] {
+        T* to = option ? nullptr : normed.data();
+        if (alone) norm_many<T, FOURS>(x, norm, kept.data(), to, rows);
+        else residual_norm_many<T, FOURS>(product, bias, norm, x, kept.data(), to, rows, Ahead{nullptr, 0});
+    });
+    give(kept);
+    give(normed);
+    return taken == input.size() ? 0 : 2;
+}
+template <typename T>
+static int many_rows(bool alone, int rows, int width, int option) {
+    if (width == 128) return many_rows_of<T, 1>(alone, rows, option);
+    if (width == 256) return many_rows_of<T, 2>(alone, rows, option);
+    if (width == 768) return many_rows_of<T, 6>(alone, rows, option);
+    if (width == 1024) return many_rows_of<T, 8>(alone, rows, option);
+    return width == 1280 ? many_rows_of<T, 10>(alone, rows, option) : 2;
+}
+
 template <typename T>
 static int run(const std::string& kernel, int rows, int width, int option) {
     const int threads = (width / 4 + 31) / 32 * 32;
@@ -95,27 +124,8 @@ static int run(const std::string& kernel, int rows, int width, int option) {
         });
         give(kept);
         give(normed);
-    } else if (kernel == "residual_norm_many") {  // option 1: without a norm
-        const float *product = take(n), *bias = take(width), *weight = take(width), *norm_bias = take(width);
-        float* x = take(n);
-        std::vector<float> kept(n);
-        std::vector<T> normed(n);
-        emulator::launch((rows + ROW_WARPS - 1) / ROW_WARPS, 1, 32 * ROW_WARPS, [&] {
-            T* to = option ? nullptr : normed.data();
-            const Norm norm{weight, norm_bias};
-            residual_norm_many<T>(product, bias, norm, x, kept.data(), to, rows, width, Ahead{nullptr, 0});
-        });
-        give(kept);
-        give(normed);
-    } else if (kernel == "norm_many") {
-        const float *weight = take(width), *bias = take(width), *x = take(n);
-        std::vector<float> plain(n);
-        std::vector<T> narrow(n);
-        emulator::launch((rows + ROW_WARPS - 1) / ROW_WARPS, 1, 32 * ROW_WARPS, [&] {
-            norm_many<T>(x, Norm{weight, bias}, plain.data(), narrow.data(), rows, width);
-        });
-        give(plain);
-        give(narrow);
+    } else if (kernel == "residual_norm_many" || kernel == "norm_many") {  // option 1: without a norm
+        return many_rows<T>(kernel == "norm_many", rows, width, option);
     } else if (kernel == "norm_rows") {  // option 1: one row of each window
         const int to = option ? rows / WINDOW : rows;
         std::vector<unsigned> ends;

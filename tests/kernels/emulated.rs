@@ -377,8 +377,8 @@ fn the_kernels_compile_for_cards() {
             "residual_norm_planes",
             "norm_rows",
             "bias_activate",
-            "residual_norm_many",
-            "norm_many",
+            "residual_norm_many_1280",
+            "norm_many_768",
             "bias_activate_many",
             attention,
         ] {

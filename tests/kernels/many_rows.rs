@@ -7,8 +7,8 @@ use super::emulated::{TYPES, plain, rounded, run, shaped};
 use super::tensor;
 use crate::support::close::assert_close;
 
-/// Rows fill no whole number of blocks; channels, lanes or not.
-const SHAPES: [[usize; 2]; 4] = [[5, 192], [9, 1280], [4, 768], [7, 132]];
+/// All channels for which there are kernels; rows fill a whole number of blocks or not.
+const SHAPES: [[usize; 2]; 5] = [[5, 128], [7, 256], [4, 768], [6, 1024], [9, 1280]];
 
 #[test]
 fn the_sum_with_its_norm_equals_its_twin() {

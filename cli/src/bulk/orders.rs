@@ -27,8 +27,8 @@ pub(crate) struct BulkFlags {
     /// Only every N-th line, from line I on (1 to N): N runs share one requests file
     #[arg(long, value_name = "I/N")]
     pub(crate) shard: Option<Share>,
-    /// What each request becomes: <id>.safetensors, or what other programs read of the positive prompt
-    /// alone, `<id>_te_outputs.npz` (kohya's sd-scripts, SDXL) or <id>.conditioning (`ComfyUI`'s custom
+    /// What each request becomes: `<id>.safetensors`, or what other programs read of the positive prompt
+    /// alone, `<id>_te_outputs.npz` (kohya's sd-scripts, SDXL) or `<id>.conditioning` (`ComfyUI`'s custom
     /// nodes)
     #[arg(long, value_enum)]
     pub(crate) format: Option<Kind>,

@@ -36,12 +36,10 @@ const fn bars(id: EncoderId, dtype: DType) -> [[f64; 3]; 2] {
         (EncoderId::OpenClipH, DType::F16) => {
             [[2.6e-3, 1.9e-3, 0.999_997_6], [1.7e-3, 1.9e-3, 0.999_997_6]]
         }
-        (EncoderId::OpenClipG, DType::F16) => {
-            [[3.3e-3, 2e-3, 0.999_997_6], [2e-3, 2e-3, 0.999_997_6]]
-        }
+        (_, DType::F16) => [[3.3e-3, 2e-3, 0.999_997_6], [2e-3, 2e-3, 0.999_997_6]],
         (EncoderId::ClipL, _) => [[1.9e-2, 1.4e-2, 0.999_85], [1.4e-2, 1.5e-2, 0.999_85]],
         (EncoderId::OpenClipH, _) => [[2e-2, 1.5e-2, 0.999_84], [1.8e-2, 1.5e-2, 0.999_84]],
-        (EncoderId::OpenClipG, _) => [[2.6e-2, 1.6e-2, 0.999_84], [1.5e-2, 1.6e-2, 0.999_84]],
+        (_, _) => [[2.6e-2, 1.6e-2, 0.999_84], [1.5e-2, 1.6e-2, 0.999_84]],
     }
 }
 
@@ -240,7 +238,7 @@ fn readout(clip: &ClipText) -> Readout {
     let layers = clip.config().layers;
     let pooled = match clip.config().encoder {
         EncoderId::ClipL => Pooled::Normed,
-        EncoderId::OpenClipH | EncoderId::OpenClipG => Pooled::Projected,
+        _ => Pooled::Projected,
     };
     Readout {
         layer: layers - 1,
@@ -265,7 +263,7 @@ pub(crate) fn window(id: EncoderId, words: usize) -> Result<Chunk> {
     let family = match id {
         EncoderId::ClipL => Family::Sd1,
         EncoderId::OpenClipH => Family::Sd2,
-        EncoderId::OpenClipG => Family::Refiner,
+        _ => Family::Refiner,
     };
     let words = ["lighthouse", "at", "dusk", "cat", "red"]
         .iter()

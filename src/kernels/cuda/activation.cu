@@ -70,30 +70,40 @@ __device__ __forceinline__ float4 activated4(float4 v, Activation activation) {
     return make_float4(activation(v.x), activation(v.y), activation(v.z), activation(v.w));
 }
 
-// Eight neighbours of up to `ROWS` rows a thread; `in` may be `out`; no bias where it is null. All rows are asked
-// for before the first is used.
+// Eight neighbours of each of some rows. All rows are asked for before the first is used: no condition is around a
+// load, for the compiler would wait for each before it asks for the next.
+template <typename T, int ROWS>
+__device__ __forceinline__ void activate_rows(const T* in, Eight bias, T* out, int width, int activation) {
+    Eight values[ROWS];
+#pragma unroll
+    for (int row = 0; row < ROWS; ++row) values[row] = widened8(in + static_cast<Size>(row) * width);
+    with_activation<T>(activation, [&](auto chosen) {
+#pragma unroll
+        for (int row = 0; row < ROWS; ++row) {
+            const float4 a = plus(values[row].low, bias.low), b = plus(values[row].high, bias.high);
+            store8(out + static_cast<Size>(row) * width, {activated4(a, chosen), activated4(b, chosen)});
+        }
+    });
+}
+
+// Eight neighbours of up to `ROWS` rows a thread; `in` may be `out`; no bias where it is null.
 template <typename T, int ROWS>
 __device__ void bias_activate(const T* in, const float* bias, T* out, int rows, int width, int activation, Ahead ahead) {
     const int channel = (blockIdx.x * blockDim.x + threadIdx.x) * 8, first = blockIdx.y * ROWS;
     const bool mine = channel < width;
     const float4 none = make_float4(0.f, 0.f, 0.f, 0.f);
     ask(ahead);
-    const bool added = bias && mine;
-    const float4 low = added ? load4(bias + channel) : none, high = added ? load4(bias + channel + 4) : none;
+    const Eight added = bias && mine ? widened8(bias + channel) : Eight{none, none};
     begin();
     if (!mine) return;
-    const int here = rows - first < ROWS ? rows - first : ROWS;  // at least one
     const Size at = static_cast<Size>(first) * width + channel;
-    Eight values[ROWS];
-#pragma unroll
-    for (int row = 0; row < ROWS; ++row)
-        if (row == 0 || row < here) values[row] = widened8(in + at + static_cast<Size>(row) * width);
-    with_activation<T>(activation, [&](auto chosen) {
-#pragma unroll
-        for (int row = 0; row < ROWS; ++row) {
-            if (row > 0 && row >= here) return;
-            const float4 a = plus(values[row].low, low), b = plus(values[row].high, high);
-            store8(out + at + static_cast<Size>(row) * width, {activated4(a, chosen), activated4(b, chosen)});
-        }
-    });
+    if (first + ROWS <= rows) {
+        activate_rows<T, ROWS>(in + at, added, out + at, width, activation);
+        return;
+    }
+#pragma unroll 1
+    for (int row = 0; first + row < rows; ++row) {
+        const Size more = at + static_cast<Size>(row) * width;
+        activate_rows<T, 1>(in + more, added, out + more, width, activation);
+    }
 }

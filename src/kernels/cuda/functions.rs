@@ -116,10 +116,13 @@ impl Functions {
         let by = [bias, norm.weight, norm.bias].map(Arg::Address);
         let rest = [Arg::Int(narrow(width)?), Arg::Address(on.ahead.0)];
         let rest = [&to.map(Arg::Address)[..], &rest, &[Arg::Size(on.ahead.1)]].concat();
-        if let (1, Some(launch)) = (planes, plan::row_warps(rows, width)) {
+        if let (1, Some((launch, place))) = (planes, plan::row_warps(rows, width)) {
             let (from, rows) = ([Arg::Address(product)], [Arg::Int(narrow(rows)?)]);
-            let args = [&from[..], &by, &rest[..3], &rows, &rest[3..]].concat();
-            let function = (&self.many.loaded()?.residual_norm, "residual_norm_many");
+            let args = [&from[..], &by, &rest[..3], &rows, &rest[4..]].concat();
+            let function = (
+                &self.many.loaded()?.residual_norm[place],
+                "residual_norm_many",
+            );
             // SAFETY: as above.
             return unsafe { start(on, function, launch, &args) };
         }
@@ -147,10 +150,9 @@ impl Functions {
         [plain, narrowed]: [Address; 2],
     ) -> Result<()> {
         let rest = [norm.weight, norm.bias, plain, narrowed].map(Arg::Address);
-        if let (0, Some(launch)) = (ends, plan::row_warps(rows, width)) {
-            let size = [Arg::Int(narrow(rows)?), Arg::Int(narrow(width)?)];
-            let args = [&[Arg::Address(x)], &rest[..], &size].concat();
-            let function = (&self.many.loaded()?.norm, "norm_many");
+        if let (0, Some((launch, place))) = (ends, plan::row_warps(rows, width)) {
+            let args = [&[Arg::Address(x)], &rest[..], &[Arg::Int(narrow(rows)?)]].concat();
+            let function = (&self.many.loaded()?.norm[place], "norm_many");
             // SAFETY: as above.
             return unsafe { start(on, function, launch, &args) };
         }

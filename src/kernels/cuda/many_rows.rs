@@ -7,7 +7,7 @@ use candle_core::cuda_backend::cudarc::driver::CudaFunction;
 use super::compiled::Compiler;
 use super::failure::device_error;
 use crate::error::Result;
-use crate::kernels::plan::Text;
+use crate::kernels::plan::{ROW_CHANNELS, Text};
 
 #[derive(Debug)]
 pub(super) struct ManyRows {
@@ -18,8 +18,9 @@ pub(super) struct ManyRows {
 
 #[derive(Debug)]
 pub(super) struct Loaded {
-    pub(super) residual_norm: CudaFunction,
-    pub(super) norm: CudaFunction,
+    /// One for each of [`ROW_CHANNELS`].
+    pub(super) residual_norm: Vec<CudaFunction>,
+    pub(super) norm: Vec<CudaFunction>,
     pub(super) bias_activate: CudaFunction,
 }
 
@@ -40,9 +41,17 @@ impl ManyRows {
 
     fn load(&self) -> Result<Loaded> {
         let module = self.compiler.module(Text::Many)?;
+        let each = |name: &str| {
+            let names = ROW_CHANNELS
+                .iter()
+                .map(|channels| format!("{name}_{channels}"));
+            names
+                .map(|name| module.function(&name))
+                .collect::<Result<_>>()
+        };
         Ok(Loaded {
-            residual_norm: module.function("residual_norm_many")?,
-            norm: module.function("norm_many")?,
+            residual_norm: each("residual_norm_many")?,
+            norm: each("norm_many")?,
             bias_activate: module.function("bias_activate_many")?,
         })
     }

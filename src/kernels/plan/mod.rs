@@ -16,7 +16,9 @@ pub(crate) use arena::{ALIGNMENT, Arena, Sizes, input_parts, input_words};
 pub(crate) use bucket::{bucket, pieces};
 pub(crate) use input::{is_sound, write_input};
 pub(crate) use recent::Recent;
-pub(crate) use source::{Launch, Text, attention, eights, row_blocks, row_warps, source};
+pub(crate) use source::{
+    Launch, ROW_CHANNELS, Text, attention, eights, row_blocks, row_warps, source,
+};
 pub(crate) use steps::{Matrix, NormAt, Place, PooledFrom, Spec, Step, steps};
 pub(crate) use texts::compiled;
 pub(crate) use tiles::{COLUMNS, MOST_ROWS, Tiles};

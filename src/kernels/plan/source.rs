@@ -44,9 +44,11 @@ const ELEMENT_THREADS: usize = 128;
 /// Rows that a thread of the one for many rows takes (`bias_activate<T, 4>` there).
 const ELEMENT_ROWS: usize = 4;
 
-/// Rows of a block where a warp has a row (`ROW_WARPS` in `many_rows.cu`), and the most channels of one.
+/// Rows of a block where a warp has a row (`ROW_WARPS` in `many_rows.cu`).
 const ROW_WARPS: usize = 4;
-const ROW_CHANNELS: usize = 128 * 10;
+
+/// Channels of rows that a warp takes: one kernel for each (`many_entries.cu`).
+pub(crate) const ROW_CHANNELS: [usize; 5] = [128, 256, 768, 1024, 1280];
 
 /// Warps of the two attention kernels (`PLAIN_WARPS` and `TENSOR_WARPS` in `attention.cu`).
 const ATTENTION_WARPS: [usize; 2] = [8, 5];
@@ -81,11 +83,13 @@ pub(crate) fn row_blocks(rows: usize, width: usize) -> Option<Launch> {
     fits.then(|| launch(rows, 1, threads)).flatten()
 }
 
-/// A warp for each of many rows. `None` if a row has too many channels for that, or there are few.
-pub(crate) fn row_warps(rows: usize, width: usize) -> Option<Launch> {
-    let fits = width > 0 && width.is_multiple_of(4) && width <= ROW_CHANNELS && rows > MOST_ROWS;
-    let blocks = rows.div_ceil(ROW_WARPS);
-    fits.then(|| launch(blocks, 1, 32 * ROW_WARPS)).flatten()
+/// A warp for each of many rows, and which of [`ROW_CHANNELS`] they have. `None` where no kernel is for them, or
+/// there are few.
+pub(crate) fn row_warps(rows: usize, width: usize) -> Option<(Launch, usize)> {
+    let place = ROW_CHANNELS.iter().position(|channels| *channels == width);
+    let place = place.filter(|_| rows > MOST_ROWS)?;
+    let launch = launch(rows.div_ceil(ROW_WARPS), 1, 32 * ROW_WARPS)?;
+    Some((launch, place))
 }
 
 /// Eight values a thread; of several rows where there are many (true).
@@ -145,8 +149,11 @@ mod tests {
             format!("__launch_bounds__({ELEMENT_THREADS}) bias_activate_many_"),
             format!("bias_activate<T, {ELEMENT_ROWS}>("),
             format!("constexpr int ROW_WARPS = {ROW_WARPS};"),
-            format!("constexpr int LANE_FOURS = {};", ROW_CHANNELS / 128),
         ] {
+            assert!(source(Text::Many, Kind::F16).contains(&line), "{line}");
+        }
+        for channels in ROW_CHANNELS {
+            let line = format!("FOR_CHANNELS({}, {channels}, T, NAME)", channels / 128);
             assert!(source(Text::Many, Kind::F16).contains(&line), "{line}");
         }
     }
@@ -191,8 +198,9 @@ mod tests {
 
     #[test]
     fn every_one_of_many_rows_has_a_warp() {
-        for (rows, width) in [(617, 192), (9856, 768), (9855, 1280)] {
-            let launch = row_warps(rows, width).unwrap();
+        for (rows, width) in [(617, 128), (9856, 768), (9855, 1280)] {
+            let (launch, place) = row_warps(rows, width).unwrap();
+            assert_eq!(ROW_CHANNELS[place], width);
             let warps = launch.blocks.0 as usize * launch.threads as usize / 32;
             assert!(warps >= rows && warps - rows < ROW_WARPS);
         }
@@ -201,7 +209,7 @@ mod tests {
             None,
             "few rows have blocks of their own"
         );
-        for width in [0, 6, 1284] {
+        for width in [0, 192, 1284] {
             assert_eq!(row_warps(9856, width), None, "{width}");
         }
     }
