@@ -7,6 +7,7 @@ use anyhow::bail;
 use sd_conditioner::candle_core::DType;
 use sd_conditioner::conditioning::Sizes;
 use sd_conditioner::storage::{self, comfyui, kohya};
+use sd_conditioner::tokens::Split;
 use sd_conditioner::{Conditioning, ConditioningList, Family, Result};
 
 use crate::job::{Job, Only, Side};
@@ -102,6 +103,9 @@ impl Kind {
     pub(crate) fn expect_job(self, job: &Job) -> anyhow::Result<()> {
         if self != Kind::Pair && job.steps().is_some() {
             bail!("only a .safetensors file has a place for step ranges");
+        }
+        if self == Kind::Kohya && job.choices().split == Split::LpwSdxl {
+            bail!("sd-scripts cache whole windows, and the split `lpw-sdxl` leaves their ends out");
         }
         Ok(())
     }

@@ -66,7 +66,9 @@ fn begun(
     wanted: usize,
     start: impl Fn(Receiver<ThreadBuilder>) -> io::Result<()>,
 ) -> (Vec<Sender<ThreadBuilder>>, Option<io::Error>) {
-    let mut had = Vec::with_capacity(wanted);
+    // What a variable says may be more than there can be.
+    let wanted = wanted.min(rayon::max_num_threads());
+    let mut had = Vec::new();
     while had.len() < wanted {
         let (send, receive) = channel();
         if let Err(refused) = start(receive) {

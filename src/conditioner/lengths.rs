@@ -24,7 +24,8 @@ pub(super) fn pad_to_each_other(
     let lengths = [windows(&plans[0]), windows(&plans[1])];
     let repeats = match pair[0].rules().equal_lengths {
         EqualLengths::Zeros | EqualLengths::LastRow => return Ok(None),
-        EqualLengths::Repeat => true,
+        // Who asks for a least length wants no multiple of it.
+        EqualLengths::Repeat => pair.iter().all(|request| request.fewest_windows() == 0),
         EqualLengths::EmptyWindows => false,
     };
     if lengths[0] == lengths[1] || repeats && common_length(lengths[0], lengths[1]).is_some() {

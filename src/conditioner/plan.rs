@@ -115,14 +115,29 @@ pub(super) fn plan(towers: &[Tower], request: &Request<'_>, fill: usize) -> Vec<
         first.notes.extend(first.weighted_parts());
     }
     match_encoders(&mut plans, lengths, request.has_two_texts());
-    for planned in &mut plans {
-        planned.windows = planned.windows.max(request.fewest_windows());
-    }
+    fill_windows(&mut plans, request);
     let is_unread = request.rules().second_text() != SecondText::Appended;
     if let ([only], true) = (plans.as_mut_slice(), request.has_two_texts() && is_unread) {
         only.notes.push(second_unread(towers[0].id));
     }
     plans
+}
+
+/// Gives each encoder's plan the windows that are the least.
+fn fill_windows(plans: &mut [Planned], request: &Request<'_>) {
+    let joined = request.rules().split == Split::LpwSdxl;
+    for planned in plans {
+        match request.fewest_windows() {
+            least if least > planned.windows && joined => planned.notes.push(Note {
+                kind: NoteKind::Unused,
+                span: 0..0,
+                message: "lpw-sdxl joins windows without their ends and has no empty ones: the least number of \
+                          windows is not used"
+                    .to_owned(),
+            }),
+            least => planned.windows = planned.windows.max(least),
+        }
+    }
 }
 
 /// Something that the tool raises an error for.

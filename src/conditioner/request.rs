@@ -216,7 +216,8 @@ impl<'a> Request<'a> {
 
     /// Makes so many windows of each text at least: what is missing are windows of the empty prompt, or zeros where
     /// the profile fills an encoder's rows with them (`InvokeAI`). Whoever batches prompts has them in one length so;
-    /// sd-scripts' `--max_token_length 225` is 3.
+    /// sd-scripts' `--max_token_length 225` is 3. Longer texts stay as they are, sides of different lengths are
+    /// filled and not repeated, and [`Split::LpwSdxl`], which cuts the ends off, does not use it.
     pub fn least_windows(mut self, windows: u8) -> Self {
         self.least_windows = windows;
         self

@@ -86,7 +86,8 @@ impl Folder {
         }
     }
 
-    /// How encoders are loaded: device, types, kernels, cache. A family that is set there goes for each of them.
+    /// How encoders are loaded: device, types, kernels, cache, in place of all that was set before. A family that is
+    /// set there goes for each of them.
     #[must_use]
     pub fn loading(self, builder: Builder) -> Folder {
         Folder { builder, ..self }

@@ -178,8 +178,9 @@ impl Hub {
 
     /// Gives up fetching ([`ErrorKind::Stopped`]) as soon as `asked` says so. It is asked between two
     /// parts of a file, and several times a second where a server or another process keeps us waiting; on
-    /// the caller's thread. What has arrived stays beside the cache, and the next call goes on with it. Of
-    /// several closures one is enough.
+    /// the caller's thread. What has arrived stays beside the cache, and the next call goes on with it: of a
+    /// server that has said nothing, as soon as its timeout is over, for so long the file is locked. Of several closures one is
+    /// enough.
     #[must_use]
     pub fn stop_when(mut self, asked: impl Fn() -> bool + Send + Sync + 'static) -> Hub {
         self.stop.when(asked);

@@ -1,6 +1,7 @@
 //! A least number of windows: what comes behind a short prompt, and what does not change.
 
 use sd_conditioner::candle_core::Tensor;
+use sd_conditioner::tokens::Split;
 use sd_conditioner::weights::SyntheticSize;
 use sd_conditioner::{Conditioner, Family, Profile, Request};
 
@@ -12,7 +13,7 @@ fn conditioner(family: Family) -> Conditioner {
 }
 
 /// So many windows' rows from this window on.
-fn windows(context: &Tensor, first: usize, count: usize) -> Tensor {
+fn windows_of(context: &Tensor, first: usize, count: usize) -> Tensor {
     context.narrow(1, 77 * first, 77 * count).unwrap()
 }
 
@@ -36,10 +37,10 @@ fn empty_windows_follow_a_short_prompt() {
             let filled = text.encode(of("a (cat:1.3)").least_windows(3)).unwrap();
             let what = format!("{family} {profile:?}");
             assert_eq!(filled.context().dims()[1], 231, "{what}");
-            let first = windows(filled.context(), 0, 1);
+            let first = windows_of(filled.context(), 0, 1);
             assert!(bits(&first) == bits(own.context()), "{what}");
             for window in [1, 2] {
-                let behind = windows(filled.context(), window, 1);
+                let behind = windows_of(filled.context(), window, 1);
                 assert!(bits(&behind) == bits(empty.context()), "{what} {window}");
             }
             assert_eq!(filled.pooled().map(bits), own.pooled().map(bits), "{what}");
@@ -52,7 +53,7 @@ fn invokeai_fills_with_zeros_and_long_prompts_stay() {
     let text = conditioner(Family::Sdxl);
     let of = |prompt| Request::new(prompt).profile(Profile::InvokeAi);
     let filled = text.encode(of("a cat").least_windows(2)).unwrap();
-    let behind = windows(filled.context(), 1, 1);
+    let behind = windows_of(filled.context(), 1, 1);
     assert!(
         behind
             .flatten_all()
@@ -99,4 +100,47 @@ fn both_sides_have_them_planned_or_not() {
             "{profile:?}"
         );
     }
+}
+
+/// As the tools repeat sides of two and three windows, nine would be too many of a least three.
+#[test]
+fn sides_are_filled_and_not_repeated() {
+    let text = conditioner(Family::Sd1);
+    let long = "a very long tale of cats, ".repeat(22);
+    for profile in [Profile::A1111, Profile::Forge] {
+        let request = Request::new(&long).profile(profile);
+        let own = text.encode_pair(request.clone(), "fog").unwrap();
+        let windows = own.positive().tokens() / 77;
+        assert!(windows > 2, "{windows}");
+        let filled = text.encode_pair(request.least_windows(2), "fog").unwrap();
+        for side in [filled.positive(), filled.negative()] {
+            assert_eq!(side.tokens(), 77 * windows);
+        }
+        let fog = Request::new("fog").profile(profile).least_windows(3);
+        let fog = text.encode(fog).unwrap();
+        let own = windows_of(filled.negative().context(), 0, 3);
+        assert!(bits(&own) == bits(&windows_of(fog.context(), 0, 3)));
+    }
+}
+
+#[test]
+fn what_cannot_be_filled_is_told() {
+    let text = conditioner(Family::Sdxl);
+    let of = |least| {
+        Request::new("a cat")
+            .split(Split::LpwSdxl)
+            .least_windows(least)
+    };
+    let [own, filled] = [0, 3].map(|least| text.encode(of(least)).unwrap());
+    assert!(bits(own.context()) == bits(filled.context()));
+    let told = filled
+        .notes()
+        .iter()
+        .any(|note| note.message.contains("least number"));
+    assert!(
+        told && !own
+            .notes()
+            .iter()
+            .any(|note| note.message.contains("least number"))
+    );
 }

@@ -53,7 +53,9 @@ impl Scale {
         let mut needed: usize = 0;
         for side in job.sides() {
             let request = job.request(self.text.family(), *side);
-            let plain = self.text.chunks(request.emphasis(Emphasis::Ignore))?;
+            // Empty windows that are added have no forms.
+            let request = request.emphasis(Emphasis::Ignore).least_windows(0);
+            let plain = self.text.chunks(request)?;
             let most = plain.iter().map(|(_, chunks)| {
                 let forms = forms(job.choices().emphasis, chunks.iter());
                 chunks.len().get().saturating_mul(forms)

@@ -154,7 +154,7 @@ impl Report {
         self.take(Row::new([what, found, "", ""]));
     }
 
-    fn failed(&self) -> usize {
+    pub(crate) fn failed(&self) -> usize {
         self.rows.iter().filter(|row| row.failed()).count()
     }
 

@@ -1,7 +1,8 @@
 // The kernels' entry points, for one type of matrices or for all.
 
+// One block on a multiprocessor is enough: else the compiler saves registers by waiting between loads.
 #define FOR_PLANES(THREADS, MOST_PLANES, KERNEL, T, NAME)                                                            \
-    extern "C" __global__ void __launch_bounds__(THREADS) KERNEL##_##NAME(                                           \
+    extern "C" __global__ void __launch_bounds__(THREADS, 1) KERNEL##_##NAME(                                        \
         const float* product, int planes, const float* bias, const float* norm_weight, const float* norm_bias,       \
         float* x, float* kept, T* normed, int width, AHEAD) {                                                        \
         const Norm norm{norm_weight, norm_bias};                                                                     \

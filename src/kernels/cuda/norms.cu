@@ -61,18 +61,31 @@ __device__ void embed_norm(const unsigned* ids, const T* table, const float* pos
     if (channel < width) store4(normed + row * width + channel, v);
 }
 
-// The sum of the parts of a product, which lie behind each other: all are asked for before the first is added.
+// The sum of the parts of a product, which lie behind each other: all are asked for before the first is added. No
+// condition is around a load, for the compiler would wait for each before it asks for the next.
+template <int PLANES>
+__device__ __forceinline__ float4 sum4(const float* first, Size plane_size) {
+    float4 part[PLANES];
+#pragma unroll
+    for (int plane = 0; plane < PLANES; ++plane) part[plane] = load4(first + plane * plane_size);
+    float4 sum = part[0];
+#pragma unroll
+    for (int plane = 1; plane < PLANES; ++plane) sum = plus(sum, part[plane]);
+    return sum;
+}
+
+// The same of so many parts as `tiles.rs` makes of a product.
 template <int MOST_PLANES>
 __device__ __forceinline__ float4 product4(const float* first, int planes, Size plane_size) {
     if constexpr (MOST_PLANES == 1) return load4(first);
-    float4 part[MOST_PLANES];
-#pragma unroll
-    for (int plane = 0; plane < MOST_PLANES; ++plane)
-        part[plane] = plane < planes ? load4(first + plane * plane_size) : make_float4(0.f, 0.f, 0.f, 0.f);
-    float4 sum = part[0];
-#pragma unroll
-    for (int plane = 1; plane < MOST_PLANES; ++plane) sum = plus(sum, part[plane]);
-    return sum;
+    switch (planes) {
+        case 1: return load4(first);
+        case 2: return sum4<2>(first, plane_size);
+        case 3: return sum4<3>(first, plane_size);
+        case 4: return sum4<4>(first, plane_size);
+        case 6: return sum4<6>(first, plane_size);
+        default: return sum4<8>(first, plane_size);
+    }
 }
 
 // x += product + bias; a copy to `kept` and the norm to `normed` where these are wanted. The product is the sum
