@@ -102,11 +102,12 @@ __device__ __forceinline__ void gather(const T* qkv, const float* bias, Parts& p
     uint4 taken[PADDED / LOADED][3];
 #pragma unroll
     for (int round = 0; round < PADDED / LOADED; ++round) {
-        const int row = first + round * LOADED;
+        // The last row in place of those beyond it: with a condition around some loads the compiler holds them back.
+        const int there = first + round * LOADED, row = there < WINDOW ? there : WINDOW - 1;
 #pragma unroll
-        for (int part = 0; part < 3; ++part)
-            if (row < WINDOW) taken[round][part] = load8(rows + row * 3 * width + part * width);
+        for (int part = 0; part < 3; ++part) taken[round][part] = load8(rows + row * 3 * width + part * width);
     }
+    __syncwarp();  // what is below waits here, and not between two loads
 #pragma unroll
     for (int round = 0; round < PADDED / LOADED; ++round) {
         const int row = first + round * LOADED;
