@@ -106,22 +106,28 @@ void check_row_warps(const Call& call, int rows) {
         fail("%u blocks of %u threads for %d rows", call.grid.x, call.block.x, rows);
 }
 
+// What both forms touch; `first` as above.
+template <typename T>
+Accesses residual_touches(const Call& call, size_t first, size_t rows, int planes, int width) {
+    const size_t values = rows * width;
+    Accesses all{{"the product", call.pointer(0), planes * values * sizeof(float), false, QUAD},
+                 {"the bias", call.pointer(first), width * sizeof(float), false, QUAD},
+                 {"x, read", call.pointer(first + 3), values * sizeof(float), false, QUAD},
+                 {"x, written", call.pointer(first + 3), values * sizeof(float), true, QUAD}};
+    optional(all, {"the copy", call.pointer(first + 4), values * sizeof(float), true, QUAD});
+    optional(all, {"the norm", call.pointer(first + 5), values * sizeof(T), true, VECTOR<T>});
+    if (call.pointer(first + 5))
+        for (const Access& one : norm_touches(call, first + 1, width)) all.push_back(one);
+    return all;
+}
+
 template <typename T, int MOST_PLANES>
 Kernel residual() {
     const auto touches = [](const Call& call) {
         const int width = call.get<int>(8), planes = call.get<int>(1);
         check_row_threads(call, width);
         if (planes < 1 || planes > MOST_PLANES) fail("a product of %d planes", planes);
-        const size_t values = size_t(call.grid.x) * width;
-        Accesses all{{"the product", call.pointer(0), planes * values * sizeof(float), false, QUAD},
-                     {"the bias", call.pointer(2), width * sizeof(float), false, QUAD},
-                     {"x, read", call.pointer(5), values * sizeof(float), false, QUAD},
-                     {"x, written", call.pointer(5), values * sizeof(float), true, QUAD}};
-        optional(all, {"the copy", call.pointer(6), values * sizeof(float), true, QUAD});
-        optional(all, {"the norm", call.pointer(7), values * sizeof(T), true, VECTOR<T>});
-        if (call.pointer(7))
-            for (const Access& one : norm_touches(call, 3, width)) all.push_back(one);
-        return all;
+        return residual_touches<T>(call, 2, call.grid.x, planes, width);
     };
     const auto run = [](const Call& call) {
         const Ahead ahead = ahead_of(call, 9);
@@ -139,18 +145,9 @@ Kernel residual() {
 template <typename T, int FOURS>
 Kernel residual_many() {
     const auto touches = [](const Call& call) {
-        const int rows = call.get<int>(7), width = FOURS * 128;
+        const int rows = call.get<int>(7);
         check_row_warps(call, rows);
-        const size_t values = size_t(rows) * width;
-        Accesses all{{"the product", call.pointer(0), values * sizeof(float), false, QUAD},
-                     {"the bias", call.pointer(1), width * sizeof(float), false, QUAD},
-                     {"x, read", call.pointer(4), values * sizeof(float), false, QUAD},
-                     {"x, written", call.pointer(4), values * sizeof(float), true, QUAD}};
-        optional(all, {"the copy", call.pointer(5), values * sizeof(float), true, QUAD});
-        optional(all, {"the norm", call.pointer(6), values * sizeof(T), true, VECTOR<T>});
-        if (call.pointer(6))
-            for (const Access& one : norm_touches(call, 2, width)) all.push_back(one);
-        return all;
+        return residual_touches<T>(call, 1, rows, 1, FOURS * 128);
     };
     const auto run = [](const Call& call) {
         const int rows = call.get<int>(7);
