@@ -6,6 +6,7 @@
 //! `-- --cuda` the encoders are loaded to the first card, which is open by then. Each load is a process of its own; `dd` runs before each, once with a buffer of 1 MiB that it uses again and again,
 //! and once with one as large as all it reads, which is what keeping the bytes costs at least.
 #![expect(clippy::print_stdout, reason = "a program that shows what it measures")]
+#![expect(unsafe_code, reason = "files are mapped by the word of who wrote them")]
 
 mod files;
 
@@ -17,6 +18,7 @@ use std::time::Instant;
 
 use sd_conditioner::Conditioner;
 use sd_conditioner::candle_core::{DType, Device};
+use sd_conditioner::weights::Unchanging;
 
 const SEED: u64 = 73;
 const RUNS: usize = 7;
@@ -29,23 +31,34 @@ type Error = Box<dyn std::error::Error>;
 fn main() -> Result<(), Error> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    if let ["load", device, dtype, path] = arguments[..] {
-        return load(path, dtype, device);
+    if let ["load", way, dtype, path] = arguments[..] {
+        return load(path, dtype, way);
     }
     let on_card = arguments.contains(&"--cuda");
     let folder = arguments.iter().find(|one| !one.starts_with('-'));
-    parent(folder, if on_card { "cuda" } else { "cpu" })
+    parent(
+        folder,
+        if on_card {
+            &["cuda"]
+        } else {
+            &["cpu", "mapped"]
+        },
+    )
 }
 
 /// In this process: seconds to load, seconds to the first pair, peak memory in MiB.
-fn load(path: &str, dtype: &str, device: &str) -> Result<(), Error> {
+fn load(path: &str, dtype: &str, way: &str) -> Result<(), Error> {
     let known = DTYPES.into_iter().find(|one| one.as_str() == dtype);
-    let device = match device {
+    let device = match way {
         "cuda" => Device::new_cuda_with_stream(0)?,
         _ => Device::Cpu,
     };
     let builder = Conditioner::builder().device(device.clone());
-    let builder = builder.dtype(known.ok_or("no such type")?);
+    let mut builder = builder.dtype(known.ok_or("no such type")?);
+    if way == "mapped" {
+        // SAFETY: the file is this program's own, and whole.
+        builder = builder.map_files(unsafe { Unchanging::promised() });
+    }
     let start = Instant::now();
     let text = builder.open(path)?;
     let loaded = start.elapsed().as_secs_f64();
@@ -56,7 +69,7 @@ fn load(path: &str, dtype: &str, device: &str) -> Result<(), Error> {
     Ok(())
 }
 
-fn parent(folder: Option<&&str>, device: &str) -> Result<(), Error> {
+fn parent(folder: Option<&&str>, ways: &[&str]) -> Result<(), Error> {
     let temporary = tempfile::tempdir()?;
     let folder = folder.map_or(temporary.path(), |folder| Path::new(*folder));
     let path = folder.join("sdxl-whole.safetensors");
@@ -71,17 +84,19 @@ fn parent(folder: Option<&&str>, device: &str) -> Result<(), Error> {
     println!("|---|---|---|---|---|---|---|");
     dd(&path, &text, BLOCK)?;
     for dtype in DTYPES {
-        row(&path, &text, (dtype, device))?;
+        for way in ways {
+            row(&path, &text, (dtype, way))?;
+        }
     }
     Ok(())
 }
 
-fn row(path: &Path, text: &Range<u64>, (dtype, device): (DType, &str)) -> Result<(), Error> {
+fn row(path: &Path, text: &Range<u64>, (dtype, way): (DType, &str)) -> Result<(), Error> {
     let mut columns: [Vec<f64>; 5] = Default::default();
     for _ in 0..RUNS {
         columns[0].push(dd(path, text, BLOCK)?);
         columns[1].push(dd(path, text, text.end - text.start)?);
-        for (column, value) in columns[2..].iter_mut().zip(child(path, dtype, device)?) {
+        for (column, value) in columns[2..].iter_mut().zip(child(path, dtype, way)?) {
             column.push(value);
         }
     }
@@ -94,7 +109,8 @@ fn row(path: &Path, text: &Range<u64>, (dtype, device): (DType, &str)) -> Result
     let seconds = [shown(dd, 3), shown(whole, 3), shown(load, 3)].join(" | ");
     let (ratio, first, peak) = (shown(ratio, 2), shown(first, 2), peak[0]);
     let dtype = dtype.as_str();
-    println!("| {dtype} | {seconds} | {ratio} | {first} | {peak:.0} |");
+    let mapped = if way == "mapped" { ", mapped" } else { "" };
+    println!("| {dtype}{mapped} | {seconds} | {ratio} | {first} | {peak:.0} |");
     Ok(())
 }
 
@@ -120,9 +136,9 @@ fn dd(path: &Path, text: &Range<u64>, block: u64) -> Result<f64, Error> {
     Err(String::from_utf8_lossy(&ran.stderr).into())
 }
 
-fn child(path: &Path, dtype: DType, device: &str) -> Result<Vec<f64>, Error> {
+fn child(path: &Path, dtype: DType, way: &str) -> Result<Vec<f64>, Error> {
     let ran = Command::new(std::env::current_exe()?)
-        .args(["load", device, dtype.as_str()])
+        .args(["load", way, dtype.as_str()])
         .arg(path)
         .output()?;
     if !ran.status.success() {

@@ -48,6 +48,7 @@ pub mod error;
 pub mod graph;
 pub mod hub;
 pub mod kernels;
+mod mapped;
 mod pages;
 pub mod profile;
 pub mod prompt;

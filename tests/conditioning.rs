@@ -10,6 +10,7 @@ mod emphasis;
 mod entries;
 mod gelu;
 mod least_windows;
+mod mapped;
 mod negatives;
 mod open_clip;
 mod planned;

@@ -11,6 +11,7 @@ use crate::kinds::Kind;
 use crate::progress::Progress;
 use crate::scribe::Scribe;
 use crate::ui::{self, Done};
+use crate::values::Held;
 use crate::wardrobe::{self, Wardrobe};
 use crate::wishes::Wishes;
 use crate::{output, pool, weights, worn};
@@ -74,6 +75,15 @@ pub(crate) struct Session {
     scribe: Scribe,
 }
 
+/// A file of requests may take hours.
+fn held(flags: &EncodeFlags) -> Held {
+    if flags.target.requests.is_some() {
+        Held::Long
+    } else {
+        Held::Briefly
+    }
+}
+
 impl Session {
     /// Says so if the folder of `--cache-dir` could not be used as it should. No result is worse for it.
     pub(crate) fn warn_of_cache(&self) {
@@ -91,7 +101,7 @@ impl Session {
         if let Some(family) = flags.source.family() {
             kind.expect_family(family)?;
         }
-        let text = weights::load(&flags.source, &flags.compute, progress)?;
+        let text = weights::load(&flags.source, (&flags.compute, held(flags)), progress)?;
         kind.expect_family(text.family())?;
         Ok(Session {
             scribe: Scribe::new(&text, flags, kind),

@@ -13,7 +13,7 @@ use sd_conditioner::{Dialect, Emphasis, Family, Profile, Result};
 use crate::job::Only;
 use crate::names::{self, FamilyChoice, SplitChoice};
 use crate::supplies::Supplies;
-use crate::values::{self, Engine, Place, Point, Precision, Size};
+use crate::values::{self, Engine, MapFiles, Place, Point, Precision, Size};
 
 /// The seed of the published test values.
 const SEED: &str = "73";
@@ -173,6 +173,10 @@ pub(crate) struct ComputeFlags {
     /// Keep quantized matrices of GGUF files as they are: less memory, the same numbers
     #[arg(long)]
     pub(crate) keep_quantized: bool,
+    /// Whether the CPU reads matrices where the system has their file, so that loading copies none; the
+    /// files must not be changed meanwhile
+    #[arg(long, value_enum, default_value = "auto", value_name = "WHEN")]
+    pub(crate) map_files: MapFiles,
     /// Where to compute: cpu, cuda, cuda:N or metal
     #[arg(long, default_value_t)]
     pub(crate) device: Place,

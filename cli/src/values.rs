@@ -9,6 +9,7 @@ use sd_conditioner::Builder;
 use sd_conditioner::candle_core::utils::{cuda_is_available, metal_is_available};
 use sd_conditioner::candle_core::{DType, Device};
 use sd_conditioner::kernels::{Follow, Options, Products, Tune};
+use sd_conditioner::weights::Unchanging;
 
 /// Sizes are handed to the U-Net as f32, which counts every whole number up to here.
 const PIXELS_AT_MOST: u32 = 1 << 24;
@@ -108,6 +109,42 @@ impl Precision {
             Precision::F32 => DType::F32,
             Precision::F16 => DType::F16,
             Precision::Bf16 => DType::BF16,
+        }
+    }
+}
+
+/// Whether weights stay where the system has their file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum MapFiles {
+    /// Where the program is done soon: not with --requests, and not with --watch
+    #[default]
+    Auto,
+    /// Wherever it changes no number
+    Always,
+    /// Never: files may be changed once they are loaded
+    Never,
+}
+
+/// How long weights are held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// For a few seconds.
+    Briefly,
+    /// As long as there is work.
+    Long,
+}
+
+impl MapFiles {
+    /// Sets it for weights that are held so long.
+    #[expect(unsafe_code, reason = "that files do not change cannot be checked")]
+    pub(crate) fn set(self, builder: Builder, held: Held) -> Builder {
+        match (self, held) {
+            (MapFiles::Never, _) | (MapFiles::Auto, Held::Long) => builder,
+            (MapFiles::Always, _) | (MapFiles::Auto, Held::Briefly) => {
+                // SAFETY: whoever runs the program is told that the files must not be changed meanwhile, and
+                // how it is done without that.
+                builder.map_files(unsafe { Unchanging::promised() })
+            }
         }
     }
 }

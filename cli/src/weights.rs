@@ -13,6 +13,7 @@ use crate::groups::{ComputeFlags, SourceFlags, WeightFlags};
 use crate::names::FamilyChoice;
 use crate::progress::Progress;
 use crate::ui;
+use crate::values::Held;
 
 /// Names listed of those that nobody read.
 const UNUSED_SHOWN: usize = 3;
@@ -23,10 +24,10 @@ const CACHE_BYTES: u64 = 4 << 30;
 /// The encoders that the flags ask for. They hand out f32; the file is rounded at the very end.
 pub(crate) fn load(
     flags: &SourceFlags,
-    compute: &ComputeFlags,
+    computed: (&ComputeFlags, Held),
     progress: &Progress,
 ) -> anyhow::Result<Conditioner> {
-    let builder = builder(flags.cache_dir.as_deref(), compute)?;
+    let builder = builder(flags.cache_dir.as_deref(), computed)?;
     let loaded = match (flags.random_weights, flags.family()) {
         (Some(seed), Some(family)) => random(builder, family, flags.tiny, seed, progress),
         (Some(_), None) => bail!("--random-weights needs a --family other than auto"),
@@ -42,7 +43,10 @@ pub(crate) fn load(
 
 /// Where and in what numbers is computed, and what is kept. Encoders hand out f32; files are rounded at the very
 /// end. What a card's kernels have measured is kept in a folder of its own beside what windows gave.
-pub(crate) fn builder(folder: Option<&Path>, compute: &ComputeFlags) -> anyhow::Result<Builder> {
+pub(crate) fn builder(
+    folder: Option<&Path>,
+    (compute, held): (&ComputeFlags, Held),
+) -> anyhow::Result<Builder> {
     let builder = Conditioner::builder()
         .device(compute.device.open()?)
         .dtype(compute.dtype.dtype())
@@ -53,6 +57,7 @@ pub(crate) fn builder(folder: Option<&Path>, compute: &ComputeFlags) -> anyhow::
     } else {
         builder
     };
+    let builder = compute.map_files.set(builder, held);
     let measured = folder.map(|folder| folder.join("kernels"));
     Ok(compute.kernels.set(builder, measured))
 }

@@ -19,6 +19,7 @@ mod killed;
 mod kinds;
 mod loras;
 mod manner;
+mod mapped;
 mod names;
 mod notes;
 mod replaced;

@@ -14,6 +14,7 @@ use crate::stop::Stop;
 use crate::threads;
 use crate::weights::{
     self, Checkpoint, EncoderId, Family, LoadReport, Synthetic, SyntheticSize, TensorSource,
+    Unchanging,
 };
 
 use super::cache::{Cache, CacheOptions};
@@ -49,6 +50,7 @@ pub struct Builder {
     family: Option<Family>,
     variant: Option<String>,
     quantized: Quantized,
+    mapped: Option<Unchanging>,
     cache: CacheOptions,
     choice: Choice,
     stop: Stop,
@@ -63,6 +65,7 @@ impl Default for Builder {
             family: None,
             variant: None,
             quantized: Quantized::Expand,
+            mapped: None,
             cache: CacheOptions::default(),
             choice: Choice::default(),
             stop: Stop::default(),
@@ -118,6 +121,19 @@ impl Builder {
     /// without quantized matrices load as always.
     pub fn keep_quantized(mut self) -> Self {
         self.quantized = Quantized::Keep;
+        self
+    }
+
+    /// On a CPU, leaves matrices where the system has their file in memory: nothing is copied, loading takes
+    /// the time of looking at every value once, and programs that read the same file share its memory.
+    /// The results are the same bits. It is done for matrices that the file has row by row in the type of
+    /// [`dtype`](Self::dtype); also, except with AMX, for those in f16 that are to be f32. Others are read as
+    /// always.
+    ///
+    /// The word that the file does not change as long as the conditioner or any handle of it lives cannot be
+    /// checked; that is why giving it is `unsafe`.
+    pub fn map_files(mut self, word: Unchanging) -> Self {
+        self.mapped = Some(word);
         self
     }
 
@@ -287,10 +303,9 @@ impl Builder {
     }
 
     fn kept(&self) -> Kept {
-        Kept {
-            dtype: self.dtype,
-            quantized: self.quantized,
-        }
+        let mut kept = Kept::from(self.dtype);
+        (kept.quantized, kept.mapped) = (self.quantized, self.mapped);
+        kept
     }
 
     /// Integers would make zeros of everything.

@@ -49,11 +49,10 @@ impl Conditioner {
         let identities = base.home.cache.identities(loras, placed.parts.len());
         let parts = placed.parts.iter().zip(identities).map(|(part, identity)| {
             let id = part.id;
-            let change = &mut |name: &str, tensor: &_| {
+            let clip = part.clip.with_glances(&mut |name, shown| {
                 stop::check(asked)?;
-                changed_by_loras(&fitted, id, name, tensor)
-            };
-            let clip = part.clip.with_changes(change)?;
+                changed_by_loras(&fitted, id, name, &|| shown.tensor())
+            })?;
             Ok(Part::new(id, identity, clip))
         });
         let parts = parts.collect::<Result<_>>()?;
@@ -91,8 +90,8 @@ impl Inner {
         let mut encoders: Vec<(EncoderId, BTreeMap<String, Vec<usize>>)> = Vec::new();
         for part in &self.seat.placed().parts {
             let mut shapes = BTreeMap::new();
-            let _same = part.clip.with_changes(&mut |name, tensor| {
-                shapes.insert(name.to_owned(), tensor.dims().to_vec());
+            let _same = part.clip.with_glances(&mut |name, shown| {
+                shapes.insert(name.to_owned(), shown.dims().to_vec());
                 Ok(None)
             })?;
             encoders.push((part.id, shapes));

@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use crate::error::Result;
 use crate::stop::Stop;
 use crate::transfers::Transfers;
-use crate::weights::{EncoderId, LoadReport, TensorInfo, TensorSource};
+use crate::weights::{EncoderId, LoadReport, Mapped, TensorInfo, TensorSource, Unchanging};
 
 /// A source with its encoder, that gives no more once it is to stop.
 #[derive(Debug)]
@@ -75,6 +75,11 @@ impl TensorSource for Watched<'_> {
     ) -> Result<Vec<Tensor>> {
         self.stop.check()?;
         self.source.load_stacks_by(transfers, stacks, dtype, device)
+    }
+
+    fn map_stack(&self, names: &[String], word: Unchanging) -> Result<Option<Mapped>> {
+        self.stop.check()?;
+        self.source.map_stack(names, word)
     }
 
     fn load_quantized(&self, name: &str, device: &Device) -> Result<Option<QTensor>> {

@@ -1,16 +1,40 @@
 //! AN ENCODER + CHANGED TENSORS → ANOTHER ENCODER that shares what was not changed.
 
-use candle_core::Tensor;
+use std::cell::OnceCell;
+
+use candle_core::{DType, Tensor};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::Prepared;
 
 use super::ClipText;
-use super::layer::{Layer, Linear, Norm, Weight};
+use super::layer::{Layer, Linear, Norm};
 use super::model::settle;
+use super::weight::{Weight, stack};
+
+/// A tensor of which shape and type are known, and which is made when it is asked for: a matrix in a file or a
+/// quantized one is none until then.
+pub(crate) struct Shown<'a> {
+    dims: Vec<usize>,
+    dtype: DType,
+    make: &'a dyn Fn() -> Result<Tensor>,
+}
+
+impl Shown<'_> {
+    pub(crate) fn dims(&self) -> &[usize] {
+        &self.dims
+    }
+
+    pub(crate) fn tensor(&self) -> Result<Tensor> {
+        (self.make)()
+    }
+}
 
 /// Given a canonical name and the tensor as it is kept, the tensor to keep instead, if any.
 type Change<'a> = &'a mut dyn FnMut(&str, &Tensor) -> Result<Option<Tensor>>;
+
+/// The same where it need not look at every tensor.
+type Glance<'a> = &'a mut dyn FnMut(&str, &Shown<'_>) -> Result<Option<Tensor>>;
 
 impl ClipText {
     /// The encoder with some tensors replaced. `change` is asked once for each tensor, by its
@@ -31,20 +55,22 @@ impl ClipText {
     /// # Ok::<(), sd_conditioner::Error>(())
     /// ```
     pub fn with_changes(&self, change: Change<'_>) -> Result<ClipText> {
+        self.with_glances(&mut |name, shown| change(name, &shown.tensor()?))
+    }
+
+    /// The same where `change` need not look at every tensor.
+    pub(crate) fn with_glances(&self, change: Glance<'_>) -> Result<ClipText> {
         let mut changed = self.clone();
         changed.prepared = Prepared::default();
-        replace(&mut changed.token_embedding, "token_embedding", change)?;
-        replace(
-            &mut changed.position_embedding,
-            "position_embedding",
-            change,
-        )?;
+        let embeddings = ["token_embedding", "position_embedding"].map(str::to_owned);
+        replace_matrix(&mut changed.token_embedding, &embeddings[..1], change)?;
+        replace(&mut changed.position_embedding, &embeddings[1..], change)?;
         for (index, layer) in changed.layers.iter_mut().enumerate() {
             layer.change(index, change)?;
         }
         changed.final_norm.change("final_ln", change)?;
         if let Some(projection) = &mut changed.projection {
-            replace(projection, "projection", change)?;
+            replace(projection, &["projection".to_owned()], change)?;
         }
         settle(self.device())?;
         Ok(changed)
@@ -52,80 +78,100 @@ impl ClipText {
 }
 
 impl Layer {
-    fn change(&mut self, index: usize, change: Change<'_>) -> Result<()> {
+    fn change(&mut self, index: usize, change: Glance<'_>) -> Result<()> {
         let name = |part: &str| format!("layers.{index}.{part}");
         self.norm1.change(&name("ln1"), change)?;
         let stacked = ["q", "k", "v"].map(name);
-        self.query_key_value.change_stacked(&stacked, change)?;
-        self.out.change(&name("out"), change)?;
+        self.query_key_value.change(&stacked, change)?;
+        self.out.change(&[name("out")], change)?;
         self.norm2.change(&name("ln2"), change)?;
-        self.up.change(&name("fc1"), change)?;
-        self.down.change(&name("fc2"), change)
+        self.up.change(&[name("fc1")], change)?;
+        self.down.change(&[name("fc2")], change)
     }
 }
 
 impl Norm {
-    fn change(&mut self, name: &str, change: Change<'_>) -> Result<()> {
-        replace(&mut self.weight, &format!("{name}.weight"), change)?;
-        replace(&mut self.bias, &format!("{name}.bias"), change)
+    fn change(&mut self, name: &str, change: Glance<'_>) -> Result<()> {
+        replace(&mut self.weight, &[format!("{name}.weight")], change)?;
+        replace(&mut self.bias, &[format!("{name}.bias")], change)
     }
 }
 
 impl Linear {
-    fn change(&mut self, name: &str, change: Change<'_>) -> Result<()> {
-        let mut weight = self.weight.dense()?;
-        if replace_if(&mut weight, &format!("{name}.weight"), change)? {
-            self.weight = Weight::of(weight)?;
+    /// Those of several names lie below each other.
+    fn change(&mut self, names: &[String], change: Glance<'_>) -> Result<()> {
+        let leaf = |leaf: &str| -> Vec<String> {
+            let names = names.iter();
+            names.map(|name| format!("{name}.{leaf}")).collect()
+        };
+        replace_matrix(&mut self.weight, &leaf("weight"), change)?;
+        replace(&mut self.bias, &leaf("bias"), change)
+    }
+}
+
+fn replace(tensor: &mut Tensor, names: &[String], change: Glance<'_>) -> Result<()> {
+    let whole = || Ok(tensor.clone());
+    let kind = (tensor.dims().to_vec(), tensor.dtype());
+    if let Some(changed) = changed(names, kind, &whole, change)? {
+        *tensor = changed;
+    }
+    Ok(())
+}
+
+/// A matrix that is no tensor becomes one if it is asked for, once for all its parts.
+fn replace_matrix(matrix: &mut Weight, names: &[String], change: Glance<'_>) -> Result<()> {
+    let made = OnceCell::new();
+    let whole = || {
+        if let Some(made) = made.get() {
+            return Ok(Tensor::clone(made));
         }
-        replace(&mut self.bias, &format!("{name}.bias"), change)
-    }
-
-    /// Query, key and value lie below each other.
-    fn change_stacked(&mut self, names: &[String; 3], change: Change<'_>) -> Result<()> {
-        let mut weight = self.weight.dense()?;
-        if replace_parts(&mut weight, names, "weight", change)? {
-            self.weight = Weight::of(weight)?;
-        }
-        replace_parts(&mut self.bias, names, "bias", change).map(|_| ())
-    }
-}
-
-/// True if any of the parts below each other was replaced.
-fn replace_parts(
-    tensor: &mut Tensor,
-    names: &[String; 3],
-    leaf: &str,
-    change: Change<'_>,
-) -> Result<bool> {
-    let rows = tensor.dim(0)? / names.len();
-    let mut parts = Vec::with_capacity(names.len());
-    let mut any = false;
-    for (place, name) in names.iter().enumerate() {
-        let mut part = tensor.narrow(0, place * rows, rows)?;
-        any |= replace_if(&mut part, &format!("{name}.{leaf}"), change)?;
-        parts.push(part);
-    }
-    if any {
-        *tensor = Tensor::cat(&parts, 0)?;
-    }
-    Ok(any)
-}
-
-fn replace(tensor: &mut Tensor, name: &str, change: Change<'_>) -> Result<()> {
-    replace_if(tensor, name, change).map(|_| ())
-}
-
-/// True if it was replaced.
-fn replace_if(tensor: &mut Tensor, name: &str, change: Change<'_>) -> Result<bool> {
-    let Some(changed) = change(name, tensor)? else {
-        return Ok(false);
+        let dense = matrix.dense()?;
+        Ok(made.get_or_init(|| dense).clone())
     };
-    if changed.dims() != tensor.dims() || changed.dtype() != tensor.dtype() {
-        let (was, is) = (tensor.dims(), changed.dims());
-        let (kept, given) = (tensor.dtype(), changed.dtype());
+    let kind = (matrix.dims()?.to_vec(), matrix.dtype());
+    if let Some(changed) = changed(names, kind, &whole, change)? {
+        *matrix = Weight::of(changed)?;
+    }
+    Ok(())
+}
+
+/// The parts below each other, of which there is one for each name, if any of them is replaced.
+fn changed(
+    names: &[String],
+    (mut dims, dtype): (Vec<usize>, DType),
+    whole: &dyn Fn() -> Result<Tensor>,
+    change: Glance<'_>,
+) -> Result<Option<Tensor>> {
+    dims[0] /= names.len();
+    let rows = dims[0];
+    let part = |place: usize| match names {
+        [_] => whole(),
+        _ => Ok(whole()?.narrow(0, place * rows, rows)?),
+    };
+    let mut parts = Vec::with_capacity(names.len());
+    for (place, name) in names.iter().enumerate() {
+        let make = &|| part(place);
+        let dims = dims.clone();
+        parts.push(asked(name, &Shown { dims, dtype, make }, change)?);
+    }
+    if parts.iter().all(Option::is_none) {
+        return Ok(None);
+    }
+    let parts = parts.into_iter().enumerate();
+    let parts = parts.map(|(place, changed)| changed.map_or_else(|| part(place), Ok));
+    stack(parts.collect::<Result<_>>()?).map(Some)
+}
+
+/// What is to be kept instead, if it fits.
+fn asked(name: &str, was: &Shown<'_>, change: Glance<'_>) -> Result<Option<Tensor>> {
+    let Some(changed) = change(name, was)? else {
+        return Ok(None);
+    };
+    if changed.dims() != was.dims || changed.dtype() != was.dtype {
+        let (kept, given) = (was.dtype, changed.dtype());
+        let (was, is) = (&was.dims, changed.dims());
         let message = format!("{kept:?} {was:?} was to be changed, {given:?} {is:?} was given");
         return Err(Error::new(ErrorKind::TensorShape, message).at_tensor(name));
     }
-    *tensor = changed;
-    Ok(true)
+    Ok(Some(changed))
 }

@@ -8,13 +8,14 @@ mod model;
 mod moving;
 mod read;
 mod readout;
+mod weight;
 mod whole;
 mod window;
 
 pub use config::{ClipConfig, Gelu};
-pub use layer::{Kept, Quantized};
 pub use model::{ClipText, Encoded};
 pub use readout::{ClipSkip, Pooled, Readout};
+pub use weight::{Kept, Quantized};
 pub use window::Window;
 
 pub(crate) use model::MATRIX_TYPES;

@@ -10,8 +10,8 @@ use crate::threads;
 use crate::tokens::CONTEXT;
 use crate::weights::TensorSource;
 
-use super::Kept;
-use super::layer::{Layer, Loader, Norm};
+use super::layer::{Layer, Norm};
+use super::weight::{Kept, Loader, Weight};
 use super::window::{self, Window};
 use super::{ClipConfig, Pooled, Readout};
 
@@ -26,7 +26,9 @@ pub(crate) const MATRIX_TYPES: [DType; 3] = [DType::F32, DType::F16, DType::BF16
 #[derive(Clone, Debug)]
 pub struct ClipText {
     pub(super) config: ClipConfig,
-    pub(super) token_embedding: Tensor,
+    /// Of its embeddings and of what is no tensor but becomes one.
+    pub(super) dtype: DType,
+    pub(super) token_embedding: Weight,
     pub(super) position_embedding: Tensor,
     pub(super) layers: Vec<Layer>,
     pub(super) final_norm: Norm,
@@ -80,33 +82,30 @@ impl ClipText {
             source,
             kept,
             device,
+            kernels,
             transfers: transfers.as_deref(),
         };
         let layers = load_layers(&load, config.layers, progress)?;
-        let clip = ClipText::around(layers, &load, config, kernels)?;
+        let clip = ClipText::around(layers, load, config)?;
         settle(device)?;
         progress(config.layers, config.layers);
         Ok(clip)
     }
 
     /// What is before the layers and behind them is loaded here.
-    fn around(
-        layers: Vec<Layer>,
-        load: &Loader<'_>,
-        config: &ClipConfig,
-        kernels: Arc<dyn Kernels>,
-    ) -> Result<ClipText> {
+    fn around(layers: Vec<Layer>, load: Loader<'_>, config: &ClipConfig) -> Result<ClipText> {
         Ok(ClipText {
             config: config.clone(),
-            token_embedding: load.matrix("token_embedding")?,
+            dtype: load.kept.dtype,
+            token_embedding: Weight::table(&load, "token_embedding")?,
             position_embedding: load.vector("position_embedding")?,
             layers,
-            final_norm: Norm::load(load, "final_ln")?,
+            final_norm: Norm::load(&load, "final_ln")?,
             projection: config
                 .projection
                 .map(|_| load.matrix("projection"))
                 .transpose()?,
-            kernels,
+            kernels: load.kernels,
             prepared: Prepared::default(),
         })
     }
@@ -153,14 +152,21 @@ impl ClipText {
         self.kernels.measured(&self.prepared)
     }
 
+    /// How many of its matrices stay where the system has their file; the query's, key's and value's are one.
+    pub fn n_mapped(&self) -> usize {
+        let matrices = self.layers.iter().flat_map(Layer::matrices);
+        let all = matrices.chain([&self.token_embedding]);
+        all.filter(|weight| weight.is_mapped()).count()
+    }
+
     /// How its embeddings and, unless they are kept quantized, its matrices are kept.
     pub fn dtype(&self) -> DType {
-        self.token_embedding.dtype()
+        self.dtype
     }
 
     /// Where its tensors are.
     pub fn device(&self) -> &Device {
-        self.token_embedding.device()
+        self.position_embedding.device()
     }
 
     /// The name of the kernels it runs on.
@@ -208,9 +214,13 @@ impl ClipText {
         Ok(std::iter::once(embedded).chain(kept).collect())
     }
 
-    /// The first layers as the fast paths take them; `None` if a matrix is kept quantized.
+    /// The first layers as the fast paths take them; `None` if they take no matrix that is kept as some is.
     pub(super) fn tower(&self, layers: usize) -> Option<Tower<'_>> {
-        let blocks = self.layers.iter().take(layers).map(Layer::block);
+        let blocks = self
+            .layers
+            .iter()
+            .take(layers)
+            .map(|layer| layer.block(&*self.kernels));
         Some(Tower {
             blocks: blocks.collect::<Option<_>>()?,
             heads: self.config.heads,
@@ -218,7 +228,7 @@ impl ClipText {
         })
     }
 
-    /// Layer after layer; quantized matrices are expanded for their layer alone.
+    /// Layer after layer; matrices that are no tensors become some for their layer alone.
     fn by_layers(
         &self,
         mut x: Tensor,
@@ -238,7 +248,7 @@ impl ClipText {
 
     /// One layer, whole where the kernels can, else operation after operation.
     fn one_layer(&self, layer: &Layer, x: &Tensor, hidden_keys: Option<&Tensor>) -> Result<Tensor> {
-        let tower = layer.block().map(|block| Tower {
+        let tower = layer.block(&*self.kernels).map(|block| Tower {
             blocks: vec![block],
             heads: self.config.heads,
             activation: self.config.activation,
@@ -277,13 +287,7 @@ impl ClipText {
 
     /// Token rows plus position rows: `[windows, 77, width]` in f32.
     fn embed(&self, windows: &[Window<'_>]) -> Result<Tensor> {
-        let n_rows = windows.len() * CONTEXT;
-        let device = self.token_embedding.device();
-        let ids = Tensor::from_vec(window::ids(windows), n_rows, device)?;
-        let rows = self
-            .token_embedding
-            .index_select(&ids, 0)?
-            .to_dtype(DType::F32)?;
+        let rows = self.token_embedding.rows(window::ids(windows))?;
         let rows =
             window::spliced(rows, windows)?.reshape((windows.len(), CONTEXT, self.config.width))?;
         Ok(rows.broadcast_add(&self.position_embedding)?)

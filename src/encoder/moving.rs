@@ -11,8 +11,9 @@ use crate::transfers::Transfers;
 use crate::weights::moved_quantized;
 
 use super::ClipText;
-use super::layer::{Layer, Linear, Norm, Weight};
+use super::layer::{Layer, Linear, Norm};
 use super::model::settle;
+use super::weight::Weight;
 
 /// Tensors on their way to one device. What several encoders share is moved once, and shared again.
 #[derive(Debug)]
@@ -64,6 +65,13 @@ impl Move<'_> {
                 *parts = there.collect::<Result<_>>()?;
                 Ok(())
             }
+            Weight::Mapped(..) if self.device.is_cpu() => Ok(()),
+            Weight::Mapped(..) => {
+                let mut tensor = weight.dense()?;
+                self.tensor(&mut tensor)?;
+                *weight = Weight::Dense(tensor);
+                Ok(())
+            }
         }
     }
 
@@ -99,7 +107,7 @@ impl ClipText {
         // The one before is held until then, so that all encoders share it.
         go.way = self.kernels.transfers().or_else(|| kernels.transfers());
         let mut there = self.clone();
-        go.tensor(&mut there.token_embedding)?;
+        go.weight(&mut there.token_embedding)?;
         go.tensor(&mut there.position_embedding)?;
         for layer in &mut there.layers {
             go.layer(layer)?;

@@ -61,7 +61,7 @@ impl ClipText {
     fn whole(&self) -> Option<WholeEncoder<'_>> {
         Some(WholeEncoder {
             tower: self.tower(self.layers.len())?,
-            token_embedding: &self.token_embedding,
+            token_embedding: self.token_embedding.tensor()?,
             position_embedding: &self.position_embedding,
             final_norm: self.final_norm.tensors(),
             projection: self.projection.as_ref(),

@@ -23,7 +23,7 @@ pub(crate) use carrying::carried;
 pub use cpu::Cpu;
 pub(crate) use placing::placed;
 pub use reference::Reference;
-pub use tower::{Block, NormOf, Product, Tower};
+pub use tower::{Block, MatrixOf, NormOf, Product, Tower};
 pub use whole::{
     Batch, DeviceMemory, Follow, Options, PooledRow, Prepared, Products, ReadOut, Tune,
     WholeEncoder,
@@ -97,6 +97,12 @@ pub trait Kernels: fmt::Debug + Send + Sync {
         _prepared: &Prepared,
     ) -> Result<Option<ReadOut>> {
         Ok(None)
+    }
+
+    /// Whether [`run`](Self::run) takes matrices where a file has them in this machine's memory, and gives the
+    /// same bits with those of the type `stored` as with the same ones in the type `kept`.
+    fn takes_mapped(&self, _stored: DType, _kept: DType) -> bool {
+        false
     }
 
     /// Matrices of this type are about to come: what takes long before they can be used, like compiling

@@ -4,12 +4,39 @@
 use candle_core::Tensor;
 
 use super::Activation;
+use crate::mapped::Mapped;
+
+/// A matrix `[out, in]` of f32, f16 or bf16, wherever it lies.
+#[derive(Clone, Copy, Debug)]
+pub enum MatrixOf<'a> {
+    /// On the kernels' device.
+    Tensor(&'a Tensor),
+    /// One part below the other, all of one type, where this machine has a file in memory. Only kernels that
+    /// [take](super::Kernels::takes_mapped) such matrices see them.
+    Mapped(&'a [Mapped]),
+}
+
+impl<'a> MatrixOf<'a> {
+    /// `None` for one in a file.
+    pub fn tensor(self) -> Option<&'a Tensor> {
+        match self {
+            MatrixOf::Tensor(tensor) => Some(tensor),
+            MatrixOf::Mapped(_) => None,
+        }
+    }
+}
+
+impl<'a> From<&'a Tensor> for MatrixOf<'a> {
+    fn from(tensor: &'a Tensor) -> MatrixOf<'a> {
+        MatrixOf::Tensor(tensor)
+    }
+}
 
 /// A matrix `[out, in]` and its bias `[out]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Product<'a> {
-    /// f32, f16 or bf16.
-    pub weight: &'a Tensor,
+    /// The matrix.
+    pub weight: MatrixOf<'a>,
     /// f32.
     pub bias: &'a Tensor,
 }

@@ -40,6 +40,7 @@ use candle_core::quantized::QTensor;
 use candle_core::{DType, Device, Tensor};
 
 use crate::error::{Error, Result, unknown_name};
+pub use crate::mapped::{Mapped, Unchanging};
 pub use crate::transfers::{Fill, Take, Transfers};
 
 /// One of the text encoders that Stable Diffusion uses.
@@ -214,6 +215,14 @@ pub trait TensorSource: fmt::Debug + Send + Sync {
     ) -> Result<Vec<Tensor>> {
         let _ = transfers;
         self.load_stacks(stacks, dtype, device)
+    }
+
+    /// A stack as a matrix that stays where the system has its file, looked at like any other. `None` where
+    /// its values do not lie there as they are wanted, row by row; then [`load_stacks`](Self::load_stacks)
+    /// gives it.
+    fn map_stack(&self, names: &[String], word: Unchanging) -> Result<Option<Mapped>> {
+        let _ = (names, word);
+        Ok(None)
     }
 
     /// Reads one matrix as it is quantized, without expanding it. `None` where the file has it in

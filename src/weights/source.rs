@@ -19,6 +19,7 @@ use super::layout::names::Part;
 use super::layout::tower::Recipe;
 use super::{EncoderId, TensorInfo, TensorSource, stack};
 use crate::error::{Error, ErrorKind, Result};
+use crate::mapped::{Mapped, Unchanging};
 use crate::transfers::Transfers;
 
 /// What was read, and the shapes of its stacks.
@@ -239,6 +240,22 @@ impl TensorSource for TowerSource {
             ),
         };
         self.all_of(stacks)?.iter().map(load).collect()
+    }
+
+    fn map_stack(&self, names: &[String], word: Unchanging) -> Result<Option<Mapped>> {
+        let recipes = names.iter().map(|name| self.recipe(name));
+        let recipes = recipes.collect::<Result<Vec<_>>>()?;
+        let (Some(shape), Some(pieces)) = (stacked(&recipes), pieces(&recipes)) else {
+            return Ok(None);
+        };
+        let Ok(shape) = <[usize; 2]>::try_from(shape) else {
+            return Ok(None);
+        };
+        let Some((matrix, flaws)) = pieces.map(&self.archive, shape, word) else {
+            return Ok(None);
+        };
+        self.judge_all(&recipes, flaws, matrix.dtype())?;
+        Ok(Some(matrix))
     }
 
     fn load_quantized(&self, name: &str, device: &Device) -> Result<Option<QTensor>> {

@@ -12,6 +12,7 @@ use sd_conditioner::kernels::{Options, Tune, choose};
 use sd_conditioner::weights::SyntheticSize;
 use sd_conditioner::{Conditioner, Error, ErrorKind, Family, Profile, Request};
 
+use super::mapped::mapping;
 use crate::support::checkpoints::{Layout, write};
 use crate::support::close::{assert_close, distance};
 use crate::support::entries::Stored;
@@ -221,17 +222,18 @@ fn encoders_move_with_all_their_handles() {
     }
 }
 
-/// What is read from a file in parts, and what is moved in parts, is what a CPU reads.
+/// What is read from a file in parts, what is moved in parts, and what stayed in the file until it was moved, is what
+/// a CPU reads.
 #[test]
 fn a_file_gives_the_same_numbers_on_every_device() {
     let folder = tempfile::tempdir().unwrap();
     for stored in [Stored::F32, Stored::F16] {
         let paths = write(folder.path(), Family::Sdxl, Layout::SingleFile, stored, 73);
-        let open = |device: &Device, dtype| {
+        let builder = |device: &Device, dtype| {
             let builder = Conditioner::builder().device(device.clone()).dtype(dtype);
-            let builder = builder.cache(CacheOptions::OFF).output_dtype(DType::F32);
-            builder.open(&paths[0]).unwrap()
+            builder.cache(CacheOptions::OFF).output_dtype(DType::F32)
         };
+        let open = |device: &Device, dtype| builder(device, dtype).open(&paths[0]).unwrap();
         let encode = |text: &Conditioner| {
             let encoded = text.encode("a lighthouse at dusk").unwrap();
             encoded.to_device(&Device::Cpu).unwrap()
@@ -246,6 +248,10 @@ fn a_file_gives_the_same_numbers_on_every_device() {
                 ours.offload().unwrap();
                 ours.load_to(&device).unwrap();
                 assert_close("moved", encode(&ours).context(), read.context(), 0.0);
+                let mapped = mapping(builder(&Device::Cpu, dtype));
+                let mapped = mapped.open(&paths[0]).unwrap();
+                mapped.load_to(&device).unwrap();
+                assert_close("mapped", encode(&mapped).context(), read.context(), 0.0);
             }
         }
     }

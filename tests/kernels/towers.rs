@@ -52,7 +52,7 @@ impl Owned {
             bias: &self.norms[place][1],
         };
         let product = |place: usize| Product {
-            weight: &self.products[place][0],
+            weight: (&self.products[place][0]).into(),
             bias: &self.products[place][1],
         };
         Block {
@@ -77,11 +77,12 @@ fn plainly(
     let (windows, rows, width) = x.dims3().unwrap();
     let linear = |x: &Tensor, by: Product<'_>| {
         // Matrices of odd shapes are left to the vector unit.
-        let (rows, depth) = by.weight.dims2().unwrap();
+        let weight = by.weight.tensor().unwrap();
+        let (rows, depth) = weight.dims2().unwrap();
         let whole = rows.is_multiple_of(32) && depth.is_multiple_of(32);
         let factors = if whole { factors } else { DType::F32 };
         let x = x.to_dtype(factors).unwrap().to_dtype(DType::F32).unwrap();
-        plain.linear(&x, by.weight, Some(by.bias)).unwrap()
+        plain.linear(&x, weight, Some(by.bias)).unwrap()
     };
     let norm = |x: &Tensor, by: NormOf<'_>| plain.layer_norm(x, by.weight, by.bias).unwrap();
     let mut x = x.reshape((windows * rows, width)).unwrap();

@@ -25,7 +25,8 @@ struct Whole {
 
 impl Whole {
     fn product(&self, x: &Tensor, product: Product<'_>) -> Result<Tensor> {
-        self.plain.linear(x, product.weight, Some(product.bias))
+        let weight = product.weight.tensor().unwrap();
+        self.plain.linear(x, weight, Some(product.bias))
     }
 
     fn block(

@@ -15,7 +15,7 @@ use self::timing::Runs;
 use crate::groups::{ComputeFlags, SourceFlags, Wrong};
 use crate::progress::Progress;
 use crate::ui::Done;
-use crate::values::Place;
+use crate::values::{Held, Place};
 use crate::{pool, weights};
 
 /// Windows of one prompt and its negative.
@@ -73,7 +73,8 @@ pub(crate) fn run(flags: &BenchFlags, quiet: bool) -> Done {
     };
     pool::start_all(threads)?;
     let progress = Progress::new(quiet);
-    let (text, load) = timing::once(|| weights::load(&flags.source, &flags.compute, &progress))?;
+    let (text, load) =
+        timing::once(|| weights::load(&flags.source, (&flags.compute, Held::Briefly), &progress))?;
     let report = Report::new(&text, (&flags.source, &flags.compute), threads, flags.json)?;
     report.row("load", 0, &load)?;
     let ((), first) = timing::once(|| stages::pair(&text, 0))?;

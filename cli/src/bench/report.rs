@@ -53,17 +53,20 @@ impl Report {
             json,
         };
         if !json {
-            report.head(text.kernels())?;
+            report.head(text)?;
         }
         Ok(report)
     }
 
-    fn head(&self, kernels: &str) -> io::Result<()> {
+    fn head(&self, text: &Conditioner) -> io::Result<()> {
+        let kernels = text.kernels();
+        let in_files = text.encoders().any(|clip| clip.n_mapped() > 0);
+        let mapped = if in_files { ", mapped" } else { "" };
         let (family, device, dtype) = (self.family, &self.device, self.dtype);
         let (weights, threads) = (&self.weights, self.threads);
         let many = if threads == 1 { "thread" } else { "threads" };
         ui::print(format!(
-            "{family} on {device}, {dtype}, {threads} {many}, kernels: {kernels}, weights: {weights}\n"
+            "{family} on {device}, {dtype}, {threads} {many}, kernels: {kernels}, weights: {weights}{mapped}\n"
         ))?;
         line("stage", "windows", "median ms", "min ms", "runs")
     }

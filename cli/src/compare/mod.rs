@@ -22,6 +22,7 @@ use crate::progress::Progress;
 use crate::supplies::Supplies;
 use crate::tokens::shown::{Noted, noted, span};
 use crate::ui::{self, Done};
+use crate::values::Held;
 use crate::wishes::Wishes;
 use crate::{pool, weights, worn};
 
@@ -31,7 +32,7 @@ pub(crate) fn run(flags: &CompareFlags, quiet: bool) -> Done {
     let text = if flags.source.is_given() {
         pool::start()?;
         let progress = Progress::new(quiet);
-        let text = weights::load(&flags.source, &flags.compute, &progress)?;
+        let text = weights::load(&flags.source, (&flags.compute, Held::Briefly), &progress)?;
         Some(dressed(text, &jobs, &progress)?)
     } else {
         None

@@ -15,6 +15,7 @@ use super::write::Writer;
 use crate::pool;
 use crate::progress::Progress;
 use crate::ui::{self, Done};
+use crate::values::Held;
 use crate::weights;
 
 /// The most bytes of a workflow or a picture.
@@ -54,7 +55,12 @@ impl Runner<'_> {
         if !models.is_dir() {
             bail!("{}: there is no such folder of models", models.display());
         }
-        let builder = weights::builder(None, &self.flags.compute)?;
+        let held = if self.flags.watch {
+            Held::Long
+        } else {
+            Held::Briefly
+        };
+        let builder = weights::builder(None, (&self.flags.compute, held))?;
         Ok(Folder::new(models).loading(builder))
     }
 

@@ -12,7 +12,8 @@ use super::rooms::Shelf;
 use super::stack::{Layer, Stack, Weights};
 use super::unit::Units;
 use crate::error::Result;
-use crate::kernels::{Block, NormOf, Product, Tower};
+use crate::kernels::{Block, MatrixOf, NormOf, Product, Tower};
+use crate::mapped::{Mapped, MappedValues};
 
 /// [`Kernels::run`](crate::kernels::Kernels::run).
 pub(super) fn run(
@@ -96,15 +97,13 @@ impl<'a> HeldRun<'a> {
 /// A block's tensors, held: norms, then products.
 struct HeldBlock<'a> {
     norms: [[Held<'a>; 2]; 2],
-    products: [(Held<'a>, Held<'a>, &'a Tensor); 4],
+    products: [(Vec<HeldMatrix<'a>>, Held<'a>); 4],
 }
 
 fn hold<'a>(block: &Block<'a>) -> Option<HeldBlock<'a>> {
     let norm = |norm: NormOf<'a>| Some([Held::new(norm.weight)?, Held::new(norm.bias)?]);
-    let product = |product: Product<'a>| {
-        let (weight, bias) = (Held::new(product.weight)?, Held::new(product.bias)?);
-        Some((weight, bias, product.weight))
-    };
+    let product =
+        |product: Product<'a>| Some((HeldMatrix::all(product.weight)?, Held::new(product.bias)?));
     Some(HeldBlock {
         norms: [norm(block.norm1)?, norm(block.norm2)?],
         products: [
@@ -118,26 +117,76 @@ fn hold<'a>(block: &Block<'a>) -> Option<HeldBlock<'a>> {
 
 fn layer<'a>(held: &'a HeldBlock<'_>) -> Option<Layer<'a>> {
     let norm = |norm: &'a [Held<'_>; 2]| Some([norm[0].floats()?, norm[1].floats()?]);
-    let weights = |(weight, bias, tensor): &'a (Held<'_>, Held<'_>, &Tensor)| {
-        let (rows, depth) = tensor.dims2().ok()?;
-        let values = weight.values()?;
-        let bias = bias.floats().filter(|bias| bias.len() == rows)?;
-        let matrix = Matrix {
-            values,
-            rows,
-            depth,
-        };
-        Some(Weights { matrix, bias })
-    };
     let [query_key_value, out, up, down] = &held.products;
     Some(Layer {
         norm1: norm(&held.norms[0])?,
-        query_key_value: weights(query_key_value)?,
-        out: weights(out)?,
+        query_key_value: parts(query_key_value)?,
+        out: only(out)?,
         norm2: norm(&held.norms[1])?,
-        up: weights(up)?,
-        down: weights(down)?,
+        up: only(up)?,
+        down: only(down)?,
     })
+}
+
+/// Matrices one below the other, each with its part of the bias.
+fn parts<'a>((matrices, bias): &'a (Vec<HeldMatrix<'_>>, Held<'_>)) -> Option<Vec<Weights<'a>>> {
+    let mut rest = bias.floats()?;
+    let mut parts = Vec::with_capacity(matrices.len());
+    for matrix in matrices {
+        let matrix = matrix.matrix()?;
+        let bias;
+        (bias, rest) = rest.split_at_checked(matrix.rows)?;
+        parts.push(Weights { matrix, bias });
+    }
+    rest.is_empty().then_some(parts)
+}
+
+/// The same of a lone matrix.
+fn only<'a>(product: &'a (Vec<HeldMatrix<'_>>, Held<'_>)) -> Option<Weights<'a>> {
+    match parts(product)?[..] {
+        [only] => Some(only),
+        _ => None,
+    }
+}
+
+/// A matrix, held wherever it lies.
+enum HeldMatrix<'a> {
+    Tensor(Held<'a>, (usize, usize)),
+    Mapped(&'a Mapped),
+}
+
+impl<'a> HeldMatrix<'a> {
+    /// At least one.
+    fn all(matrix: MatrixOf<'a>) -> Option<Vec<HeldMatrix<'a>>> {
+        let held = match matrix {
+            MatrixOf::Tensor(tensor) => {
+                let held = HeldMatrix::Tensor(Held::new(tensor)?, tensor.dims2().ok()?);
+                vec![held]
+            }
+            MatrixOf::Mapped(parts) => parts.iter().map(HeldMatrix::Mapped).collect(),
+        };
+        (!held.is_empty()).then_some(held)
+    }
+
+    fn matrix(&self) -> Option<Matrix<'_>> {
+        let (values, (rows, depth)) = match self {
+            HeldMatrix::Tensor(held, shape) => (held.values()?, *shape),
+            HeldMatrix::Mapped(mapped) => (in_file(mapped), mapped.dims().into()),
+        };
+        Some(Matrix {
+            values,
+            rows,
+            depth,
+        })
+    }
+}
+
+fn in_file(mapped: &Mapped) -> Values<'_> {
+    match mapped.values() {
+        MappedValues::F32(all) => Values::F32(all),
+        MappedValues::F16(all) => Values::F16(all),
+        MappedValues::Bf16(all) => Values::Bf16(all),
+    }
 }
 
 /// A tensor's storage, held while its values are read.

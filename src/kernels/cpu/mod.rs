@@ -43,7 +43,7 @@ mod team;
 mod tile;
 mod unit;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use self::rooms::Shelf;
 use self::unit::Units;
@@ -124,5 +124,9 @@ impl Kernels for Cpu {
         keep: &[usize],
     ) -> Result<Option<Vec<Tensor>>> {
         held::run((self.unit, &self.shelf), tower, x, hidden_keys, keep)
+    }
+
+    fn takes_mapped(&self, stored: DType, kept: DType) -> bool {
+        stored == kept || (kept == DType::F32 && self.unit.widens(stored))
     }
 }

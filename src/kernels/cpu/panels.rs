@@ -14,7 +14,11 @@ use super::unit::Units;
 pub(super) struct Panels<'a> {
     /// `[windows, features, 80]`; none if nothing but the other form is wanted.
     floats: Option<SharedMut<'a>>,
+    /// Those that are meant: the first one, and how many.
+    first: usize,
     features: usize,
+    /// Features from a window to the next.
+    stride: usize,
     windows: usize,
     form: Option<Form<'a>>,
 }
@@ -37,7 +41,9 @@ impl<'a> Panels<'a> {
         assert!(floats.len() >= windows * features * COLUMNS);
         Panels {
             floats: Some(SharedMut::new(floats)),
+            first: 0,
             features,
+            stride: features,
             windows,
             form: None,
         }
@@ -68,10 +74,32 @@ impl<'a> Panels<'a> {
         }
         Panels {
             floats: None,
+            first: 0,
             features: matrix.depth,
+            stride: matrix.depth,
             windows,
             form: units.form(matrix, windows, room),
         }
+    }
+
+    /// The first features of each panel, and the others.
+    ///
+    /// # Panics
+    ///
+    /// If there are not so many, or if another form is wanted of a part of them.
+    pub(super) fn split(self, count: usize) -> (Panels<'a>, Panels<'a>) {
+        let others = self.features - count;
+        assert!(self.form.is_none() || others == 0);
+        let first = Panels {
+            features: count,
+            ..self
+        };
+        let rest = Panels {
+            first: self.first + count,
+            features: others,
+            ..self
+        };
+        (first, rest)
     }
 
     /// Features of a panel.
@@ -95,7 +123,8 @@ impl<'a> Panels<'a> {
     ///
     /// If there are no values, or not so many rows.
     pub(super) fn rows(self, window: usize, first: usize, count: usize) -> *mut f32 {
-        let row = window * self.features + first;
+        assert!(first + count <= self.features);
+        let row = window * self.stride + self.first + first;
         let Some(floats) = self.floats else {
             panic!("these panels hold another form of their values alone");
         };

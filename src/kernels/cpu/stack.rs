@@ -19,7 +19,8 @@ use crate::kernels::Activation;
 #[derive(Debug)]
 pub(super) struct Layer<'a> {
     pub(super) norm1: [&'a [f32]; 2],
-    pub(super) query_key_value: Weights<'a>,
+    /// One below the other.
+    pub(super) query_key_value: Vec<Weights<'a>>,
     pub(super) out: Weights<'a>,
     pub(super) norm2: [&'a [f32]; 2],
     pub(super) up: Weights<'a>,
@@ -32,23 +33,27 @@ pub(super) struct Weights<'a> {
     pub(super) bias: &'a [f32],
 }
 
+impl Weights<'_> {
+    fn fits(&self, depth: usize) -> bool {
+        self.matrix.depth == depth && self.bias.len() == self.matrix.rows
+    }
+}
+
 impl Layer<'_> {
     /// True if all shapes are those of one block with heads of [`HEAD`].
     pub(super) fn fits(&self, width: usize, mlp: usize) -> bool {
-        let shapes = [
-            (self.query_key_value, 3 * width, width),
-            (self.out, width, width),
-            (self.up, mlp, width),
-            (self.down, width, mlp),
+        let shapes: [(&[Weights<'_>], usize, usize); 4] = [
+            (&self.query_key_value, 3 * width, width),
+            (&[self.out], width, width),
+            (&[self.up], mlp, width),
+            (&[self.down], width, mlp),
         ];
         let norms = [self.norm1, self.norm2].concat();
         (width > 0 && mlp > 0 && width.is_multiple_of(HEAD))
             && norms.iter().all(|values| values.len() == width)
-            && shapes.iter().all(|(weights, rows, depth)| {
-                let Matrix {
-                    rows: r, depth: d, ..
-                } = weights.matrix;
-                (r, d) == (*rows, *depth) && weights.bias.len() == *rows
+            && shapes.iter().all(|(parts, rows, depth)| {
+                let n_rows: usize = parts.iter().map(|part| part.matrix.rows).sum();
+                n_rows == *rows && parts.iter().all(|part| part.fits(*depth))
             })
     }
 }
@@ -139,19 +144,24 @@ impl Stack<'_> {
             unit.linear(lead, Linear { matrix, bias, then }, from, to);
         };
         let mut taken_by =
-            |weights: Weights<'_>, make: &dyn Fn(Panels<'_>), then, to: Panels<'_>| {
+            |parts: &[Weights<'_>], make: &dyn Fn(Panels<'_>), then, to: Panels<'_>| {
                 let room = (&mut *rooms.taken, &mut *rooms.second);
-                let panels = Panels::both(unit, &weights.matrix, n, room);
+                let panels = Panels::both(unit, &parts[0].matrix, n, room);
                 make(panels);
-                product(weights, then, panels, to);
+                let mut rest = to;
+                for weights in parts {
+                    let own;
+                    (own, rest) = rest.split(weights.matrix.rows);
+                    product(*weights, then, panels, own);
+                }
             };
         let first = |out: Panels<'_>| norms(unit.isa, lead, layer.norm1, x, out);
         let second = |out: Panels<'_>| norms(unit.isa, lead, layer.norm2, x, out);
         let attended = |out: Panels<'_>| attention(unit.isa, lead, stacked, hidden, out);
-        taken_by(layer.query_key_value, &first, Then::Store, stacked);
-        taken_by(layer.out, &attended, Then::Add, x);
+        taken_by(&layer.query_key_value, &first, Then::Store, stacked);
+        taken_by(&[layer.out], &attended, Then::Add, x);
         let activate = Then::Activate(self.activation);
-        taken_by(layer.up, &second, activate, inner);
+        taken_by(&[layer.up], &second, activate, inner);
         product(layer.down, Then::Add, inner, x);
     }
 }

@@ -4,6 +4,8 @@
     expect(unused_variables, reason = "elsewhere panels have no other form")
 )]
 
+use candle_core::DType;
+
 #[cfg(target_arch = "x86_64")]
 use super::amx;
 #[cfg(target_arch = "x86_64")]
@@ -73,6 +75,17 @@ impl Units {
             Products::Dots(isa) => isa.name,
             #[cfg(target_arch = "x86_64")]
             Products::Matrix(_) => "amx",
+        }
+    }
+
+    /// True if products with matrices of this type are those with the same matrices in f32, to the bit.
+    pub(super) fn widens(self, stored: DType) -> bool {
+        match self.products {
+            Products::Vector => matches!(stored, DType::F16 | DType::BF16),
+            #[cfg(target_arch = "x86_64")]
+            Products::Dots(_) => stored == DType::F16,
+            #[cfg(target_arch = "x86_64")]
+            Products::Matrix(_) => false,
         }
     }
 

@@ -97,7 +97,15 @@ fn sizes(encoder: &WholeEncoder<'_>, width: usize) -> Option<Sizes> {
     let projected = encoder.projection.map(|matrix| matrix.dim(0).ok());
     let sizes = Sizes {
         width,
-        mlp_width: encoder.tower.blocks.first()?.up.weight.dim(0).ok()?,
+        mlp_width: encoder
+            .tower
+            .blocks
+            .first()?
+            .up
+            .weight
+            .tensor()?
+            .dim(0)
+            .ok()?,
         projection: projected.unwrap_or(Some(0))?,
         kind: Kind::of(encoder.token_embedding.dtype())?,
     };
@@ -128,7 +136,7 @@ impl Taken<'_> {
     fn product(&mut self, product: Product<'_>, which: Matrix) -> Option<ProductAt> {
         let [rows, columns] = self.sizes.matrix(which);
         Some(ProductAt {
-            weight: self.matrix(product.weight, [rows, columns])?,
+            weight: self.matrix(product.weight.tensor()?, [rows, columns])?,
             bias: self.vector(product.bias, rows)?,
         })
     }

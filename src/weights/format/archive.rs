@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use memmap2::Mmap;
 
 use super::header::Announced;
 use super::positioned::Positioned;
@@ -11,6 +14,7 @@ use super::sniff::{self, Kind};
 use super::stored::{Form, Stored};
 use super::{file, gguf, header, pickle, strided};
 use crate::error::{Error, ErrorKind, Result};
+use crate::mapped::Unchanging;
 
 /// Prefixes that wrappers put before every name: `DataParallel`, `torch.compile`, and trainers.
 const WRAPPERS: [&str; 4] = ["model.module.", "module.model.", "module.", "_orig_mod."];
@@ -39,6 +43,8 @@ struct Part {
     path: PathBuf,
     file: Positioned,
     length: u64,
+    /// Once it is asked for; nothing where the system refuses.
+    mapped: OnceLock<Option<Arc<Mmap>>>,
 }
 
 impl Part {
@@ -116,6 +122,7 @@ impl Archive {
             path: path.to_owned(),
             file: file.into(),
             length,
+            mapped: OnceLock::new(),
         });
         Ok(())
     }
@@ -214,6 +221,16 @@ impl Archive {
             Form::Strided(strides) => part.gather(entry, strides, from, bytes),
         };
         read.map_err(|error| Error::io(&part.path, error).at_tensor(&entry.file_name))
+    }
+
+    /// The file of a tensor in memory, if its values lie there row by row and the system has room for it.
+    pub(super) fn mapped(&self, entry: &Entry, word: Unchanging) -> Option<Arc<Mmap>> {
+        let part = self.parts.get(entry.part)?;
+        let map = || part.file.map(word).ok().map(Arc::new);
+        match entry.form {
+            Form::Dense => part.mapped.get_or_init(map).clone(),
+            Form::Strided(_) => None,
+        }
     }
 
     fn outside(&self, entry: &Entry, range: &Range<u64>) -> Error {

@@ -117,6 +117,14 @@ pub(super) fn fill(
     }
 }
 
+/// What values that stay where they are look like. Their bytes are this machine's, and begin where a value may.
+pub(super) fn look(stored: Plain, bytes: &[u8]) -> Seen {
+    match stored {
+        Plain::F32 => seen_singles(bytemuck::cast_slice(bytes), stored),
+        Plain::F16 | Plain::Bf16 => seen_halves(bytemuck::cast_slice(bytes), [stored; 2]),
+    }
+}
+
 impl Scratch {
     /// So many values read into the room for f32, from where they become the second type.
     fn widened(
@@ -217,13 +225,21 @@ fn brain(value: f32) -> u16 {
 
 /// Without its sign a value is NaN or infinite, or will be, if its bits, as a number, are not below a
 /// limit: what is asked for costs no second look.
-fn halves(values: &mut [u16], [stored, to]: [Plain; 2], read: impl Read) -> Result<Seen> {
+fn halves(values: &mut [u16], types: [Plain; 2], read: impl Read) -> Result<Seen> {
     read(bytemuck::cast_slice_mut(values))?;
+    if cfg!(target_endian = "big") {
+        for value in values.iter_mut() {
+            *value = u16::from_le(*value);
+        }
+    }
+    Ok(seen_halves(values, types))
+}
+
+fn seen_halves(values: &[u16], [stored, to]: [Plain; 2]) -> Seen {
     let (limit, special) = (stored.limit(to), stored.limit(stored));
     let mut greatest = 0;
     pulp::Arch::new().dispatch(|| {
-        for value in values.iter_mut() {
-            *value = u16::from_le(*value);
+        for value in values {
             greatest = greatest.max((*value & 0x7fff).cast_signed());
         }
     });
@@ -231,28 +247,31 @@ fn halves(values: &mut [u16], [stored, to]: [Plain; 2], read: impl Read) -> Resu
     let first = || values.iter().position(|bits| bits & 0x7fff >= limit);
     let bad = if is_bad { first() } else { None };
     let finite = |index: usize| values[index] & 0x7fff < special;
-    Ok(Seen::of(bad, finite, greatest != 0))
+    Seen::of(bad, finite, greatest != 0)
 }
 
 fn singles(values: &mut [f32], to: Plain, read: impl Read) -> Result<Seen> {
     read(bytemuck::cast_slice_mut(values))?;
+    if cfg!(target_endian = "big") {
+        for value in values.iter_mut() {
+            *value = f32::from_bits(u32::from_le(value.to_bits()));
+        }
+    }
+    Ok(seen_singles(values, to))
+}
+
+fn seen_singles(values: &[f32], to: Plain) -> Seen {
     let limit = to.limit_of_singles();
     let mut greatest = 0;
     pulp::Arch::new().dispatch(|| {
-        for value in values.iter_mut() {
-            let bits = u32::from_le(value.to_bits());
-            *value = f32::from_bits(bits);
-            greatest = greatest.max((bits & 0x7fff_ffff).cast_signed());
+        for value in values {
+            greatest = greatest.max((value.to_bits() & 0x7fff_ffff).cast_signed());
         }
     });
     let is_bad = |value: &f32| (value.to_bits() & 0x7fff_ffff).cast_signed() >= limit;
     let first = || values.iter().position(is_bad);
     let bad = if greatest >= limit { first() } else { None };
-    Ok(Seen::of(
-        bad,
-        |index| values[index].is_finite(),
-        greatest != 0,
-    ))
+    Seen::of(bad, |index| values[index].is_finite(), greatest != 0)
 }
 
 impl Seen {

@@ -13,6 +13,7 @@ pub(crate) mod gguf;
 #[path = "no_gguf.rs"]
 pub(crate) mod gguf;
 pub(crate) mod header;
+mod mapping;
 #[cfg(feature = "pickle")]
 pub(crate) mod pickle;
 #[cfg(not(feature = "pickle"))]

@@ -13,7 +13,7 @@ use super::stored::Form;
 use crate::error::Result;
 
 /// Values that are read at once: they are still in a core's own cache when they are looked at.
-const STEP: usize = 1 << 17;
+pub(super) const STEP: usize = 1 << 17;
 /// The same where they are converted, which takes room beside them: so little that it is not given back
 /// to the system each time.
 const CONVERTED_STEP: usize = 1 << 14;
@@ -52,6 +52,16 @@ impl<'a> Pieces<'a> {
             stored,
             n_values,
         })
+    }
+
+    /// One after the other.
+    pub(super) fn all(&self) -> &[Piece<'a>] {
+        &self.all
+    }
+
+    /// The type of all.
+    pub(super) fn stored(&self) -> Plain {
+        self.stored
     }
 
     /// Of all pieces.

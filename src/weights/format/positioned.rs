@@ -3,6 +3,10 @@
 use std::fs::File;
 use std::io;
 
+use memmap2::Mmap;
+
+use crate::mapped::{self, Unchanging};
+
 /// An open file. Reading moves nothing that another reader sees.
 #[derive(Debug)]
 pub(super) struct Positioned {
@@ -23,6 +27,11 @@ impl From<File> for Positioned {
 }
 
 impl Positioned {
+    /// All of it in memory.
+    pub(super) fn map(&self, word: Unchanging) -> io::Result<Mmap> {
+        mapped::map(&self.file, word)
+    }
+
     /// Fills `bytes` from byte `start` of the file on.
     #[cfg(unix)]
     pub(super) fn read(&self, start: u64, bytes: &mut [u8]) -> io::Result<()> {

@@ -261,11 +261,12 @@ pub(crate) fn changed(
     loras: &[Fitted],
     encoder: EncoderId,
     name: &str,
-    base: &Tensor,
+    base: &dyn Fn() -> Result<Tensor>,
 ) -> Result<Option<Tensor>> {
     if !loras.iter().any(|lora| lora.touches(encoder, name)) {
         return Ok(None);
     }
+    let base = base()?;
     let mut tensor = base.to_dtype(DType::F32)?;
     for lora in loras {
         tensor = lora.apply(encoder, name, tensor)?;

@@ -4,13 +4,15 @@
 use std::io::Write as _;
 
 use candle_core::{DType, Device, Tensor};
+use half::{bf16, f16};
 
 use super::super::Cpu;
 use super::super::isa;
 use super::super::rooms::Shelf;
 use super::super::unit::{Products, Units};
 use super::Amx;
-use crate::kernels::{Activation, Block, Kernels, NormOf, Product, Reference, Tower};
+use crate::kernels::{Activation, Block, Kernels, MatrixOf, NormOf, Product, Reference, Tower};
+use crate::mapped::{self, Mapped};
 
 const ROWS: usize = 77;
 
@@ -88,6 +90,31 @@ impl Tensors {
         ])
     }
 
+    /// Query, key and value in a file, each at a place of its own.
+    fn in_file(&self) -> [Mapped; 3] {
+        let stacked = &self.0[1][0];
+        let (rows, width) = stacked.dims2().unwrap();
+        let wide = stacked.to_dtype(DType::F32).unwrap();
+        let wide = wide.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let dtype = stacked.dtype();
+        let bytes = |value: f32| match dtype {
+            DType::F16 => f16::from_f32(value).to_le_bytes().to_vec(),
+            DType::BF16 => bf16::from_f32(value).to_le_bytes().to_vec(),
+            _ => value.to_le_bytes().to_vec(),
+        };
+        let part = rows / 3 * width;
+        let parts = wide.chunks(part).map(|part| {
+            let values = part.iter().flat_map(|value| bytes(*value));
+            [0; 8].into_iter().chain(values).collect::<Vec<u8>>()
+        });
+        let file = mapped::file(&parts.collect::<Vec<_>>().concat());
+        let step = 8 + part * dtype.size_in_bytes();
+        [0, 1, 2].map(|place| {
+            let start = (place * step + 8) as u64;
+            Mapped::new(file.clone(), start, [rows / 3, width], dtype).unwrap()
+        })
+    }
+
     fn block(&self) -> Block<'_> {
         let norm = |place: usize| {
             let [weight, bias] = &self.0[place];
@@ -95,6 +122,7 @@ impl Tensors {
         };
         let product = |place: usize| {
             let [weight, bias] = &self.0[place];
+            let weight = weight.into();
             Product { weight, bias }
         };
         Block {
@@ -136,6 +164,12 @@ fn compare(dtype: DType, (width, mlp): (usize, usize), windows: usize) {
     let x = tensor(&[windows, ROWS, width], 5, 2.0, 0.0);
     let ours = run(&matrix, &tower, &x, 1);
     assert_eq!(ours, run(&matrix, &tower, &x, 3), "{dtype:?} {windows}");
+    let files = blocks.each_ref().map(Tensors::in_file);
+    let mut parts = tower.clone();
+    for (block, file) in parts.blocks.iter_mut().zip(&files) {
+        block.query_key_value.weight = MatrixOf::Mapped(file);
+    }
+    assert_eq!(ours, run(&matrix, &parts, &x, 2), "{dtype:?} {windows}");
     let theirs = run(&twin, &tower, &x, 2);
     assert_near(&ours, &theirs, (dtype, windows));
 }
