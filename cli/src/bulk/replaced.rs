@@ -77,8 +77,11 @@ impl Replaced {
             let header = finished::header(&path).with_context(|| file.clone())?;
             let ids: HashSet<&str> = index::entries(&header.metadata).map(|(id, _)| id).collect();
             let count = |name: &str, n_bytes| {
-                let is_unused = owner(name, &ids).is_some_and(|id| unused.contains(id));
-                bytes += if is_unused { n_bytes } else { 0 };
+                bytes += if is_unused(name, &ids, unused) {
+                    n_bytes
+                } else {
+                    0
+                };
             };
             finished::header_of(&path, count).with_context(|| file.clone())?;
         }
@@ -98,10 +101,12 @@ fn each((folder, stem): (&Path, &str), mut take: impl FnMut(&str, &str)) -> Resu
     Ok(())
 }
 
-/// The longest of the ids that stands before a dot in a tensor's name.
-fn owner<'a>(name: &'a str, ids: &HashSet<&str>) -> Option<&'a str> {
-    let mut starts = name.rmatch_indices('.').map(|(dot, _)| &name[..dot]);
-    starts.find(|start| ids.contains(start))
+/// Whether all ids whose tensor it can be, by its name, are unused: `x.hires.time_ids` is one of `x` or one of
+/// `x.hires`, and where both are there the name does not tell.
+fn is_unused(name: &str, ids: &HashSet<&str>, unused: &HashSet<String>) -> bool {
+    let starts = name.rmatch_indices('.').map(|(dot, _)| &name[..dot]);
+    let mut owners = starts.filter(|start| ids.contains(start)).peekable();
+    owners.peek().is_some() && owners.all(|id| unused.contains(id))
 }
 
 #[cfg(test)]
@@ -109,16 +114,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tensor_is_the_longest_ids() {
-        let ids = HashSet::from(["x", "x.hires", "y"]);
-        for (name, want) in [
-            ("x.prompt_embeds.0", Some("x")),
-            ("x.hires.time_ids", Some("x.hires")),
-            ("y.hires.time_ids", Some("y")),
-            ("z.time_ids", None),
-            ("x", None),
-        ] {
-            assert_eq!(owner(name, &ids), want, "{name}");
+    fn a_tensor_is_unused_if_all_who_may_have_it_are() {
+        let ids = HashSet::from(["x", "x.hires", "y", "z.hires"]);
+        let cases: [(&str, &[&str], bool); 9] = [
+            ("y.hires.time_ids", &["y"], true),
+            ("y.hires.time_ids", &["x"], false),
+            ("x.prompt_embeds.0", &["x"], true),
+            ("x.prompt_embeds.0", &["x.hires"], false),
+            ("x.hires.time_ids", &["x"], false),
+            ("x.hires.time_ids", &["x.hires"], false),
+            ("x.hires.time_ids", &["x", "x.hires"], true),
+            ("z.time_ids", &["x", "y", "z.hires"], false),
+            ("x", &["x"], false),
+        ];
+        for (name, unused, want) in cases {
+            let unused = unused.iter().map(|id| (*id).to_owned()).collect();
+            assert_eq!(is_unused(name, &ids, &unused), want, "{name} {unused:?}");
         }
     }
 }
