@@ -177,7 +177,8 @@ pub(crate) struct ComputeFlags {
     /// files must not be changed meanwhile
     #[arg(long, value_enum, default_value = "auto", value_name = "WHEN")]
     pub(crate) map_files: MapFiles,
-    /// Where to compute: cpu, cuda, cuda:N or metal
+    /// Where to compute: cpu, cuda, cuda:N or metal. What is compiled and measured for an NVIDIA card is kept for the
+    /// next run, in --cache-dir or else in `sd-conditioner/kernels` of the user's cache folder
     #[arg(long, default_value_t)]
     pub(crate) device: Place,
     /// What runs the encoders

@@ -13,6 +13,7 @@ mod graph;
 mod groups;
 mod inspect;
 mod job;
+mod kernels;
 mod kinds;
 mod line;
 mod list;

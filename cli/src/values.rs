@@ -204,6 +204,13 @@ pub(crate) enum Place {
     Metal,
 }
 
+impl Place {
+    /// A card of NVIDIA's, for which kernels are compiled.
+    pub(crate) fn is_card(self) -> bool {
+        matches!(self, Place::Cuda(_))
+    }
+}
+
 impl FromStr for Place {
     type Err = String;
 

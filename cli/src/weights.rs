@@ -10,6 +10,7 @@ use sd_conditioner::weights::{Checkpoint, LoadReport, SyntheticSize};
 use sd_conditioner::{Builder, Conditioner, Family, Result};
 
 use crate::groups::{ComputeFlags, SourceFlags, WeightFlags};
+use crate::kernels;
 use crate::names::FamilyChoice;
 use crate::progress::Progress;
 use crate::ui;
@@ -42,7 +43,8 @@ pub(crate) fn load(
 }
 
 /// Where and in what numbers is computed, and what is kept. Encoders hand out f32; files are rounded at the very
-/// end. What a card's kernels have measured is kept in a folder of its own beside what windows gave.
+/// end. What was compiled and measured for a card is kept in a folder of its own beside what windows gave, else
+/// in the user's cache.
 pub(crate) fn builder(
     folder: Option<&Path>,
     (compute, held): (&ComputeFlags, Held),
@@ -58,7 +60,11 @@ pub(crate) fn builder(
         builder
     };
     let builder = compute.map_files.set(builder, held);
-    let measured = folder.map(|folder| folder.join("kernels"));
+    let measured = match folder {
+        Some(folder) => Some(folder.join("kernels")),
+        None if compute.device.is_card() => kernels::folder(variable),
+        None => None,
+    };
     Ok(compute.kernels.set(builder, measured))
 }
 
