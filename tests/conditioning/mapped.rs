@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use sd_conditioner::candle_core::{DType, Device, Tensor};
-use sd_conditioner::conditioner::CacheOptions;
+use sd_conditioner::conditioner::{CacheOptions, DiskCache};
 use sd_conditioner::kernels::{Cpu, Kernels as _, Options};
 use sd_conditioner::weights::{Checkpoint, EncoderId, Lora, Unchanging};
 use sd_conditioner::{Builder, Conditioner, ErrorKind, Family, Result};
@@ -29,6 +29,16 @@ fn loaded(builder: Builder, family: Family, paths: &[PathBuf]) -> Result<Conditi
     // Every call is to read the weights.
     let builder = builder.cache(CacheOptions::OFF).family(family);
     builder.load(&opened)
+}
+
+fn in_one_file(folder: &Path, family: Family, stored: Stored) -> Vec<PathBuf> {
+    write(folder, family, Layout::SingleFile, stored, SEED)
+}
+
+/// ViT-L as transformers saves it.
+fn entries(prefix: &str, stored: Stored) -> Vec<Entry> {
+    let source = source(EncoderId::ClipL, SEED);
+    huggingface(&source, prefix, "text_model.", Projection::None, stored)
 }
 
 fn bits(tensor: &Tensor) -> Vec<u32> {
@@ -89,8 +99,7 @@ fn on_every_unit_in_every_type() {
     let types = [DType::F32, DType::F16, DType::BF16];
     for stored in [Stored::F32, Stored::F16, Stored::Bf16] {
         let folder = tempfile::tempdir().unwrap();
-        let layout = Layout::SingleFile;
-        let paths = write(folder.path(), Family::Sdxl, layout, stored, SEED);
+        let paths = in_one_file(folder.path(), Family::Sdxl, stored);
         for unit in Cpu::all().unwrap() {
             for kept in types {
                 let options = Options {
@@ -123,13 +132,7 @@ fn on_every_unit_in_every_type() {
 #[test]
 fn operation_by_operation() {
     let folder = tempfile::tempdir().unwrap();
-    let paths = write(
-        folder.path(),
-        Family::Sd2,
-        Layout::SingleFile,
-        Stored::F16,
-        SEED,
-    );
+    let paths = in_one_file(folder.path(), Family::Sd2, Stored::F16);
     let builder = Conditioner::builder().reference_kernels();
     let plain = loaded(builder.clone(), Family::Sd2, &paths).unwrap();
     let mapped = loaded(mapping(builder), Family::Sd2, &paths).unwrap();
@@ -146,21 +149,14 @@ fn in_pickles_and_gguf() {
         ("zip.ckpt", save_zip as fn(&Path, &_) -> _),
         ("old.ckpt", save_legacy),
     ] {
-        let (layout, stored) = (Layout::SingleFile, Stored::F16);
-        let paths = write(folder.path(), family, layout, stored, SEED);
+        let paths = in_one_file(folder.path(), family, Stored::F16);
         let path = repickle(&paths[0], &folder.path().join(name), save);
         let plain = loaded(builder.clone(), family, std::slice::from_ref(&path)).unwrap();
         let mapped = loaded(mapping(builder.clone()), family, &[path]).unwrap();
         // Whether values begin where one may is the file's.
         assert!(encoded(&mapped) == encoded(&plain), "{name}");
     }
-    let entries = huggingface(
-        &source(EncoderId::ClipL, SEED),
-        "te.",
-        "text_model.",
-        Projection::None,
-        Stored::F16,
-    );
+    let entries = entries("te.", Stored::F16);
     let lines: Vec<_> = entries.iter().map(ggufs::plain).collect();
     let path = ggufs::save(&folder.path().join("plain.gguf"), &lines);
     check(&builder, family, &[path], true);
@@ -177,13 +173,7 @@ fn values_at_odd_places_are_read() {
         (Stored::F32, DType::F32, 2),
         (Stored::F32, DType::F32, 3),
     ] {
-        let entries = huggingface(
-            &source(EncoderId::ClipL, SEED),
-            "",
-            "text_model.",
-            Projection::None,
-            stored,
-        );
+        let entries = entries("", stored);
         save(&path, &entries);
         let whole = fs::read(&path).unwrap();
         let (length, rest) = whole.split_first_chunk::<8>().unwrap();
@@ -202,13 +192,7 @@ fn values_at_odd_places_are_read() {
 fn flaws_are_found_where_they_lie() {
     let folder = tempfile::tempdir().unwrap();
     let flawed = |name: &'static str, value: f32, stored| {
-        let entries = huggingface(
-            &source(EncoderId::ClipL, SEED),
-            "",
-            "text_model.",
-            Projection::None,
-            stored,
-        );
+        let entries = entries("", stored);
         let entries = entries.into_iter().map(|entry| {
             if entry.name != name {
                 return entry;
@@ -248,18 +232,41 @@ fn flaws_are_found_where_they_lie() {
     }
 }
 
+/// What one gave is found by the other, in memory of one run and on the disk of the next.
+#[test]
+fn windows_that_are_kept_are_those_of_either() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = in_one_file(folder.path(), Family::Sdxl, Stored::F16);
+    for dtype in [DType::F16, DType::F32] {
+        let disk = DiskCache {
+            folder: folder.path().join(dtype.as_str()),
+            max_bytes: 1 << 24,
+        };
+        let cache = CacheOptions {
+            disk: Some(disk),
+            ..CacheOptions::OFF
+        };
+        let builder = Conditioner::builder().dtype(dtype).cache(cache);
+        let mapped = mapping(builder.clone()).open(&paths[0]).unwrap();
+        let before = encoded(&mapped);
+        let stats = mapped.cache_stats();
+        assert!(stats.disk_hits == 0 && stats.misses > 0, "{stats:?}");
+        let plain = builder.open(&paths[0]).unwrap();
+        assert!(encoded(&plain) == before, "{dtype:?}");
+        let found = plain.cache_stats();
+        assert!(
+            found.disk_hits == stats.misses && found.misses == 0,
+            "{found:?}"
+        );
+    }
+}
+
 /// What is changed leaves the file, and what is not stays there.
 #[test]
 fn loras_go_on_as_always() {
     let folder = tempfile::tempdir().unwrap();
     loras::write(folder.path(), SEED, Stored::F32);
-    let paths = write(
-        folder.path(),
-        Family::Sd1,
-        Layout::SingleFile,
-        Stored::F16,
-        SEED,
-    );
+    let paths = in_one_file(folder.path(), Family::Sd1, Stored::F16);
     let lora = Lora::open(&folder.path().join("sd1.kohya.safetensors")).unwrap();
     let lora = [lora.at(0.8)];
     for dtype in [DType::F16, DType::F32] {
@@ -282,13 +289,7 @@ fn loras_go_on_as_always() {
 #[test]
 fn a_file_of_the_same_name_is_another() {
     let folder = tempfile::tempdir().unwrap();
-    let paths = write(
-        folder.path(),
-        Family::Sd1,
-        Layout::SingleFile,
-        Stored::F16,
-        SEED,
-    );
+    let paths = in_one_file(folder.path(), Family::Sd1, Stored::F16);
     let builder = mapping(Conditioner::builder().dtype(DType::F16));
     let text = loaded(builder, Family::Sd1, &paths).unwrap();
     let before = encoded(&text);
