@@ -3,7 +3,8 @@
 //!
 //! `cargo bench --bench loading [-- FOLDER]` writes the file into FOLDER (a temporary one otherwise):
 //! encoders of random weights in f16 (1.6 GB), and a U-Net and a VAE that are holes. With `--features cuda` and
-//! `-- --cuda` the encoders are loaded to the first card, which is open by then. Each load is a process of its own; `dd` runs before each, once with a buffer of 1 MiB that it uses again and again,
+//! `-- --cuda` the encoders are loaded to the first card, which is open by then; without it they are copied, and mapped
+//! where that changes no bit. Each load is a process of its own; `dd` runs before each, once with a buffer of 1 MiB that it uses again and again,
 //! and once with one as large as all it reads, which is what keeping the bytes costs at least.
 #![expect(clippy::print_stdout, reason = "a program that shows what it measures")]
 #![expect(unsafe_code, reason = "files are mapped by the word of who wrote them")]

@@ -37,7 +37,8 @@ impl Unchanging {
     /// # Safety
     ///
     /// No program may write to a file that is loaded by this word, or cut it short, as long as anything that
-    /// was loaded lives: results would change, and reading what is gone ends the process (`SIGBUS`).
+    /// was loaded lives: results would change, and reading what is gone ends the process (`SIGBUS`). So does a
+    /// disk or a network that fails while the file is read, which is an error otherwise.
     /// Replacing the file by another of its name, as downloads and package managers do, is no change to it.
     #[must_use]
     pub const unsafe fn promised() -> Unchanging {

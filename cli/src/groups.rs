@@ -174,7 +174,7 @@ pub(crate) struct ComputeFlags {
     #[arg(long)]
     pub(crate) keep_quantized: bool,
     /// Whether the CPU reads matrices where the system has their file, so that loading copies none; the
-    /// files must not be changed meanwhile
+    /// files must not be changed meanwhile, nor their disk go away
     #[arg(long, value_enum, default_value = "auto", value_name = "WHEN")]
     pub(crate) map_files: MapFiles,
     /// Where to compute: cpu, cuda, cuda:N or metal. What is compiled and measured for an NVIDIA card is kept for the

@@ -126,13 +126,13 @@ impl Builder {
 
     /// On a CPU, leaves matrices where the system has their file in memory: nothing is copied, loading takes
     /// the time of looking at every value once, and programs that read the same file share its memory.
-    /// The results are the same bits. It is done for matrices that the file has row by row in the type of
-    /// [`dtype`](Self::dtype); also, except with AMX, for those in f16 that are to be f32. Others are read as
-    /// always. A forward takes longer where it now widens f16 itself, up to a tenth, and with AMX where bf16 matrices do
-    /// not begin on a cache line, which is the file's, about a fifth; so this is for programs that encode little.
+    /// The results are the same bits. It is done for matrices that the file has row by row, in the type of
+    /// [`dtype`](Self::dtype) or, for f32, in one whose products are those of f32 to the bit: f16 except with AMX,
+    /// bf16 with vector units that have no products of it (AVX2, NEON). Others are read as always.
     ///
-    /// The word that the file does not change as long as the conditioner or any handle of it lives cannot be
-    /// checked; that is why giving it is `unsafe`.
+    /// It is for programs that encode little: a forward takes up to a tenth longer where it widens f16 itself, and
+    /// about a fifth with AMX where bf16 matrices do not begin on a cache line, which is the file's. That the file
+    /// does not change as long as any handle lives cannot be checked; that is why giving the word is `unsafe`.
     pub fn map_files(mut self, word: Unchanging) -> Self {
         self.mapped = Some(word);
         self

@@ -109,10 +109,13 @@ impl Layer {
         products.map(|product| &product.weight)
     }
 
-    /// The same with tensors alone; those that are there already are shared.
-    pub(super) fn expanded(&self) -> Result<Layer> {
+    /// The same as these kernels' fast paths take it; what they take already is shared.
+    pub(super) fn expanded(&self, kernels: &dyn Kernels) -> Result<Layer> {
         let expanded = |linear: &Linear| {
-            let weight = Weight::of(linear.weight.dense()?)?;
+            let weight = match linear.weight.fast(kernels) {
+                Some(_) => linear.weight.clone(),
+                None => Weight::of(linear.weight.dense()?)?,
+            };
             let bias = linear.bias.clone();
             Ok::<Linear, Error>(Linear { weight, bias })
         };

@@ -228,7 +228,7 @@ impl ClipText {
         })
     }
 
-    /// Layer after layer; matrices that are no tensors become some for their layer alone.
+    /// Layer after layer; matrices that the fast paths do not take become tensors for their layer alone.
     fn by_layers(
         &self,
         mut x: Tensor,
@@ -238,7 +238,7 @@ impl ClipText {
         let deepest = keep.last().copied().unwrap_or_default();
         let mut kept = Vec::with_capacity(keep.len());
         for (index, layer) in self.layers.iter().enumerate().take(deepest) {
-            x = self.one_layer(&layer.expanded()?, &x, hidden_keys)?;
+            x = self.one_layer(&layer.expanded(&*self.kernels)?, &x, hidden_keys)?;
             if keep.contains(&(index + 1)) {
                 kept.push(x.clone());
             }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use candle_core::quantized::QTensor;
 use candle_core::{CpuStorage, Device, Storage, Tensor, TensorId};
 
 use crate::error::Result;
@@ -22,6 +23,8 @@ pub(crate) struct Move<'a> {
     /// That of the device that is not the CPU.
     way: Option<Arc<dyn Transfers>>,
     done: HashMap<TensorId, Tensor>,
+    /// Matrices that are no tensors: those that were moved, which stay until all are, and what came of them.
+    made: HashMap<usize, (Weight, Weight)>,
 }
 
 impl Move<'_> {
@@ -30,6 +33,7 @@ impl Move<'_> {
             device,
             way: None,
             done: HashMap::new(),
+            made: HashMap::new(),
         }
     }
 
@@ -38,39 +42,52 @@ impl Move<'_> {
             *tensor = there.clone();
             return Ok(());
         }
-        let carried = match &self.way {
-            Some(way) => carried(tensor, self.device, &**way)?,
-            None => None,
-        };
-        let there = match carried {
-            Some(there) => there,
-            None => placed(alone(tensor)?.to_device(self.device)?)?,
-        };
+        let there = self.there(tensor)?;
         self.done.insert(tensor.id(), there.clone());
         *tensor = there;
         Ok(())
     }
 
+    fn there(&self, tensor: &Tensor) -> Result<Tensor> {
+        let carried = match &self.way {
+            Some(way) => carried(tensor, self.device, &**way)?,
+            None => None,
+        };
+        match carried {
+            Some(there) => Ok(there),
+            None => placed(alone(tensor)?.to_device(self.device)?),
+        }
+    }
+
     fn weight(&mut self, weight: &mut Weight) -> Result<()> {
+        let place = match weight {
+            Weight::Dense(tensor) => return self.tensor(tensor),
+            Weight::Quantized(parts) => parts.as_ptr().addr(),
+            Weight::Mapped(parts, _) => parts.as_ptr().addr(),
+        };
+        if let Some((_, there)) = self.made.get(&place) {
+            *weight = there.clone();
+            return Ok(());
+        }
+        let there = self.no_tensor(weight)?;
+        let here = std::mem::replace(weight, there.clone());
+        self.made.insert(place, (here, there));
+        Ok(())
+    }
+
+    fn no_tensor(&self, weight: &Weight) -> Result<Weight> {
         match weight {
-            Weight::Dense(tensor) => self.tensor(tensor),
             Weight::Quantized(parts) => {
-                if parts
-                    .iter()
-                    .all(|part| part.device().same_device(self.device))
-                {
-                    return Ok(());
+                let is_there = |part: &QTensor| part.device().same_device(self.device);
+                if parts.iter().all(is_there) {
+                    return Ok(weight.clone());
                 }
                 let there = parts.iter().map(|part| moved_quantized(part, self.device));
-                *parts = there.collect::<Result<_>>()?;
-                Ok(())
+                Ok(Weight::Quantized(there.collect::<Result<_>>()?))
             }
-            Weight::Mapped(..) if self.device.is_cpu() => Ok(()),
-            Weight::Mapped(..) => {
-                let mut tensor = weight.dense()?;
-                self.tensor(&mut tensor)?;
-                *weight = Weight::Dense(tensor);
-                Ok(())
+            Weight::Mapped(..) if self.device.is_cpu() => Ok(weight.clone()),
+            Weight::Mapped(..) | Weight::Dense(_) => {
+                self.there(&weight.dense()?).map(Weight::Dense)
             }
         }
     }

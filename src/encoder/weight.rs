@@ -88,7 +88,9 @@ impl Weight {
     /// A matrix of which rows are read, as [`Weight::rows`] does. Never quantized.
     pub(super) fn table(load: &Loader<'_>, name: &str) -> Result<Weight> {
         let kept = load.kept.dtype;
-        let widened = |stored| stored == kept || kept == DType::F32;
+        // Kernels that take no matrix in a file may want the whole encoder as tensors.
+        let takes = |stored| load.kernels.takes_mapped(stored, stored);
+        let widened = |stored| takes(stored) && (stored == kept || kept == DType::F32);
         match load.mapped(&[name.to_owned()], widened)? {
             Some(mapped) => Ok(mapped),
             None => Ok(Weight::Dense(load.matrix(name)?)),
@@ -186,9 +188,9 @@ impl Weight {
     }
 }
 
-/// Whether one may lie below the other.
+/// Whether one may lie below the other: kernels take such as are the same but for their values.
 fn alike(one: &Mapped, other: &Mapped) -> bool {
-    one.dims()[1] == other.dims()[1] && one.dtype() == other.dtype()
+    one.dims() == other.dims() && one.dtype() == other.dtype()
 }
 
 fn too_few() -> Error {

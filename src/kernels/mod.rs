@@ -89,7 +89,7 @@ pub trait Kernels: fmt::Debug + Send + Sync {
 
     /// An encoder from ids to readout in one call; `None` as in [`run`](Self::run). What is made
     /// for the encoder on the way is kept in `prepared`, so `encoder` is called the first time only;
-    /// it gives `None` if a matrix is kept quantized.
+    /// it gives `None` if a matrix is kept quantized, or in a file.
     fn encode<'a>(
         &self,
         _encoder: &dyn Fn() -> Option<WholeEncoder<'a>>,

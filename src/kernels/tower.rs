@@ -11,7 +11,7 @@ use crate::mapped::Mapped;
 pub enum MatrixOf<'a> {
     /// On the kernels' device.
     Tensor(&'a Tensor),
-    /// One part below the other, all of one type, where this machine has a file in memory. Only kernels that
+    /// One part below the other, all of one type and one shape, where this machine has a file in memory. Only kernels that
     /// [take](super::Kernels::takes_mapped) such matrices see them.
     Mapped(&'a [Mapped]),
 }

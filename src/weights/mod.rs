@@ -219,7 +219,7 @@ pub trait TensorSource: fmt::Debug + Send + Sync {
 
     /// A stack as a matrix that stays where the system has its file, looked at like any other. `None` where
     /// its values do not lie there as they are wanted, row by row; then [`load_stacks`](Self::load_stacks)
-    /// gives it.
+    /// gives it. Files are mapped by this crate's sources only: another can hand on what one of those gives.
     fn map_stack(&self, names: &[String], word: Unchanging) -> Result<Option<Mapped>> {
         let _ = (names, word);
         Ok(None)
@@ -257,7 +257,8 @@ pub struct LoadReport {
     pub used: Vec<String>,
     /// Tensors inside an encoder's root that no rule knows: a newer layout announces itself here.
     pub unused: Vec<String>,
-    /// Conversions on the way in, such as `F16 -> F32`, with how many tensors each.
+    /// Conversions between the file and what is computed in, such as `F16 -> F32`, with how many tensors each:
+    /// once on the way in, or in each forward for those that stay in their file.
     pub cast: BTreeMap<String, usize>,
     /// Tensors passed over on purpose, by class (`unet`, `vae`, `position_ids`…), with how many each.
     pub ignored: BTreeMap<String, usize>,

@@ -44,29 +44,28 @@ impl Report {
         threads: usize,
         json: bool,
     ) -> io::Result<Report> {
+        let in_files = text.encoders().any(|clip| clip.n_mapped() > 0);
+        let mapped = if in_files { ", mapped" } else { "" };
         let report = Report {
             family: text.family().name(),
             device: compute.device.to_string(),
             dtype: compute.dtype.dtype().as_str(),
-            weights: source.named(),
+            weights: source.named() + mapped,
             threads,
             json,
         };
         if !json {
-            report.head(text)?;
+            report.head(text.kernels())?;
         }
         Ok(report)
     }
 
-    fn head(&self, text: &Conditioner) -> io::Result<()> {
-        let kernels = text.kernels();
-        let in_files = text.encoders().any(|clip| clip.n_mapped() > 0);
-        let mapped = if in_files { ", mapped" } else { "" };
+    fn head(&self, kernels: &str) -> io::Result<()> {
         let (family, device, dtype) = (self.family, &self.device, self.dtype);
         let (weights, threads) = (&self.weights, self.threads);
         let many = if threads == 1 { "thread" } else { "threads" };
         ui::print(format!(
-            "{family} on {device}, {dtype}, {threads} {many}, kernels: {kernels}, weights: {weights}{mapped}\n"
+            "{family} on {device}, {dtype}, {threads} {many}, kernels: {kernels}, weights: {weights}\n"
         ))?;
         line("stage", "windows", "median ms", "min ms", "runs")
     }

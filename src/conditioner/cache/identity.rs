@@ -50,7 +50,7 @@ fn content(clip: &ClipText) -> Result<Digest> {
     Ok(hash.finalize().into())
 }
 
-/// The values, a few at a time: no second copy of a large matrix.
+/// The values, a few at a time: no second copy of a large tensor.
 fn add(hash: &mut Sha256, tensor: &Tensor) -> Result<()> {
     let values = tensor.flatten_all()?;
     let n_values = values.elem_count();

@@ -21,6 +21,12 @@ pub(super) struct Matrix<'a> {
 }
 
 impl<'a> Matrix<'a> {
+    /// True if both have one shape and one type, so that what one product takes the other does.
+    pub(super) fn is_like(&self, other: &Matrix<'_>) -> bool {
+        let types = std::mem::discriminant(&self.values) == std::mem::discriminant(&other.values);
+        types && (self.rows, self.depth) == (other.rows, other.depth)
+    }
+
     /// A part of one row.
     pub(super) fn part(&self, row: usize, first: usize, count: usize) -> Values<'a> {
         let start = row * self.depth + first;

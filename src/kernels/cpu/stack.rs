@@ -53,7 +53,10 @@ impl Layer<'_> {
             && norms.iter().all(|values| values.len() == width)
             && shapes.iter().all(|(parts, rows, depth)| {
                 let n_rows: usize = parts.iter().map(|part| part.matrix.rows).sum();
-                n_rows == *rows && parts.iter().all(|part| part.fits(*depth))
+                let alike = parts
+                    .windows(2)
+                    .all(|two| two[0].matrix.is_like(&two[1].matrix));
+                alike && n_rows == *rows && parts.iter().all(|part| part.fits(*depth))
             })
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use memmap2::Mmap;
 
@@ -43,11 +43,22 @@ struct Part {
     path: PathBuf,
     file: Positioned,
     length: u64,
-    /// Once it is asked for; nothing where the system refuses.
-    mapped: OnceLock<Option<Arc<Mmap>>>,
+    /// As long as somebody holds it: nobody promised that the file stays as it is for longer.
+    mapped: Mutex<Weak<Mmap>>,
 }
 
 impl Part {
+    /// `None` where the system refuses.
+    fn mapped(&self, word: Unchanging) -> Option<Arc<Mmap>> {
+        let mut mapped = self.mapped.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(held) = mapped.upgrade() {
+            return Some(held);
+        }
+        let file = Arc::new(self.file.map(word).ok()?);
+        *mapped = Arc::downgrade(&file);
+        Some(file)
+    }
+
     /// Values of a strided tensor row by row, from byte `from` of them on.
     fn gather(&self, entry: &Entry, strides: &[u64], from: u64, to: &mut [u8]) -> io::Result<()> {
         let walk = strided::Walk::new(&entry.shape, strides, entry.stored.value_bytes());
@@ -122,7 +133,7 @@ impl Archive {
             path: path.to_owned(),
             file: file.into(),
             length,
-            mapped: OnceLock::new(),
+            mapped: Mutex::default(),
         });
         Ok(())
     }
@@ -226,9 +237,8 @@ impl Archive {
     /// The file of a tensor in memory, if its values lie there row by row and the system has room for it.
     pub(super) fn mapped(&self, entry: &Entry, word: Unchanging) -> Option<Arc<Mmap>> {
         let part = self.parts.get(entry.part)?;
-        let map = || part.file.map(word).ok().map(Arc::new);
         match entry.form {
-            Form::Dense => part.mapped.get_or_init(map).clone(),
+            Form::Dense => part.mapped(word),
             Form::Strided(_) => None,
         }
     }

@@ -92,27 +92,33 @@ impl Tensors {
 
     /// Query, key and value in a file, each at a place of its own.
     fn in_file(&self) -> [Mapped; 3] {
+        let rows = self.0[1][0].dims2().unwrap().0 / 3;
+        self.in_parts([rows; 3])
+    }
+
+    /// The same in parts of so many rows.
+    fn in_parts(&self, parts: [usize; 3]) -> [Mapped; 3] {
         let stacked = &self.0[1][0];
-        let (rows, width) = stacked.dims2().unwrap();
+        let width = stacked.dim(1).unwrap();
         let wide = stacked.to_dtype(DType::F32).unwrap();
         let wide = wide.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let dtype = stacked.dtype();
-        let bytes = |value: f32| match dtype {
-            DType::F16 => f16::from_f32(value).to_le_bytes().to_vec(),
-            DType::BF16 => bf16::from_f32(value).to_le_bytes().to_vec(),
+        let bytes = |value: &f32| match dtype {
+            DType::F16 => f16::from_f32(*value).to_le_bytes().to_vec(),
+            DType::BF16 => bf16::from_f32(*value).to_le_bytes().to_vec(),
             _ => value.to_le_bytes().to_vec(),
         };
-        let part = rows / 3 * width;
-        let parts = wide.chunks(part).map(|part| {
-            let values = part.iter().flat_map(|value| bytes(*value));
-            [0; 8].into_iter().chain(values).collect::<Vec<u8>>()
+        let (mut rest, mut file) = (&wide[..], Vec::new());
+        let places = parts.map(|rows| {
+            let (part, others) = rest.split_at(rows * width);
+            rest = others;
+            file.extend([0; 8]);
+            let start = file.len() as u64;
+            file.extend(part.iter().flat_map(bytes));
+            (start, [rows, width])
         });
-        let file = mapped::file(&parts.collect::<Vec<_>>().concat());
-        let step = 8 + part * dtype.size_in_bytes();
-        [0, 1, 2].map(|place| {
-            let start = (place * step + 8) as u64;
-            Mapped::new(file.clone(), start, [rows / 3, width], dtype).unwrap()
-        })
+        let file = mapped::file(&file);
+        places.map(|(start, shape)| Mapped::new(file.clone(), start, shape, dtype).unwrap())
     }
 
     fn block(&self) -> Block<'_> {
@@ -217,5 +223,32 @@ fn layers_may_be_wide() {
 fn other_matrices_may_come_between() {
     for dtype in [DType::BF16, DType::F16, DType::F32] {
         compare(dtype, (64, 100), 3);
+    }
+}
+
+/// One part's form is every part's: others than equal ones are left to the plain operations.
+#[test]
+fn uneven_parts_are_not_taken() {
+    let Some([matrix, _]) = units(DType::BF16) else {
+        return;
+    };
+    let own = Tensors::new(64, 256, 3, DType::BF16);
+    let x = tensor(&[1, ROWS, 64], 5, 2.0, 0.0);
+    let cases = [
+        ([64, 64, 64], true),
+        ([160, 16, 16], false),
+        ([96, 96, 0], false),
+    ];
+    for (rows, taken) in cases {
+        let parts = own.in_parts(rows);
+        let mut block = own.block();
+        block.query_key_value.weight = MatrixOf::Mapped(&parts);
+        let tower = Tower {
+            blocks: vec![block],
+            heads: 1,
+            activation: Activation::GeluErf,
+        };
+        let states = matrix.run(&tower, &x, None, &[1]).unwrap();
+        assert_eq!(states.is_some(), taken, "{rows:?}");
     }
 }

@@ -88,7 +88,7 @@ fn parted<const PARTS: usize>(
     let Linear { matrix, bias, then } = linear;
     let windows = out.windows();
     assert!(windows <= GROUP && panels.count() == PARTS);
-    assert!(bias.len() == matrix.rows && out.features() == matrix.rows);
+    assert!(bias.len() == matrix.rows && out.features() == matrix.rows && whole(&matrix));
     let finish = Finish {
         isa,
         then,
