@@ -50,7 +50,7 @@ fn one(flags: &EncodeFlags, progress: &Progress) -> Done {
     kind.expect_type(flags.target.out_dtype)
         .and_then(|()| kind.expect_job(&job))
         .with_context(failed)?;
-    let session = Session::open(flags, kind, progress).with_context(failed)?;
+    let session = Session::open(flags, kind, progress)?;
     let worn = wardrobe::worn(session.encoders.loaded(), &job)?;
     let made = session.encoders.encode(&job)?;
     let told = session.scribe.write(&job, &made, &worn, out)?;
@@ -98,11 +98,19 @@ impl Session {
 
     /// Refuses encoders of a family that files of this kind have no place for.
     fn open(flags: &EncodeFlags, kind: Kind, progress: &Progress) -> anyhow::Result<Session> {
+        // What a file of this kind cannot hold is the file's error; what is wrong with the weights is theirs.
+        let expect = |family| {
+            let held = kind.expect_family(family);
+            held.map_err(|error| match &flags.target.out {
+                Some(out) => error.context(out.display().to_string()),
+                None => error,
+            })
+        };
         if let Some(family) = flags.source.family() {
-            kind.expect_family(family)?;
+            expect(family)?;
         }
         let text = weights::load(&flags.source, (&flags.compute, held(flags)), progress)?;
-        kind.expect_family(text.family())?;
+        expect(text.family())?;
         Ok(Session {
             scribe: Scribe::new(&text, flags, kind),
             encoders: Wardrobe::new(text),

@@ -158,3 +158,19 @@ fn files_that_are_no_checkpoints_are_refused() {
         assert!(ran.stdout.is_empty());
     }
 }
+
+/// The error begins with the file that is wrong, not with the one that would have been written.
+#[test]
+fn weights_that_are_none_are_the_error() {
+    let folder = tempdir().unwrap();
+    let [bad, out] = ["bad.safetensors", "out.safetensors"].map(|name| folder.path().join(name));
+    std::fs::write(&bad, [0x93; 100]).unwrap();
+    let (path, target) = (bad.to_str().unwrap(), out.to_str().unwrap());
+    let start = ["encode", "--weights", path, "--positive", "a", "--out"];
+    let ran = run(&[&start[..], &[target]].concat()).expect(1);
+    assert!(
+        ran.error().starts_with(&format!("error: {path}")),
+        "{ran:?}"
+    );
+    assert!(!out.exists());
+}
