@@ -46,7 +46,7 @@ impl Unchanging {
     }
 }
 
-/// A file in memory. `None` where the system has no room for it in the address space.
+/// A file in memory. An error where the system does not map it, such as an empty one.
 pub(crate) fn map(file: &File, _: Unchanging) -> io::Result<Mmap> {
     // SAFETY: nobody changes the file, which is what the word says.
     unsafe { MmapOptions::new().map(file) }
