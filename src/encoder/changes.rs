@@ -6,11 +6,12 @@ use candle_core::{DType, Tensor};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::Prepared;
+use crate::weights::stack;
 
 use super::ClipText;
 use super::layer::{Layer, Linear, Norm};
 use super::model::settle;
-use super::weight::{Weight, stack};
+use super::weight::Weight;
 
 /// A tensor of which shape and type are known, and which is made when it is asked for: a matrix in a file or a
 /// quantized one is none until then.

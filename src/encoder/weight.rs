@@ -9,7 +9,7 @@ use candle_core::{DType, Device, Tensor};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::{Kernels, MatrixOf, placed};
 use crate::transfers::Transfers;
-use crate::weights::{Mapped, TensorSource, Unchanging};
+use crate::weights::{Mapped, TensorSource, Unchanging, stack};
 
 /// Reads tensors of one encoder in all forms in which they are kept.
 pub(super) struct Loader<'a> {
@@ -196,13 +196,6 @@ fn alike(one: &Mapped, other: &Mapped) -> bool {
 fn too_few() -> Error {
     let message = "the source gave fewer tensors than it was asked for";
     Error::new(ErrorKind::MissingTensor, message)
-}
-
-pub(super) fn stack(parts: Vec<Tensor>) -> Result<Tensor> {
-    match <[Tensor; 1]>::try_from(parts) {
-        Ok([only]) => Ok(only),
-        Err(parts) => Ok(Tensor::cat(&parts, 0)?),
-    }
 }
 
 impl Loader<'_> {

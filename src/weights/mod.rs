@@ -201,8 +201,8 @@ pub trait TensorSource: fmt::Debug + Send + Sync {
         device: &Device,
     ) -> Result<Vec<Tensor>> {
         let load = |name: &String| self.load(name, dtype, device);
-        let stacks = stacks.iter().map(|names| stack(names.iter().map(load)));
-        stacks.collect()
+        let parts = |names: &Vec<String>| names.iter().map(load).collect::<Result<_>>();
+        stacks.iter().map(|names| stack(parts(names)?)).collect()
     }
 
     /// The same on a device with a way of its own for values that come in parts.
@@ -241,8 +241,8 @@ pub trait TensorSource: fmt::Debug + Send + Sync {
 }
 
 /// Below each other; a lone one is not copied.
-fn stack(parts: impl Iterator<Item = Result<Tensor>>) -> Result<Tensor> {
-    match <[Tensor; 1]>::try_from(parts.collect::<Result<Vec<_>>>()?) {
+pub(crate) fn stack(parts: Vec<Tensor>) -> Result<Tensor> {
+    match <[Tensor; 1]>::try_from(parts) {
         Ok([only]) => Ok(only),
         Err(parts) => Ok(Tensor::cat(&parts, 0)?),
     }

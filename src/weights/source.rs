@@ -111,12 +111,13 @@ impl TowerSource {
         };
         make_ahead(stacks, read, |(filled, recipes)| {
             let Some(Filled { filling, shapes }) = filled else {
-                return stack(recipes.into_iter().map(|recipe| {
+                let build = |recipe| {
                     let built = self.build(recipe, dtype, device);
                     built.map_err(|error| self.place(error, recipe))
-                }));
+                };
+                return stack(recipes.into_iter().map(build).collect::<Result<_>>()?);
             };
-            stack(filling.finish(&shapes, dtype, device)?.into_iter().map(Ok))
+            stack(filling.finish(&shapes, dtype, device)?)
         })
     }
 
@@ -206,7 +207,7 @@ impl TensorSource for TowerSource {
 
     fn load(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
         let loaded = self.load_stacks(&[vec![name.to_owned()]], dtype, device)?;
-        stack(loaded.into_iter().map(Ok))
+        stack(loaded)
     }
 
     fn load_stacks(
@@ -233,11 +234,7 @@ impl TensorSource for TowerSource {
     ) -> Result<Vec<Tensor>> {
         let load = |recipes: &Vec<&Recipe>| match self.sent(recipes, dtype, (device, transfers))? {
             Some(tensor) => Ok(tensor),
-            None => stack(
-                self.one_by_one(std::slice::from_ref(recipes), dtype, device)?
-                    .into_iter()
-                    .map(Ok),
-            ),
+            None => stack(self.one_by_one(std::slice::from_ref(recipes), dtype, device)?),
         };
         self.all_of(stacks)?.iter().map(load).collect()
     }
