@@ -58,7 +58,7 @@ pub struct PooledRow {
 pub struct ReadOut {
     /// `[windows, 77, width]`
     pub hidden: Tensor,
-    /// `[windows, width]`, where a pooled vector was wanted.
+    /// `[windows, width]`, where a pooled vector was wanted as it is; may be there beside its projection, too.
     pub normed: Option<Tensor>,
     /// `[windows, projected]`, where its projection was.
     pub projected: Option<Tensor>,

@@ -56,7 +56,7 @@ fn widened(bar: f64, config: &ClipConfig) -> f64 {
 /// Checks one encoder in all types.
 pub(crate) fn check(id: EncoderId, setting: &Setting, report: &mut Report) -> Result<()> {
     let (device, extent) = (&setting.device, &setting.extent);
-    let load = |dtype| Tower::load((id, extent.size, dtype), device, &setting.folder);
+    let load = |dtype| Tower::load((id, extent.size, dtype), device, setting);
     let f32 = load(DType::F32)?;
     let exact = Exact::of(&f32)?;
     if id == EncoderId::ClipL {
@@ -89,7 +89,7 @@ impl Exact {
         report: &mut Report,
     ) -> Result<()> {
         let id = tower.id();
-        let here = Tower::load((id, size, DType::F32), &Device::Cpu, tower.folder)?;
+        let here = Tower::load((id, size, DType::F32), &Device::Cpu, tower.setting)?;
         let cpu = states(&here.plain, &self.windows)?;
         let both = self.states.iter().zip(&cpu);
         for (what, (ours, theirs)) in ["hidden", "pooled"].iter().zip(both) {
@@ -101,7 +101,7 @@ impl Exact {
 
     /// All ways of one type against f32. One that fails says nothing of the others.
     fn check_ways(&self, tower: &Tower<'_>, report: &mut Report) {
-        for way in Way::of(tower.plain.dtype()) {
+        for way in tower.ways() {
             let compared = self.compare(tower, way, report);
             report.attempt(&format!("{} {}", tower.named(), way.name()), compared);
         }

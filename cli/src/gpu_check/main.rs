@@ -2,7 +2,8 @@
 //! all of it, in one run. `gpu_check [--quick | --tiny] [--device N]`; a failed check is exit code 1. The
 //! table comes last, whatever fails before: each part has a process of its own, which may fault or hang.
 //! `--tiny` is the least that still reaches everything, for a card that is emulated. `--cpu` tries the program
-//! itself: plain operations on both sides. `--part NAME` does one part only. Weights are seeded
+//! itself: plain operations on both sides. `--part NAME` does one part only; `--without-own` goes without our own
+//! products. Weights are seeded
 //! and random, so nothing is downloaded; a file of 1.6 GB is written to the folder for temporary files, loaded
 //! and removed.
 #![expect(clippy::print_stdout, reason = "a program that shows what it finds")]
@@ -27,6 +28,9 @@ use sd_conditioner::candle_core::Device;
 use parts::{Extent, Part, Setting};
 use report::Report;
 
+/// What may be asked for.
+const WORDS: &str = "[--quick | --tiny] [--cpu] [--device N] [--part NAME] [--without-own]";
+
 /// What is asked for.
 struct Wishes {
     extent: Extent,
@@ -36,6 +40,8 @@ struct Wishes {
     part: Option<Part>,
     /// Of the parts of one run.
     folder: Option<PathBuf>,
+    /// No products of our own.
+    without_own: bool,
 }
 
 fn main() -> ExitCode {
@@ -75,6 +81,7 @@ fn alone(part: Part, wishes: &Wishes, folder: &Path) -> Report {
             device: opened(wishes)?,
             extent: wishes.extent,
             folder: folder.to_owned(),
+            own: !wishes.without_own,
         };
         parts::run(part, &setting, &mut report)
     }));
@@ -99,6 +106,7 @@ fn wishes(words: &[String]) -> Result<Wishes> {
         device: 0,
         part: None,
         folder: None,
+        without_own: false,
     };
     let mut words = words.iter();
     while let Some(word) = words.next() {
@@ -114,9 +122,8 @@ fn wishes(words: &[String]) -> Result<Wishes> {
             "--device" => wishes.device = value()?.parse().context("--device needs a number")?,
             "--part" => wishes.part = Some(Part::named(value()?)?),
             "--folder" => wishes.folder = Some(value()?.into()),
-            other => bail!(
-                "`{other}` is not known; gpu_check [--quick | --tiny] [--cpu] [--device N] [--part NAME]"
-            ),
+            "--without-own" => wishes.without_own = true,
+            other => bail!("`{other}` is not known; gpu_check {WORDS}"),
         }
     }
     Ok(wishes)

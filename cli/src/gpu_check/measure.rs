@@ -1,12 +1,13 @@
 //! Times from ids on the host to finished tensors on the card.
 
 use std::fmt::{self, Display, Formatter};
+use std::thread;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use sd_conditioner::candle_core::{DType, Device};
 use sd_conditioner::encoder::{ClipText, Pooled, Readout, Window};
-use sd_conditioner::kernels::{Options, choose_with};
+use sd_conditioner::kernels::{Follow, Options, choose_with};
 use sd_conditioner::weights::EncoderId;
 
 use super::encoders::{show, window};
@@ -31,6 +32,9 @@ impl Display for Name {
         })
     }
 }
+
+/// Encoders in some way, the one that takes longest first.
+type Encoders = Vec<(ClipText, Readout)>;
 
 /// What a family reads from an encoder: the state after all but so many layers, and a pooled vector.
 struct Read {
@@ -82,7 +86,7 @@ impl Read {
 
     fn load<'a>(&self, setting: &'a Setting) -> Result<Tower<'a>> {
         let what = (self.id, setting.extent.size, DType::F16);
-        Tower::load(what, &setting.device, &setting.folder)
+        Tower::load(what, &setting.device, setting)
     }
 }
 
@@ -95,11 +99,13 @@ pub(crate) fn starting(setting: &Setting, report: &mut Report) -> Result<()> {
     let kernels = choose_with(device, &Options::default())?;
     let clip = plain.with_kernels(kernels.clone());
     let start = Instant::now();
-    kernels.expect(clip.dtype());
+    // With as much of a stack as a thread of rayon's has, for that is where it is compiled otherwise.
+    thread::scope(|threads| threads.spawn(|| kernels.expect(clip.dtype())).join())
+        .map_err(|_| anyhow!("compiling panicked"))?;
     let compiled = start.elapsed().as_secs_f64() * 1e3;
     let chunks = [window(EncoderId::ClipL, 1)?, window(EncoderId::ClipL, 40)?];
     let windows = chunks.each_ref().map(Window::from);
-    let encoders = [(clip, reads[0].of(&plain))];
+    let encoders = vec![(clip, reads[0].of(&plain))];
     let mut times = vec![format!("{compiled:.0}")];
     for _ in 0..3 {
         let time = run_once(device, &encoders, &windows)?;
@@ -110,20 +116,64 @@ pub(crate) fn starting(setting: &Setting, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
+/// The encoders of a family, each with what is read of it.
+struct Towers<'a> {
+    reads: Vec<Read>,
+    loaded: Vec<Tower<'a>>,
+    setting: &'a Setting,
+}
+
+impl<'a> Towers<'a> {
+    fn load(name: Name, setting: &'a Setting) -> Result<Towers<'a>> {
+        let reads = name.reads();
+        let loaded = reads.iter().map(|read| read.load(setting));
+        let loaded = loaded.collect::<Result<_>>()?;
+        Ok(Towers {
+            reads,
+            loaded,
+            setting,
+        })
+    }
+
+    /// In a way that `made` gives each of them.
+    fn each(&self, made: impl Fn(&Tower<'_>) -> Result<ClipText>) -> Result<Encoders> {
+        let both = self.reads.iter().zip(&self.loaded);
+        let each = both.map(|(read, tower)| Ok((made(tower)?, read.of(&tower.plain))));
+        each.collect()
+    }
+
+    /// Pairs of windows in each manner in which kernels may follow each other. What is chosen by itself is chosen for
+    /// each encoder alone; here both of a family are under way.
+    fn following(&self, name: Name, report: &mut Report) {
+        let windows = self.setting.extent.measured[0];
+        for follow in [
+            Follow::Plain,
+            Follow::Ahead,
+            Follow::Overlapping,
+            Follow::Both,
+        ] {
+            let encoders = self.each(|tower| tower.following(follow));
+            let time = encoders.and_then(|encoders| median(self.setting, &encoders, windows));
+            let what = format!("{name} f16, {windows} windows, fastest products, {follow:?}");
+            if let Some(time) = report.attempt(&what, time) {
+                report.note(&what, &format!("{time:.3} ms"));
+            }
+        }
+    }
+}
+
 /// The times of a family in all ways, for few and for many windows.
 pub(crate) fn family(name: Name, setting: &Setting, report: &mut Report) -> Result<()> {
-    let reads = name.reads();
-    let towers: Result<Vec<Tower<'_>>> = reads.iter().map(|read| read.load(setting)).collect();
-    let towers = towers?;
+    let towers = Towers::load(name, setting)?;
     let mut times = [(); 2].map(|()| Vec::new());
     for way in Way::ALL {
-        let clips = towers.iter().map(|tower| tower.on(way));
-        let clips = clips.collect::<Result<Vec<ClipText>>>()?;
-        let reads = reads
-            .iter()
-            .zip(&towers)
-            .map(|(read, tower)| read.of(&tower.plain));
-        let encoders: Vec<(ClipText, Readout)> = clips.into_iter().zip(reads).collect();
+        if way == Way::Own && !setting.own {
+            for times in &mut times {
+                times.push(None);
+            }
+            continue;
+        }
+        let encoders = towers.each(|tower| tower.on(way))?;
         for (place, windows) in setting.extent.measured.into_iter().enumerate() {
             let time = median(setting, &encoders, windows);
             let what = format!("{name} f16, {windows} windows");
@@ -138,11 +188,12 @@ pub(crate) fn family(name: Name, setting: &Setting, report: &mut Report) -> Resu
             }
         }
     }
+    towers.following(name, report);
     Ok(())
 }
 
 /// Milliseconds: all encoders of a family one after the other, then one synchronisation.
-fn median(setting: &Setting, encoders: &[(ClipText, Readout)], windows: usize) -> Result<f64> {
+fn median(setting: &Setting, encoders: &Encoders, windows: usize) -> Result<f64> {
     let extent = &setting.extent;
     let runs = if windows == 2 {
         extent.runs
@@ -164,11 +215,7 @@ fn median(setting: &Setting, encoders: &[(ClipText, Readout)], windows: usize) -
 }
 
 /// Milliseconds of one run; what it gave is freed after they are taken.
-fn run_once(
-    device: &Device,
-    encoders: &[(ClipText, Readout)],
-    windows: &[Window<'_>],
-) -> Result<f64> {
+fn run_once(device: &Device, encoders: &Encoders, windows: &[Window<'_>]) -> Result<f64> {
     device.synchronize()?;
     let start = Instant::now();
     let mut kept = Vec::with_capacity(encoders.len());

@@ -67,6 +67,8 @@ pub(crate) struct Setting {
     pub(crate) extent: Extent,
     /// Where is kept what was compiled and measured, for the parts after.
     pub(crate) folder: PathBuf,
+    /// Whether our own products may be used: not where they hung or faulted.
+    pub(crate) own: bool,
 }
 
 /// How much is run.
@@ -85,6 +87,8 @@ pub(crate) struct Extent {
     pub(crate) most_seconds: f64,
     /// A part that takes longer hangs.
     pub(crate) part_seconds: f64,
+    /// A part that is not through by then is ended.
+    pub(crate) end_seconds: f64,
 }
 
 impl Extent {
@@ -97,7 +101,8 @@ impl Extent {
         warm_up: 5,
         replays: 200,
         most_seconds: 400.0,
-        part_seconds: 100.0,
+        part_seconds: 110.0,
+        end_seconds: 450.0,
     };
 
     /// Small encoders and few runs: does it work at all?
@@ -116,6 +121,7 @@ impl Extent {
         replays: 2,
         most_seconds: 7200.0,
         part_seconds: 3600.0,
+        end_seconds: 10800.0,
         ..Extent::QUICK
     };
 }

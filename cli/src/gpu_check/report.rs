@@ -116,9 +116,9 @@ impl Report {
     pub(crate) fn take(&mut self, row: Row) {
         if self.tells {
             println!("{row}");
-        } else if row.failed() {
-            // At once, too: a run that is cut off has no table.
-            println!("FAILED: {row}");
+        } else if row.rank() > 0 {
+            // What failed and what was measured, at once, too: a run that is cut off has no table.
+            println!("{row}");
         }
         match self.rows.iter_mut().find(|known| known.0[0] == row.0[0]) {
             Some(known) if known.failed() && !row.failed() => {}

@@ -1,7 +1,6 @@
 //! The ways in which one encoder is run: the same weights with other kernels. They come in the order of what may go
 //! wrong on a card, the plainest first, so that whatever ends a part leaves what was found before.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -9,6 +8,8 @@ use sd_conditioner::candle_core::{DType, Device};
 use sd_conditioner::encoder::{ClipConfig, ClipText};
 use sd_conditioner::kernels::{Follow, Kernels, Options, Products, Reference, Tune, choose_with};
 use sd_conditioner::weights::{EncoderId, Synthetic, SyntheticSize};
+
+use super::parts::Setting;
 
 const SEED: u64 = 73;
 
@@ -38,12 +39,6 @@ impl Way {
         Way::Own,
         Way::Fastest,
     ];
-
-    /// All that a type can take: our own products are of 16 bits.
-    pub(crate) fn of(dtype: DType) -> impl Iterator<Item = Way> {
-        let all = Way::ALL.into_iter();
-        all.filter(move |way| dtype != DType::F32 || *way != Way::Own)
-    }
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -87,24 +82,24 @@ impl Way {
     }
 }
 
-/// An encoder that is run plainly, and the folder in which is kept what its other ways compile and measure.
+/// An encoder that is run plainly, and in other ways as far as the setting has them.
 pub(crate) struct Tower<'a> {
     pub(crate) plain: ClipText,
-    pub(crate) folder: &'a Path,
+    pub(crate) setting: &'a Setting,
 }
 
 impl<'a> Tower<'a> {
     pub(crate) fn load(
         (id, size, dtype): (EncoderId, SyntheticSize, DType),
         device: &Device,
-        folder: &'a Path,
+        setting: &'a Setting,
     ) -> Result<Tower<'a>> {
         let source = Synthetic::new(id, size, SEED);
         let config = ClipConfig::detect(id, &source)?;
         let kernels = Arc::new(Reference::new(device)?);
         let none = &mut |_, _| ();
         let plain = ClipText::load(&source, &config, dtype.into(), kernels, device, none)?;
-        Ok(Tower { plain, folder })
+        Ok(Tower { plain, setting })
     }
 
     pub(crate) fn id(&self) -> EncoderId {
@@ -114,6 +109,13 @@ impl<'a> Tower<'a> {
     /// `clip_l f16`.
     pub(crate) fn named(&self) -> String {
         format!("{} {}", self.id(), self.plain.dtype().as_str())
+    }
+
+    /// All that its type can take (our own products are of 16 bits) and the setting has.
+    pub(crate) fn ways(&self) -> impl Iterator<Item = Way> {
+        let own = self.setting.own && self.plain.dtype() != DType::F32;
+        let all = Way::ALL.into_iter();
+        all.filter(move |way| own || *way != Way::Own)
     }
 
     /// The same weights in another way.
@@ -133,12 +135,15 @@ impl<'a> Tower<'a> {
     }
 
     fn with(&self, options: Options) -> Result<ClipText> {
-        let options = Options {
+        let mut options = Options {
             // Compiled and measured once for all: what the files keep is used, too.
-            cache_dir: Some(self.folder.to_owned()),
+            cache_dir: Some(self.setting.folder.clone()),
             tune: Tune::AtFirst,
             ..options
         };
+        if !self.setting.own {
+            options.products = Products::Library;
+        }
         let kernels: Arc<dyn Kernels> = choose_with(self.plain.device(), &options)?;
         Ok(self.plain.with_kernels(kernels))
     }

@@ -202,8 +202,7 @@ impl Engine {
             return graph.map_or(Ok(()), |graph| graph.launch());
         }
         let unknown = self.make_products(state, size, spec)?;
-        fill(state)?;
-        self.enqueue(state, size, spec, Manner::default())?;
+        self.enqueue_surely(state, size, spec, fill)?;
         let first = state.seen.get(&key).is_none();
         state.seen.insert(key, ());
         if first && self.tune != Tune::AtFirst {

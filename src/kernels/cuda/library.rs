@@ -31,7 +31,7 @@ const BIAS_ALIGNMENT: Address = 16;
 pub(super) struct Library {
     handle: sys::cublasLtHandle_t,
     /// Held by who asks for algorithms, and by who captures: cuBLASLt 13.3 is said to find none while any stream
-    /// of the process captures.
+    /// of the process captures. Those of other types of matrices, and other programs' captures, are not held up.
     turn: Mutex<()>,
 }
 

@@ -50,6 +50,8 @@ impl Engine {
         if !self.capture {
             return self.shortest(forget, enqueue);
         }
+        // Once outside of a capture, where a library may load what it runs for the first time.
+        enqueue()?;
         // One that cannot be captured is none of the ways: times of its own would be those of the host.
         let graph = self.captured_once(&enqueue)?;
         self.shortest(forget, || graph.launch())

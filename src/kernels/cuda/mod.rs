@@ -167,10 +167,11 @@ impl CudaKernels {
         let (windows, sizes) = (batch.ends.len(), &engine.weights.sizes);
         let room = |shape: &[usize]| tensors::unwritten(shape, DType::F32, &device);
         let pooled = |wanted: bool, columns| wanted.then(|| room(&[windows, columns])).transpose();
+        // What was only on the way to its projection stays in the engine.
         let projects = batch.pooled.is_some_and(|pooled| pooled.projected);
         Ok(ReadOut {
             hidden: room(&[windows, WINDOW, sizes.width])?,
-            normed: pooled(batch.pooled.is_some(), sizes.width)?,
+            normed: pooled(batch.pooled.is_some() && !projects, sizes.width)?,
             projected: pooled(projects, sizes.projection)?,
         })
     }

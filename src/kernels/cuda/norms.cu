@@ -31,10 +31,11 @@ __device__ __forceinline__ float block_sum(float value, float* sums) {
 __device__ __forceinline__ float4 normed4(float4 v, int channel, int width, Norm4 norm) {
     __shared__ float sums[2][32];
     const bool mine = channel < width;
-    const float mean = block_sum(v.x + v.y + v.z + v.w, sums[0]) / width;
+    const float share = 1.f / width;  // waits for no value of the row
+    const float mean = block_sum(v.x + v.y + v.z + v.w, sums[0]) * share;
     const float4 d = make_float4(v.x - mean, v.y - mean, v.z - mean, v.w - mean);
     const float square = mine ? d.x * d.x + d.y * d.y + d.z * d.z + d.w * d.w : 0.f;
-    const float scale = 1.f / sqrtf(block_sum(square, sums[1]) / width + EPSILON);
+    const float scale = quick_inverse_root(block_sum(square, sums[1]) * share + EPSILON);
     const float4 w = norm.weight, b = norm.bias;
     return make_float4(d.x * scale * w.x + b.x, d.y * scale * w.y + b.y, d.z * scale * w.z + b.z,
                        d.w * scale * w.w + b.w);

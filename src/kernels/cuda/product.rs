@@ -36,6 +36,8 @@ pub(super) struct Product {
     adding: Option<Description>,
     /// What the library's heuristic thinks best.
     likely: Algorithm,
+    /// What it proposes besides, the best last.
+    others: Vec<Algorithm>,
     way: Way,
 }
 
@@ -43,9 +45,10 @@ impl Product {
     /// With the algorithm that the heuristic thinks best.
     pub(super) fn new(library: &Library, shape: &ProductShape) -> Result<Product> {
         let plain = Description::new(shape, Before::Replaced)?;
-        let candidates = plain.candidates(library, shape)?;
+        let mut others = plain.candidates(library, shape)?;
+        others.reverse();
         let none = || device_error(format!("cuBLASLt has no algorithm for {shape:?}"));
-        let likely = candidates.first().copied().ok_or_else(none)?;
+        let likely = others.pop().ok_or_else(none)?;
         // Only sums of all windows' rows are f32 and that many.
         let adds = shape.result == Kind::F32 && shape.rows > MOST_ROWS;
         let adding = adds.then(|| Description::new(shape, Before::AddedTo));
@@ -53,8 +56,24 @@ impl Product {
             plain,
             adding: adding.transpose()?,
             likely,
+            others,
             way: Way::Library(likely),
         })
+    }
+
+    /// Goes on to what is next likely to make it, once what should has failed: a proposal of the heuristic is no
+    /// promise. False if nothing is left.
+    pub(super) fn give_up(&mut self) -> bool {
+        let tried =
+            matches!(self.way, Way::Library(algorithm) if algorithm.data == self.likely.data);
+        if tried {
+            let Some(next) = self.others.pop() else {
+                return false;
+            };
+            self.likely = next;
+        }
+        self.way = Way::Library(self.likely);
+        true
     }
 
     /// The library's likely best one.

@@ -5,11 +5,13 @@ use std::fmt::Write as _;
 
 use super::engine::{Engine, State};
 use super::graph::Graph;
-use super::product::Way;
+use super::product::{Product, Way};
 use super::running::{At, Manner};
 use super::start::On;
 use crate::error::Result;
-use crate::kernels::plan::{MOST_ROWS, Matrix, Place, ProductShape, Sizes, Spec, Step, Tiles};
+use crate::kernels::plan::{
+    MOST_ROWS, Matrix, Place, ProductShape, Sizes, Spec, Step, Tiles, steps,
+};
 
 /// A product of the steps.
 pub(super) type Unknown = (Matrix, Place, Place);
@@ -93,6 +95,52 @@ impl Engine {
         match which.follower() {
             Some(step) => self.step(at, on(overlap), step),
             None => Ok(()),
+        }
+    }
+
+    /// All steps plainly; where what is to make a product fails, with what is next likely to.
+    pub(super) fn enqueue_surely(
+        &self,
+        state: &mut State,
+        windows: usize,
+        spec: &Spec,
+        fill: &dyn Fn(&mut State) -> Result<()>,
+    ) -> Result<()> {
+        fill(state)?;
+        if self
+            .enqueue(state, windows, spec, Manner::default())
+            .is_ok()
+        {
+            return Ok(());
+        }
+        // Once more from the start, for steps have been left out.
+        fill(state)?;
+        steps(spec)
+            .into_iter()
+            .try_for_each(|step| self.step_surely(state, (windows, spec), step))
+    }
+
+    /// A step, and again with what is next likely to make it, until nothing is left that might.
+    fn step_surely(
+        &self,
+        state: &mut State,
+        (windows, spec): (usize, &Spec),
+        step: Step,
+    ) -> Result<()> {
+        loop {
+            let at = At {
+                hidden_keys: spec.hidden_keys,
+                ..At::new(state, windows)?
+            };
+            let done = self.step(at, On::plainly(&self.stream), step);
+            let (Err(_), Step::Product(_, from, to)) = (&done, step) else {
+                return done;
+            };
+            let shape = self.weights.sizes.product(from, to, windows);
+            let product = state.products.get_mut(&shape);
+            if !product.is_some_and(Product::give_up) {
+                return done;
+            }
         }
     }
 
