@@ -153,11 +153,13 @@ fn odd_batches(
 ) -> Result<()> {
     let (id, plain) = (tower.id(), &tower.plain);
     let captured = tower.on(Way::Fastest)?;
-    let vector = rising(plain)?;
+    let there = rising(plain)?;
+    // Those of embeddings come from the host.
+    let vectors = [there.to_device(&Device::Cpu)?, there];
     for &count in batches {
         let all = windows.iter().cycle().take(count).map(Window::from);
         let bare: Vec<Window<'_>> = all.collect();
-        let changed = changed(&bare, &vector);
+        let changed = changed(&bare, &vectors);
         let full = vec![readout(plain); count];
         for (what, windows, readouts) in [
             ("alike", &bare, &full),
@@ -179,13 +181,15 @@ fn rising(plain: &ClipText) -> Result<Tensor> {
     Ok((vector.to_dtype(DType::F32)? / width as f64)?)
 }
 
-/// Every third window with a vector, and every third with hidden keys.
-fn changed<'a>(bare: &[Window<'a>], vector: &Tensor) -> Vec<Window<'a>> {
+/// Every third window with a vector, one of these by turns, and every third with hidden keys.
+fn changed<'a>(bare: &[Window<'a>], vectors: &[Tensor; 2]) -> Vec<Window<'a>> {
     let mut hidden = [false; 77];
     hidden[3..20].fill(true);
     let places = bare.iter().enumerate();
     let changed = places.map(|(place, window)| match place % 3 {
-        0 => window.clone().with_vector(2, vector.clone()),
+        0 => window
+            .clone()
+            .with_vector(2, vectors[place / 3 % 2].clone()),
         1 => window.clone().hiding(hidden),
         _ => window.clone(),
     });

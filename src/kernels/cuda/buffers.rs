@@ -81,6 +81,13 @@ impl Buffers {
     }
 }
 
+/// Values of ordinary memory, which is free again when this returns: the driver has its copy.
+pub(super) fn send(stream: &CudaStream, values: &[f32], to: Address) -> Result<()> {
+    // SAFETY: the target lies in a buffer of at least that many bytes that lives until the stream has run.
+    let copied = unsafe { result::memcpy_htod_async(to, values, stream.cu_stream()) };
+    copied.tried("upload a vector")
+}
+
 /// From one place of the card to another, on this stream.
 pub(super) fn copy(stream: &CudaStream, from: Address, to: Address, bytes: usize) -> Result<()> {
     // SAFETY: both lie in buffers of at least that many bytes that live until the stream has run.

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use candle_core::cuda_backend::cudarc::driver::result::stream::get_priority_range;
 use candle_core::cuda_backend::cudarc::driver::{CudaContext, CudaEvent, CudaStream, result};
 
-use super::buffers::{Buffers, Wanted, copy};
+use super::buffers::{Buffers, Wanted, copy, send};
 use super::failure::{Tried, device_error};
 use super::functions::Address;
 use super::graph::Graph;
@@ -101,11 +101,19 @@ impl State {
 /// Encoders of more channels than this are the longer one of a family's two.
 const USUAL_WIDTH: usize = 1024;
 
-/// A vector for a row, already on the card.
+/// A vector for a row.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Spliced {
+pub(super) struct Spliced<'a> {
     pub(super) row: usize,
-    pub(super) from: Address,
+    pub(super) from: Origin<'a>,
+}
+
+/// Where a vector lies.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Origin<'a> {
+    Host(&'a [f32]),
+    /// On the card, from work of candle's stream.
+    Card(Address),
 }
 
 impl Engine {
@@ -161,7 +169,7 @@ impl Engine {
         candle: &CudaStream,
         (batch, windows): (&Batch<'_>, Range<usize>),
         spec: &Spec,
-        spliced: &[Spliced],
+        spliced: &[Spliced<'_>],
         wanted: impl FnOnce() -> Result<Vec<Wanted>>,
     ) -> Result<()> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -169,7 +177,9 @@ impl Engine {
         let size = bucket(n_windows);
         self.make_room(&mut state, size)?;
         self.stream.wait(&state.copied).tried("wait for a copy")?;
-        if !spliced.is_empty() {
+        // Not for others': candle's stream may wait for another encoder.
+        let made_there = |one: &Spliced<'_>| matches!(one.from, Origin::Card(_));
+        if spliced.iter().any(made_there) {
             self.stream.join(candle).tried("wait for vectors")?;
         }
         let fill = |state: &mut State| self.fill(state, (batch, &windows), size, spliced);
@@ -320,7 +330,7 @@ impl Engine {
         state: &mut State,
         (batch, windows): (&Batch<'_>, &Range<usize>),
         size: usize,
-        spliced: &[Spliced],
+        spliced: &[Spliced<'_>],
     ) -> Result<()> {
         let rows = spliced.iter().map(|one| one.row);
         self.upload(state, size, |words| {
@@ -330,7 +340,10 @@ impl Engine {
         let bytes = self.weights.sizes.width * size_of::<f32>();
         for one in spliced {
             let to = memory.at(Place::X) + (one.row * bytes) as Address;
-            copy(&self.stream, one.from, to, bytes)?;
+            match one.from {
+                Origin::Card(from) => copy(&self.stream, from, to, bytes)?,
+                Origin::Host(values) => send(&self.stream, values, to)?,
+            }
         }
         Ok(())
     }

@@ -36,7 +36,7 @@ use candle_core::cuda_backend::cudarc::driver::CudaStream;
 use candle_core::{DType, Device, Tensor};
 
 use self::buffers::Wanted;
-use self::engine::{Engine, Spliced};
+use self::engine::{Engine, Origin, Spliced};
 use self::shared::Shared;
 use self::transfers::CudaTransfers;
 use self::weights::Weights;
@@ -58,6 +58,12 @@ pub(super) struct CudaKernels {
 
 /// What is made for a type of matrices, by whoever comes first.
 type Made = Arc<Mutex<Option<Arc<Shared>>>>;
+
+/// A vector for a row, f32.
+enum Vector {
+    Host(Vec<f32>),
+    Card(Tensor),
+}
 
 /// What is kept for an encoder; `None` where its tensors are not as the kernels need them.
 type Slot = Option<Engine>;
@@ -136,7 +142,7 @@ impl CudaKernels {
         engine: &Engine,
         stream: &CudaStream,
         (batch, windows): (&Batch<'_>, &Range<usize>),
-        vectors: &[(usize, Tensor)],
+        vectors: &[(usize, Vector)],
         out: &mut Option<ReadOut>,
     ) -> Result<()> {
         let spliced = spliced(stream, windows, vectors);
@@ -152,11 +158,16 @@ impl CudaKernels {
     }
 
     /// The vectors of some rows as the card takes them.
-    fn vectors(&self, batch: &Batch<'_>) -> Result<Vec<(usize, Tensor)>> {
+    fn vectors(&self, batch: &Batch<'_>) -> Result<Vec<(usize, Vector)>> {
         let device = Device::Cuda(self.device.clone());
         let each = batch.vectors.iter().map(|(row, vector)| {
-            let vector = vector.to_device(&device)?.to_dtype(DType::F32)?;
-            Ok((*row, vector.contiguous()?))
+            let vector = vector.to_dtype(DType::F32)?;
+            let vector = if vector.device().is_cpu() {
+                Vector::Host(vector.to_vec1()?)
+            } else {
+                Vector::Card(vector.to_device(&device)?.contiguous()?)
+            };
+            Ok((*row, vector))
         });
         each.collect()
     }
@@ -191,15 +202,18 @@ impl CudaKernels {
 }
 
 /// The vectors of some windows, by row of these.
-fn spliced(
+fn spliced<'a>(
     stream: &CudaStream,
     windows: &Range<usize>,
-    vectors: &[(usize, Tensor)],
-) -> Vec<Spliced> {
+    vectors: &'a [(usize, Vector)],
+) -> Vec<Spliced<'a>> {
     let rows = WINDOW * windows.start..WINDOW * windows.end;
     let inside = vectors.iter().filter(|(row, _)| rows.contains(row));
     let placed = inside.filter_map(|(row, vector)| {
-        let (from, _) = tensors::address(vector, stream)?;
+        let from = match vector {
+            Vector::Host(values) => Origin::Host(values),
+            Vector::Card(tensor) => Origin::Card(tensors::address(tensor, stream)?.0),
+        };
         let row = row - rows.start;
         Some(Spliced { row, from })
     });
