@@ -38,15 +38,17 @@ pub(super) struct Stage<'a> {
     pub(super) work: Box<dyn Fn(usize) -> Result<()> + 'a>,
 }
 
-/// A prompt of one window that no other number has.
-fn prompt(run: usize, place: usize) -> String {
-    format!("a lighthouse on a cliff at dusk, drifting fog, take {run}, view {place}")
+/// A prompt of one window that no other stage, run or place has.
+fn prompt(stage: &str, run: usize, place: usize) -> String {
+    format!("a lighthouse on a cliff at dusk, drifting fog, {stage} {run}, view {place}")
 }
 
 impl<'a> Bench<'a> {
     /// Prepares what the stages start from; nothing large is encoded.
     pub(super) fn new(text: &'a Conditioner, windows: usize, batch: usize) -> Result<Bench<'a>> {
-        let texts: Vec<String> = (0..windows).map(|place| prompt(0, place)).collect();
+        let texts: Vec<String> = (0..windows)
+            .map(|place| prompt("encode", 0, place))
+            .collect();
         let chunks = tokens(text, &texts)?;
         let towers = text.encoders().enumerate().map(|(place, clip)| {
             let chunks = chunks.iter().flat_map(|of_text| of_text[place].1.iter());
@@ -59,7 +61,7 @@ impl<'a> Bench<'a> {
             })
         });
         let towers = towers.collect::<Result<_>>()?;
-        let one = |place| prompt(usize::MAX, place);
+        let one = |place| prompt("assemble", 0, place);
         Ok(Bench {
             text,
             towers,
@@ -87,7 +89,9 @@ impl<'a> Bench<'a> {
 
     /// Texts → windows of ids, for each encoder.
     fn tokens(&self, run: usize) -> Result<()> {
-        let texts: Vec<String> = (0..self.windows).map(|place| prompt(run, place)).collect();
+        let texts: Vec<String> = (0..self.windows)
+            .map(|place| prompt("tokens", run, place))
+            .collect();
         black_box(tokens(self.text, &texts)?);
         Ok(())
     }
@@ -120,7 +124,9 @@ impl<'a> Bench<'a> {
 
     /// Many prompts in one call, from texts to conditionings.
     fn batch(&self, run: usize) -> Result<()> {
-        let texts: Vec<String> = (0..self.batch).map(|place| prompt(run, place)).collect();
+        let texts: Vec<String> = (0..self.batch)
+            .map(|place| prompt("batch", run, place))
+            .collect();
         let requests: Vec<Request<'_>> = texts.iter().map(|text| Request::new(text)).collect();
         let made = self.text.encode_batch(&requests)?;
         let last = made.last().context("nothing was encoded")?;
@@ -139,7 +145,7 @@ impl Tower {
 
 /// A prompt and its negative, from texts to the batch that a U-Net takes.
 pub(super) fn pair(text: &Conditioner, run: usize) -> Result<()> {
-    let (positive, negative) = (prompt(run, 0), prompt(run, 1));
+    let [positive, negative] = [0, 1].map(|place| prompt("pair", run, place));
     let guidance = text.encode_pair(positive.as_str(), negative.as_str())?;
     let batch = guidance.stacked()?;
     let vector = batch.vector()?;
@@ -177,6 +183,22 @@ mod tests {
     use sd_conditioner::weights::SyntheticSize;
 
     use super::*;
+
+    /// Also one after the other in one conditioner, which keeps what it encoded.
+    #[test]
+    fn no_stage_is_answered_by_what_another_one_left() {
+        let builder = Conditioner::builder();
+        let text = builder.random_weights(Family::Sd1, SyntheticSize::Tiny, 73);
+        let text = text.unwrap();
+        pair(&text, 0).unwrap();
+        let bench = Bench::new(&text, 2, 2).unwrap();
+        for run in 0..3 {
+            for stage in bench.stages() {
+                (stage.work)(run).unwrap();
+            }
+        }
+        assert_eq!(text.cache_stats().hits, 0);
+    }
 
     #[test]
     fn windows_are_as_many_as_asked_for_and_all_differ() {
