@@ -39,7 +39,7 @@ pub(crate) fn read(job: &Job, family: Family, side: Side, pass: Pass) -> Option<
     let mut edited = Edited { parts, notes };
     for (part, weight) in parts_of(side, &text) {
         let schedule = Schedule::parse(&part, pass);
-        let told = schedule.notes().iter();
+        let (told, part) = (schedule.notes().iter(), part.as_str().into());
         let told = told.map(|note| Told::of(job, side, note, &part));
         edited.notes.extend(told);
         let entries = schedule.entries().iter();
@@ -63,8 +63,8 @@ fn cleaned(job: &Job, family: Family, side: Side) -> Option<(String, Vec<Told>)>
         Side::Negative => (stripped, request.as_negative()),
         Side::Positive => (networks::extract(&stripped).0, request),
     };
-    let found = request.network_notes();
-    let told = found.iter().map(|note| Told::of(job, side, note, source));
+    let (found, source) = (request.network_notes(), source.into());
+    let told = found.iter().map(|note| Told::of(job, side, note, &source));
     Some((text, told.collect()))
 }
 

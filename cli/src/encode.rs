@@ -7,6 +7,7 @@ use anyhow::{Context as _, anyhow};
 
 use crate::bulk::{self, Orders};
 use crate::flags::EncodeFlags;
+use crate::inputs::Inputs;
 use crate::kinds::Kind;
 use crate::progress::Progress;
 use crate::scribe::Scribe;
@@ -43,6 +44,7 @@ fn one(flags: &EncodeFlags, progress: &Progress) -> Done {
     let out = flags.target.out.as_deref().context("--out is missing")?;
     let job = Wishes::from(flags).job().map_err(|error| anyhow!(error))?;
     output::check_place(out)?;
+    Inputs::of(flags).spare(out)?;
     let kind = Kind::of(out)?;
     let job = job.with_only(flags.target.only.or(kind.only()));
     let job = flags.manner.supplies(None)?.supply(job)?;

@@ -23,6 +23,13 @@ pub(crate) struct LoraFile {
     from_line: bool,
 }
 
+impl LoraFile {
+    /// As it was given.
+    pub(crate) fn path(&self) -> &Path {
+        &self.file
+    }
+}
+
 const fn full() -> f64 {
     1.0
 }

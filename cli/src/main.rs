@@ -11,6 +11,7 @@ mod encode;
 mod flags;
 mod graph;
 mod groups;
+mod inputs;
 mod inspect;
 mod job;
 mod kernels;

@@ -1,8 +1,10 @@
 //! What was cut, guessed or reproduced: what it is about, where, and the text that is meant.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::hash::{BuildHasher as _, Hash, Hasher, RandomState};
+use std::sync::Arc;
 
-use sd_conditioner::conditioner::Reading;
 use sd_conditioner::prompt::{Note, NoteKind};
 use sd_conditioner::{Conditioner, Conditioning, Family};
 
@@ -12,15 +14,25 @@ use crate::schedules::PassConditionings;
 /// Signs of a text that a note quotes at most.
 const QUOTED_AT_MOST: usize = 48;
 
+/// Notes that are shown of one job.
+const SHOWN_AT_MOST: usize = 50;
+
 /// A note of one side of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Told {
     side: &'static str,
     note: Note,
     /// What the note's span is a part of.
-    text: Option<String>,
+    text: Option<Arc<str>>,
     /// True where that is not the text that was typed.
     derived: bool,
+}
+
+/// Without the text, which may be long and is the same for many.
+impl Hash for Told {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.side, &self.note, self.derived).hash(state);
+    }
 }
 
 impl fmt::Display for Told {
@@ -59,15 +71,15 @@ pub(crate) fn quoted(text: &str) -> String {
 
 /// The notes of a pair or of one side of it, each thing once.
 pub(crate) fn of_sides(job: &Job, text: &Conditioner, sides: &[(Side, Conditioning)]) -> Vec<Told> {
-    let mut all = Vec::new();
+    let mut all = Collected::default();
     for (side, made) in sides {
-        add(&mut all, &with_texts(job, text, *side, made));
+        all.add(with_texts(job, text, *side, made));
     }
     // That two lengths could not be made one is said of both.
-    let mut lengths = all.iter().filter(|told| told.note.kind == NoteKind::Length);
-    let first = lengths.next().cloned();
-    all.retain(|told| told.note.kind != NoteKind::Length || Some(told) == first.as_ref());
-    all
+    let mut met = false;
+    let is_first =
+        |told: &Told| told.note.kind != NoteKind::Length || !std::mem::replace(&mut met, true);
+    all.finish().into_iter().filter(is_first).collect()
 }
 
 fn with_texts(job: &Job, text: &Conditioner, side: Side, made: &Conditioning) -> Vec<Told> {
@@ -75,19 +87,17 @@ fn with_texts(job: &Job, text: &Conditioner, side: Side, made: &Conditioning) ->
         return Vec::new();
     }
     let readings = text.readings(&job.request(text.family(), side));
-    let about = |note: &Note| {
-        let of = |reading: &&Reading| reading.notes.contains(note);
-        readings
-            .iter()
-            .find(of)
-            .map(|reading| reading.source.clone())
-    };
+    let mut sources: HashMap<&Note, Arc<str>> = HashMap::new();
+    for reading in readings.iter().rev() {
+        let source: Arc<str> = reading.source.as_str().into();
+        sources.extend(reading.notes.iter().map(|note| (note, source.clone())));
+    }
     let notes = made.notes().iter();
     notes
         .map(|note| Told {
             side: side.name(),
             note: note.clone(),
-            text: about(note),
+            text: sources.get(note).cloned(),
             derived: false,
         })
         .collect()
@@ -95,38 +105,62 @@ fn with_texts(job: &Job, text: &Conditioner, side: Side, made: &Conditioning) ->
 
 /// The notes of schedules, each thing once.
 pub(crate) fn of_passes(job: &Job, family: Family, passes: &[PassConditionings]) -> Vec<Told> {
-    let mut all = Vec::new();
+    let mut all = Collected::default();
     for pass in passes {
         for (side, timeline) in &pass.sides {
             let read = crate::editing::read(job, family, *side, pass.pass.pass);
-            add(&mut all, &read.map(|read| read.notes).unwrap_or_default());
+            all.add(read.map(|read| read.notes).unwrap_or_default());
             for entry in timeline.entries() {
-                let notes = entry.conditioning.notes().iter();
-                let told = notes.map(|note| Told::of(job, *side, note, &entry.text));
-                add(&mut all, &told.collect::<Vec<_>>());
+                let (notes, text) = (
+                    entry.conditioning.notes().iter(),
+                    entry.text.as_str().into(),
+                );
+                all.add(notes.map(|note| Told::of(job, *side, note, &text)));
             }
         }
     }
-    all
+    all.finish()
+}
+
+/// As many of these as a person reads, and how many more there are.
+pub(crate) fn shown(told: &[Told]) -> Vec<String> {
+    let some = told.iter().take(SHOWN_AT_MOST).map(ToString::to_string);
+    let more = told.len().saturating_sub(SHOWN_AT_MOST);
+    let rest = (more > 0).then(|| format!("and {more} more notes of this kind or another"));
+    some.chain(rest).collect()
 }
 
 impl Told {
     /// A note about a text that may be another one than was typed.
-    pub(crate) fn of(job: &Job, side: Side, note: &Note, text: &str) -> Told {
+    pub(crate) fn of(job: &Job, side: Side, note: &Note, text: &Arc<str>) -> Told {
         Told {
             side: side.name(),
             note: note.clone(),
-            text: Some(text.to_owned()),
-            derived: job.text(side) != Some(text),
+            text: Some(text.clone()),
+            derived: job.text(side) != Some(&**text),
         }
     }
 }
 
-/// Adds what is not there yet.
-pub(crate) fn add(all: &mut Vec<Told>, more: &[Told]) {
-    for told in more {
-        if !all.contains(told) {
-            all.push(told.clone());
+/// Notes in the order in which they came, each once.
+#[derive(Default)]
+pub(crate) struct Collected {
+    all: Vec<Told>,
+    /// Hashes: a prompt of a megabyte may have a million notes.
+    met: HashSet<u64>,
+    by: RandomState,
+}
+
+impl Collected {
+    pub(crate) fn add(&mut self, more: impl IntoIterator<Item = Told>) {
+        for told in more {
+            if self.met.insert(self.by.hash_one(&told)) {
+                self.all.push(told);
+            }
         }
+    }
+
+    pub(crate) fn finish(self) -> Vec<Told> {
+        self.all
     }
 }

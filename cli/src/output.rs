@@ -64,6 +64,21 @@ pub(crate) fn check_place(path: &Path) -> anyhow::Result<()> {
     if path.is_dir() || path.file_name().is_none() {
         bail!("{}: a folder, and a file is to be written", path.display());
     }
+    if path == Path::new("-") {
+        bail!("`-`: a file is written, and standard output is none; give the name of a file");
+    }
+    expect_file(path)
+}
+
+/// Refuses what is there and no file, such as a pipe or a device: a file would take its place.
+pub(crate) fn expect_file(path: &Path) -> anyhow::Result<()> {
+    let there = path.symlink_metadata().is_ok();
+    if there && !path.metadata().is_ok_and(|there| there.is_file()) {
+        bail!(
+            "{}: what is there is no file and is not replaced; give another name",
+            path.display()
+        );
+    }
     Ok(())
 }
 

@@ -117,7 +117,7 @@ impl Scribe {
         Ok(Sheet {
             tensors,
             metadata,
-            told: told.iter().map(ToString::to_string).collect(),
+            told: notes::shown(&told),
             kind: self.kind,
         })
     }

@@ -15,6 +15,7 @@ mod files;
 mod formats;
 #[cfg(feature = "graph")]
 mod graph;
+mod inputs;
 mod killed;
 mod kinds;
 mod loras;

@@ -2,7 +2,7 @@
 
 use tempfile::tempdir;
 
-use crate::support::encode;
+use crate::support::{encode, run};
 
 /// Profile, positive, negative, the side and a part of what is told.
 const TOLD: &[[&str; 5]] = &[
@@ -141,4 +141,33 @@ fn a_damaged_cache_is_said_and_changes_nothing() {
     let warning = "warning: 2 times a file of the cache folder could not be written or read";
     assert!(told.contains(warning), "{told}");
     assert!(!run().1.contains("cache folder"));
+}
+
+/// Neither time nor memory grows with the square of their number, and nobody reads all of them.
+#[test]
+fn many_notes_are_counted() {
+    let folder = tempdir().unwrap();
+    let out = folder.path().join("out.safetensors");
+    let text = "(".repeat(60_000);
+    let said = run(&[
+        "encode",
+        "--random-weights",
+        "--tiny",
+        "--family",
+        "sd1",
+        "--profile",
+        "a1111",
+        "--positive",
+        &text,
+        "--out",
+        out.to_str().unwrap(),
+    ])
+    .expect(0);
+    let lines: Vec<&str> = said.stderr.lines().collect();
+    assert!(lines.len() < 60, "{}", lines.len());
+    assert!(
+        said.stderr.contains("and 59950 more notes"),
+        "{}",
+        said.stderr
+    );
 }

@@ -1,5 +1,7 @@
 //! STATES → CONDITIONING: encoders joined, empty prompts zeroed, sizes and notes added.
 
+use std::collections::HashSet;
+
 use crate::conditioning::emphasis::apply_joined;
 use crate::conditioning::{Conditioning, EncoderStates, assemble_with};
 use crate::error::Result;
@@ -94,11 +96,7 @@ fn zero_each(request: &Request<'_>, states: &mut [EncoderStates]) -> Result<()> 
 
 /// The notes of all encoders, each once.
 fn notes(plan: &[Planned]) -> Vec<Note> {
-    let mut notes: Vec<Note> = Vec::new();
-    for note in plan.iter().flat_map(|planned| &planned.notes) {
-        if !notes.contains(note) {
-            notes.push(note.clone());
-        }
-    }
-    notes
+    let mut met = HashSet::new();
+    let all = plan.iter().flat_map(|planned| &planned.notes);
+    all.filter(|note| met.insert(*note)).cloned().collect()
 }

@@ -110,10 +110,17 @@ fn moved(places: &[usize], span: Range<usize>) -> Range<usize> {
 
 /// The places of the bytes that are left without the networks; a negative prompt keeps them.
 fn left_places(places: &[usize], networks: &[ExtraNetwork], is_negative: bool) -> Vec<usize> {
-    let is_kept =
-        |at: &usize| is_negative || !networks.iter().any(|network| network.span.contains(at));
-    let left = (0..places.len()).filter(is_kept);
-    left.map(|at| places[at]).collect()
+    if is_negative {
+        return places.to_vec();
+    }
+    let (mut left, mut at) = (Vec::with_capacity(places.len()), 0);
+    // One behind the other in the text.
+    for network in networks {
+        left.extend_from_slice(&places[at..network.span.start]);
+        at = network.span.end;
+    }
+    left.extend_from_slice(&places[at..]);
+    left
 }
 
 /// For each byte that [`comments::strip`] leaves, its place. A line feed that a comment leaves

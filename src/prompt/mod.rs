@@ -110,7 +110,7 @@ pub enum Piece {
 }
 
 /// Something worth telling the author of a prompt.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Note {
     /// What it is about.
     pub kind: NoteKind,

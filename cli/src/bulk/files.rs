@@ -9,6 +9,8 @@ use std::thread;
 
 use super::trouble::{Trouble, is_crowded};
 use super::workshop::Workshop;
+use crate::inputs::Inputs;
+use crate::output;
 
 /// Files of a group, which are open until it is settled.
 const FILES_AT_MOST: usize = 128;
@@ -23,6 +25,7 @@ const WAITERS: usize = 32;
 pub(super) struct Files {
     folder: PathBuf,
     workshop: Workshop,
+    inputs: Inputs,
     group: Vec<Begun>,
     bytes: u64,
     /// Files of a group; fewer where the system opens no more.
@@ -39,10 +42,11 @@ struct Begun {
 
 impl Files {
     /// Files of a folder and its workshop.
-    pub(super) fn new(folder: &Path, workshop: Workshop) -> Files {
+    pub(super) fn new(folder: &Path, workshop: Workshop, inputs: Inputs) -> Files {
         Files {
             folder: folder.to_owned(),
             workshop,
+            inputs,
             group: Vec::new(),
             bytes: 0,
             at_most: FILES_AT_MOST,
@@ -83,6 +87,9 @@ impl Files {
     }
 
     fn make<R: io::Read + ?Sized>(&mut self, name: &str, source: &mut R) -> Result<(), Trouble> {
+        let place = self.folder.join(name);
+        let free = output::expect_file(&place).and_then(|()| self.inputs.spare(&place));
+        free.map_err(Trouble::Line)?;
         let path = self.workshop.path(name);
         let mut file = File::create_new(&path);
         if file.as_ref().is_err_and(is_crowded) && self.make_room() {
@@ -206,7 +213,8 @@ mod tests {
     use super::*;
 
     fn files(folder: &Path) -> Files {
-        Files::new(folder, Workshop::open(folder, "embeddings").unwrap())
+        let workshop = Workshop::open(folder, "embeddings").unwrap();
+        Files::new(folder, workshop, Inputs::default())
     }
 
     fn names(folder: &Path) -> Vec<String> {

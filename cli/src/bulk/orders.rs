@@ -9,6 +9,7 @@ use clap::error::ErrorKind;
 
 use crate::flags::EncodeFlags;
 use crate::groups::Wrong;
+use crate::inputs::Inputs;
 use crate::job::Only;
 use crate::kinds::Kind;
 use crate::values::Place;
@@ -110,6 +111,8 @@ pub(crate) struct Orders {
     pub(super) kind: Kind,
     /// Where a line says nothing else.
     pub(super) only: Option<Only>,
+    /// What no file takes the place of.
+    pub(super) inputs: Inputs,
 }
 
 impl Orders {
@@ -118,9 +121,11 @@ impl Orders {
             Place::Cpu => ON_THE_CPU,
             Place::Cuda(_) | Place::Metal => ON_A_DEVICE,
         };
+        let inputs = Inputs::of(flags);
         let (only, flags) = (flags.target.only, &flags.bulk);
         Orders {
             only,
+            inputs,
             kind: flags.kind(),
             folder: folder.to_owned(),
             resume: flags.resume,

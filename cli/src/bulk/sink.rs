@@ -33,7 +33,7 @@ impl Sink {
         workshop: Workshop,
     ) -> anyhow::Result<(Sink, Finished)> {
         let Some(size) = orders.pack else {
-            let files = Files::new(&orders.folder, workshop);
+            let files = Files::new(&orders.folder, workshop, orders.inputs.clone());
             return Ok((Sink::Files(files, orders.kind), Finished::default()));
         };
         let (pack, finished) = Pack::open(orders, size, scribe)?;

@@ -6,6 +6,7 @@ mod embedding;
 mod lora;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::ExitCode;
 
 use sd_conditioner::Error;
@@ -30,6 +31,11 @@ pub(crate) fn run(flags: &InspectFlags) -> Done {
         ui::print(text(&inspected))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether a file holds encoded prompts.
+pub(crate) fn is_conditioning(path: &Path) -> bool {
+    conditioning::open(path).is_some()
 }
 
 /// What holds no tensors of a model may hold encoded prompts.

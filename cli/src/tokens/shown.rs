@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::editing::{self, EditedPart};
 use crate::job::{Job, Side};
-use crate::notes::{self, Told};
+use crate::notes::{self, Collected, Told};
 use crate::schedules::NamedPass;
 
 /// Everything that is shown, and the JSON object.
@@ -134,19 +134,19 @@ fn as_they_are(job: &Job, family: Family) -> Texts {
 }
 
 fn by_steps(job: &Job, family: Family, passes: impl Iterator<Item = NamedPass>) -> Texts {
-    let (mut entries, mut notes) = (Vec::new(), Vec::new());
+    let (mut entries, mut notes) = (Vec::new(), Collected::default());
     for (pass, side) in passes.flat_map(|pass| Side::BOTH.map(|side| (pass, side))) {
         let Some(edited) = editing::read(job, family, side, pass.pass) else {
             continue;
         };
-        notes::add(&mut notes, &edited.notes);
+        notes.add(edited.notes);
         for (number, part) in edited.parts.iter().enumerate() {
             entries.extend(part_entries(job, family, (pass, side), (number, part)));
         }
     }
     Texts::BySteps {
         entries,
-        schedule_notes: notes.iter().map(Told::to_string).collect(),
+        schedule_notes: notes.finish().iter().map(Told::to_string).collect(),
     }
 }
 

@@ -28,4 +28,5 @@ pub(crate) mod stored;
 mod strided;
 pub(crate) mod turning;
 pub(crate) mod vocabulary;
+mod whole;
 pub(crate) mod writer;

@@ -2,14 +2,14 @@
 //! time.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use safetensors::{Dtype, View as _};
 use serde_json::{Map, Value, json};
 
+use super::whole::whole;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Header and tensors start at a multiple of this (the format's own rule).
@@ -64,34 +64,6 @@ pub(crate) fn bytes(path: &Path, bytes: &[u8]) -> Result<()> {
         let written = file.write_all(bytes);
         written.map_err(|error| Error::io(path, error))
     })
-}
-
-/// Runs `fill` on a file beside `path`, and moves it there if all went well.
-fn whole(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> Result<()> {
-    let io = |error| Error::io(path, error);
-    let temporary = beside(path)?;
-    let filled = (|| {
-        let mut file = BufWriter::new(File::create(&temporary).map_err(io)?);
-        fill(&mut file)?;
-        let file = file.into_inner().map_err(|error| io(error.into_error()))?;
-        file.sync_all().map_err(io)?;
-        fs::rename(&temporary, path).map_err(io)
-    })();
-    if filled.is_err() {
-        // The first error is the one to tell.
-        let _ = fs::remove_file(&temporary);
-    }
-    filled
-}
-
-/// A hidden name in the same folder, so that moving it is one step.
-fn beside(path: &Path) -> Result<PathBuf> {
-    let Some(name) = path.file_name() else {
-        let message = "this cannot be the name of a file to write";
-        return Err(Error::new(ErrorKind::Io, message).at_path(path));
-    };
-    let name = format!(".{}.{}.part", name.to_string_lossy(), std::process::id());
-    Ok(path.with_file_name(name))
 }
 
 fn fill(
