@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use sd_conditioner::tokens::CONTEXT;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,9 @@ const DIGITS: u64 = 8;
 
 /// Readers refuse headers of more than 100 million bytes.
 const HEADER_AT_MOST: u64 = 64 << 20;
+
+/// Bytes by which what a file says of a request is longer than what it says of the first, on an average.
+const WORDS: u64 = 256;
 
 /// Of a journal; a request is at most a few MiB.
 const LINE_AT_MOST: u64 = HEADER_AT_MOST;
@@ -89,15 +93,27 @@ pub(super) fn n_bytes(dtype: &str, shape: &[usize]) -> Result<u64> {
     count.with_context(|| format!("a tensor of shape {shape:?}"))
 }
 
+impl Entry {
+    /// Bytes of a prompt of the same kind in a single window, for others may be shorter than this one.
+    fn least_bytes(&self) -> u64 {
+        let windows = |(_, _, shape): &(_, _, Vec<usize>)| match shape[..] {
+            [_, rows, _] => rows / CONTEXT,
+            _ => 1,
+        };
+        let most = self.tensors.iter().map(windows).max().unwrap_or(1);
+        self.n_bytes / (most as u64).max(1)
+    }
+}
+
 impl Part {
-    /// Begins a part with room for as many entries like this one as fit into `size` bytes.
+    /// Begins a part with room for the header of as many entries like this one as fit into `size` bytes.
     pub(super) fn new(paths: Paths, facts: &Metadata, size: u64, first: &Entry) -> Result<Part> {
         let header = Header::new(facts)?;
         let mut like = Header::new(facts)?;
         like.add(first, size)?;
         let each = like.length() - header.length();
-        let count = size / first.n_bytes.max(size / 4096).max(1) + 1;
-        let likely = each.saturating_mul(count).saturating_mul(5) / 4;
+        let count = size / first.least_bytes().max(1) + 1;
+        let likely = (each + WORDS).saturating_mul(count);
         let needed = like.length() + each + 4096;
         let room = likely.min(HEADER_AT_MOST).max(needed).next_multiple_of(8);
         let failed = || paths.part.display().to_string();
@@ -318,5 +334,52 @@ impl Paths {
     pub(super) fn file(&self) -> String {
         let name = self.whole.file_name().unwrap_or_default();
         name.to_string_lossy().into_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// SD 1.x in f16, the positive side alone.
+    fn entry(number: usize, windows: usize, words: usize) -> Entry {
+        let shape = vec![1, CONTEXT * windows, 768];
+        let n_bytes = n_bytes("F16", &shape).unwrap();
+        let id = format!("id-{number:06}");
+        let said = BTreeMap::from([("positive".to_owned(), "w".repeat(words))]);
+        Entry {
+            tensors: vec![("prompt_embeds".to_owned(), "F16".to_owned(), shape)],
+            id,
+            n_bytes,
+            said,
+        }
+    }
+
+    /// The header does not end it before the tensors do: not with small entries, nor where the first is longer than
+    /// those that follow, or says less.
+    #[test]
+    fn a_part_becomes_as_large_as_was_asked_for() {
+        for (size, first) in [(2_000_000_000, (1, 100)), (300_000_000, (9, 20))] {
+            let folder = tempfile::tempdir().unwrap();
+            let at = |name: &str| folder.path().join(name);
+            let paths = Paths {
+                whole: at("whole"),
+                part: at("part"),
+                journal: at("journal"),
+            };
+            let first = entry(0, first.0, first.1);
+            let mut part = Part::new(paths, &Metadata::new(), size, &first).unwrap();
+            part.count(&first).unwrap();
+            let mut number = 1;
+            loop {
+                let next = entry(number, 1, 150);
+                if part.is_full_for(&next, size).unwrap() {
+                    break;
+                }
+                part.count(&next).unwrap();
+                number += 1;
+            }
+            assert!(part.length + 200_000 > size, "{} of {size}", part.length);
+        }
     }
 }
