@@ -8,10 +8,12 @@ use crate::flags::ConvertFlags;
 use crate::pool;
 use crate::progress::Progress;
 use crate::ui::{self, Done};
+use crate::weights;
 
 /// Writes the encoders and prints the paths of what was written.
 pub(crate) fn run(flags: &ConvertFlags, quiet: bool) -> Done {
     pool::start()?;
+    weights::expect_path(&flags.input)?;
     let progress = Progress::new(quiet);
     let checkpoint = Checkpoint::open_variant(&flags.input, flags.variant.as_deref())?;
     let mut conversion = Conversion::to(flags.layout);

@@ -167,21 +167,32 @@ const MISSING: ErrorKind = ErrorKind::MissingRequiredArgument;
 /// Reads the command line.
 pub(crate) fn parse() -> Result<Arguments, clap::Error> {
     let arguments = Arguments::try_parse()?;
-    let wrong = match &arguments.command {
-        Command::Encode(flags) => flags.wrong(),
-        Command::Tokens(flags) => flags.wrong(),
-        Command::Compare(flags) => flags.source.wrong().map(|message| (MISSING, message)),
-        Command::Bench(flags) => flags.wrong(),
+    let (name, wrong) = match &arguments.command {
+        Command::Encode(flags) => ("encode", flags.wrong()),
+        Command::Tokens(flags) => ("tokens", flags.wrong()),
+        Command::Compare(flags) => {
+            let wrong = flags.source.wrong().map(|message| (MISSING, message));
+            ("compare", wrong)
+        }
+        Command::Bench(flags) => ("bench", flags.wrong()),
         Command::Inspect(_)
         | Command::Graph(_)
         | Command::Convert(_)
         | Command::Pull(_)
-        | Command::List => None,
+        | Command::List => return Ok(arguments),
     };
     match wrong {
-        Some((kind, message)) => Err(Arguments::command().error(kind, message)),
+        Some((kind, message)) => Err(of_subcommand(name).error(kind, message)),
         None => Ok(arguments),
     }
+}
+
+/// So that an error shows how this one is used.
+fn of_subcommand(name: &str) -> clap::Command {
+    let mut all = Arguments::command();
+    all.build();
+    let one = all.find_subcommand(name).cloned();
+    one.unwrap_or(all)
 }
 
 impl EncodeFlags {

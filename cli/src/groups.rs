@@ -39,7 +39,8 @@ pub(crate) struct SourceFlags {
     #[command(flatten)]
     pub(crate) weights: WeightFlags,
     /// Build seeded random encoders of `--family`; their embeddings mean nothing
-    #[arg(long, value_name = "SEED", num_args = 0..=1, default_missing_value = SEED)]
+    #[arg(long, value_name = "SEED", num_args = 0..=1, default_missing_value = SEED,
+        value_parser = names::seed)]
     pub(crate) random_weights: Option<u64>,
     /// With --random-weights: few and narrow layers, for tests
     #[arg(long)]

@@ -132,6 +132,14 @@ pub(crate) fn split(name: &str) -> Result<SplitChoice, String> {
     })
 }
 
+/// A seed, as it is typed.
+pub(crate) fn seed(text: &str) -> Result<u64, String> {
+    let seed = text.parse();
+    seed.map_err(|_| {
+        "a seed is a whole number from 0 on; a prompt belongs to --positive".to_owned()
+    })
+}
+
 /// A number of steps, as it is typed.
 pub(crate) fn steps(text: &str) -> Result<u32, String> {
     let number = text.parse();

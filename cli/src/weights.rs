@@ -116,6 +116,19 @@ fn from_files(
     Ok(builder.load_with_progress(&checkpoints, &mut tell)?)
 }
 
+/// An error for what is no path but a name that `pull` knows, with its advice.
+pub(crate) fn expect_path(path: &Path) -> anyhow::Result<()> {
+    let name = path.to_str().filter(|_| path.symlink_metadata().is_err());
+    if let Some(name) = name
+        && hub()?.catalog().get(name).is_ok()
+    {
+        bail!(
+            "{name}: there is no such file here; `sd-conditioner pull {name}` fetches the checkpoint of this name and says where it is"
+        );
+    }
+    Ok(())
+}
+
 /// Reads the headers of each.
 pub(crate) fn open_all(paths: &[PathBuf], variant: Option<&str>) -> Result<Vec<Checkpoint>> {
     let opened = paths

@@ -23,7 +23,7 @@ const WRONG: &[(&str, &str)] = &[
     ),
     (
         "encode|--random-weights|x|--family|sd1|--positive|a|--out|o",
-        "invalid digit",
+        "a seed is a whole number",
     ),
     (
         "encode|--weights|w|--random-weights|--family|sd1|--positive|a|--out|o",
@@ -342,4 +342,30 @@ fn nothing_from_outside_reaches_the_terminal_raw() {
     crate::support::embedding(&path, 768);
     let ran = run(&["inspect", path.to_str().unwrap()]).expect(0);
     assert!(!ran.stdout.contains(acts), "{:?}", ran.stdout);
+}
+
+#[test]
+fn errors_say_what_to_do_instead() {
+    let told = |words: &[&str], code: i32, parts: &[&str]| {
+        let said = run(words).expect(code).stderr;
+        assert!(parts.iter().all(|part| said.contains(part)), "{said}");
+    };
+    let encode = ["encode", "--out", "x.safetensors"];
+    let seeded = |seed: &'static str| [&encode[..], &["--random-weights", seed]].concat();
+    told(
+        &seeded("hello"),
+        2,
+        &["a seed is a whole number", "--positive"],
+    );
+    told(
+        &seeded("3"),
+        2,
+        &["--family", "Usage: sd-conditioner encode"],
+    );
+    told(&["inspect", "sdxl"], 1, &["pull sdxl"]);
+    told(
+        &["convert", "sdxl", "x", "--layout", "diffusers"],
+        1,
+        &["pull sdxl"],
+    );
 }

@@ -15,12 +15,14 @@ use serde::Serialize;
 
 use crate::flags::InspectFlags;
 use crate::ui::{self, Done};
+use crate::weights;
 
 /// Names that are printed for people; `--json` has all.
 const SHOWN_AT_MOST: usize = 20;
 
 /// Reads headers and prints.
 pub(crate) fn run(flags: &InspectFlags) -> Done {
+    weights::expect_path(&flags.file)?;
     let inspected = match Inspected::open(&flags.file, flags.variant.as_deref()) {
         Ok(inspected) => inspected,
         Err(error) => return encoded(flags, error),
