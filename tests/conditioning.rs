@@ -13,6 +13,7 @@ mod least_windows;
 mod mapped;
 mod negatives;
 mod open_clip;
+mod parts;
 mod planned;
 mod precision;
 mod schedules;

@@ -4,6 +4,7 @@ mod assemble;
 mod combine;
 pub(crate) mod emphasis;
 mod entries;
+mod guidance;
 mod lengths;
 mod size;
 mod timeline;
@@ -16,6 +17,7 @@ pub use entries::{
     Area, ConditioningList, Entry, LatentArea, LatentSize, Mask, MaskArea, Moment, PercentRange,
     Region, Side, SigmaTable, Sizes, Unclip, guided, pair_areas,
 };
+pub use guidance::Guidance;
 pub use lengths::common_length;
 pub use size::{SizeHints, SizePrecision};
 pub use timeline::{Span, Timeline, TimelineEntry, TimelinePart};
@@ -212,57 +214,6 @@ impl Conditioning {
         Ok(Conditioning {
             context,
             ..self.clone()
-        })
-    }
-}
-
-/// A positive and a negative conditioning of one length: what classifier-free guidance takes.
-#[derive(Clone, Debug)]
-pub struct Guidance {
-    positive: Conditioning,
-    negative: Conditioning,
-}
-
-impl Guidance {
-    /// Joins two conditionings; refuses different families or lengths.
-    pub fn new(positive: Conditioning, negative: Conditioning) -> Result<Guidance> {
-        if positive.family != negative.family || positive.tokens() != negative.tokens() {
-            let message = format!(
-                "positive ({}, {} rows) and negative ({}, {} rows) differ",
-                positive.family,
-                positive.tokens(),
-                negative.family,
-                negative.tokens()
-            );
-            return Err(Error::new(ErrorKind::Mismatch, message)
-                .hint("Conditioner::encode_pair brings both to one length"));
-        }
-        Ok(Guidance { positive, negative })
-    }
-
-    /// The positive prompt's.
-    pub fn positive(&self) -> &Conditioning {
-        &self.positive
-    }
-
-    /// The negative prompt's.
-    pub fn negative(&self) -> &Conditioning {
-        &self.negative
-    }
-
-    /// Both as one batch of two, negative first: `noise = negative + scale · (positive − negative)`.
-    pub fn stacked(&self) -> Result<Conditioning> {
-        let (first, second) = (&self.negative, &self.positive);
-        let join = |a: Option<&Tensor>, b: Option<&Tensor>| -> Result<Option<Tensor>> {
-            Ok(a.zip(b).map(|(a, b)| Tensor::cat(&[a, b], 0)).transpose()?)
-        };
-        let notes = first.notes.iter().chain(&second.notes).cloned().collect();
-        Ok(Conditioning {
-            family: first.family,
-            context: Tensor::cat(&[&first.context, &second.context], 0)?,
-            pooled: join(first.pooled(), second.pooled())?,
-            time_ids: join(first.time_ids(), second.time_ids())?,
-            notes,
         })
     }
 }
