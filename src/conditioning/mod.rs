@@ -4,6 +4,7 @@ mod assemble;
 mod combine;
 pub(crate) mod emphasis;
 mod entries;
+mod finite;
 mod guidance;
 mod lengths;
 mod size;
@@ -17,6 +18,7 @@ pub use entries::{
     Area, ConditioningList, Entry, LatentArea, LatentSize, Mask, MaskArea, Moment, PercentRange,
     Region, Side, SigmaTable, Sizes, Unclip, guided, pair_areas,
 };
+pub(crate) use finite::{cast, expect_finite};
 pub use guidance::Guidance;
 pub use lengths::common_length;
 pub use size::{SizeHints, SizePrecision};
@@ -134,17 +136,15 @@ impl Conditioning {
         })
     }
 
-    /// The same in f32, f16, bf16 or f64; time ids stay f32. Other types are refused.
+    /// The same in f32, f16, bf16 or f64; time ids stay f32. Other types are refused, and on the CPU
+    /// finite values that the type makes infinite.
     pub fn to_dtype(&self, dtype: DType) -> Result<Conditioning> {
         expect_state_type(dtype)?;
-        let pooled = self
-            .pooled
-            .as_ref()
-            .map(|pooled| pooled.to_dtype(dtype))
-            .transpose()?;
+        let pooled = self.pooled.as_ref();
+        let pooled = pooled.map(|pooled| cast("pooled", pooled, dtype));
         Ok(Conditioning {
-            context: self.context.to_dtype(dtype)?,
-            pooled,
+            context: cast("context", &self.context, dtype)?,
+            pooled: pooled.transpose()?,
             ..self.clone()
         })
     }
