@@ -8,6 +8,7 @@ mod corners;
 mod devices;
 mod emphasis;
 mod entries;
+mod finite;
 mod gelu;
 mod least_windows;
 mod mapped;

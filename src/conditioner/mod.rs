@@ -8,6 +8,7 @@ mod choice;
 mod compose;
 mod embeddings;
 mod finish;
+mod finite;
 mod lengths;
 mod loras;
 mod pairs;
@@ -283,7 +284,8 @@ impl Conditioner {
                 let states = by_encoder.iter().map(|states| states[index].clone());
                 let states = (states.collect(), empty_call);
                 let (request, plan) = (&requests[index], plans[index].as_ref());
-                all.push(finish::finish(inner, &placed, request, plan, states)?);
+                let made = finish::finish(inner, &placed, request, plan, states)?;
+                all.push(finite::told(made, plan)?);
             }
         }
         Ok(all)
