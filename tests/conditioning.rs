@@ -9,6 +9,7 @@ mod devices;
 mod emphasis;
 mod entries;
 mod finite;
+mod forms;
 mod gelu;
 mod least_windows;
 mod mapped;
