@@ -57,11 +57,20 @@ impl Conditioning {
         pooled: Option<Tensor>,
         time_ids: Option<Tensor>,
     ) -> Result<Conditioning> {
-        let (batch, _, _) = context.dims3()?;
-        for other in [&pooled, &time_ids].into_iter().flatten() {
-            if other.dims2()?.0 != batch {
-                let message = format!("batches differ: {batch} and {}", other.dims2()?.0);
-                return Err(Error::new(ErrorKind::Mismatch, message));
+        let of_shape = |name, tensor: &Tensor, form: &str| {
+            if tensor.rank() == form.split(',').count() {
+                return Ok(tensor.dims()[0]);
+            }
+            let message = format!("shape {:?}; {form} is expected", tensor.dims());
+            Err(Error::new(ErrorKind::TensorShape, message).at_tensor(name))
+        };
+        let batch = of_shape("context", &context, "[batch, tokens, channels]")?;
+        for (name, other) in [("pooled", &pooled), ("time_ids", &time_ids)] {
+            let Some(other) = other else { continue };
+            let own = of_shape(name, other, "[batch, numbers]")?;
+            if own != batch {
+                let message = format!("batches differ: {batch} and {own}");
+                return Err(Error::new(ErrorKind::Mismatch, message).at_tensor(name));
             }
         }
         Ok(Conditioning {
@@ -97,14 +106,14 @@ impl Conditioning {
 
     /// What the U-Net adds to its time embedding ("ADM" vector, `y`): the pooled vector, then 256
     /// numbers for each of [`time_ids`](Self::time_ids). `[batch, 2816]` (SDXL), `[batch, 2560]`
-    /// (refiner); `None` for the other families.
+    /// (refiner); `None` for the other families, and without the vector or the numbers.
     pub fn vector(&self) -> Result<Option<Tensor>> {
-        match (&self.pooled, &self.time_ids) {
-            (Some(pooled), Some(time_ids)) => {
+        match (self.family, &self.pooled, &self.time_ids) {
+            (Family::Sdxl | Family::Refiner, Some(pooled), Some(time_ids)) => {
                 let sizes = size::embed(time_ids)?.to_dtype(pooled.dtype())?;
                 Ok(Some(Tensor::cat(&[pooled, &sizes], 1)?))
             }
-            (None, _) | (_, None) => Ok(None),
+            _ => Ok(None),
         }
     }
 
