@@ -37,7 +37,8 @@ pub fn save(path: &Path, list: &ConditioningList, dtype: DType) -> Result<()> {
 ///
 /// # Errors
 ///
-/// Those of [`save`] but for the file system's.
+/// Those of [`save`] but for the file system's, and for values that are not finite already, which
+/// [`expect_finite`](crate::storage::expect_finite) tells of.
 pub fn tensors(
     list: &ConditioningList,
     dtype: DType,
