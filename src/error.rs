@@ -269,6 +269,37 @@ pub(crate) fn expect_type(what: &str, dtype: DType, known: &[DType]) -> Result<(
 
 impl From<candle_core::Error> for Error {
     fn from(error: candle_core::Error) -> Error {
-        Error::new(ErrorKind::Device, error.to_string()).because(error)
+        Error::new(ErrorKind::Device, told_by(&error)).because(error)
+    }
+}
+
+/// What candle says, without the backtraces that it adds where `RUST_BACKTRACE` is set.
+fn told_by(error: &candle_core::Error) -> String {
+    match error {
+        candle_core::Error::WithBacktrace { inner, .. } => told_by(inner),
+        candle_core::Error::Context { inner, context } => format!("{context}\n{}", told_by(inner)),
+        candle_core::Error::WithPath { inner, path } => {
+            format!("path: {} {}", path.display(), told_by(inner))
+        }
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::backtrace::Backtrace;
+
+    use super::*;
+
+    #[test]
+    fn candles_backtraces_are_left_out() {
+        let inner = candle_core::Error::Msg("no such row".to_owned());
+        let traced = candle_core::Error::WithBacktrace {
+            inner: Box::new(inner),
+            backtrace: Box::new(Backtrace::force_capture()),
+        };
+        assert!(traced.to_string().lines().count() > 1);
+        let error = Error::from(traced.context("while reading"));
+        assert_eq!(error.message(), "while reading\nno such row");
     }
 }

@@ -8,6 +8,7 @@ mod convert;
 mod editing;
 mod embeddings;
 mod encode;
+mod finite;
 mod flags;
 mod graph;
 mod groups;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use sd_conditioner::{Conditioner, Family, Result, storage};
 
+use crate::finite;
 use crate::flags::EncodeFlags;
 use crate::job::Job;
 use crate::kinds::{self, Kind};
@@ -98,7 +99,18 @@ impl Scribe {
     }
 
     /// Tensors and metadata.
+    ///
+    /// # Errors
+    ///
+    /// A value that is not finite in the type that is written: the side and the tensor are named.
     pub(crate) fn sheet(&self, job: &Job, made: &Made, worn: &[Worn]) -> Result<Sheet> {
+        let sheet = self.drawn(job, made, worn);
+        let sheet = sheet.map_err(|error| finite::blamed(error, made, self.out.dtype()))?;
+        finite::expect(&sheet.tensors)?;
+        Ok(sheet)
+    }
+
+    fn drawn(&self, job: &Job, made: &Made, worn: &[Worn]) -> Result<Sheet> {
         let (mut metadata, dtype) = (self.metadata(job, worn), self.out.dtype());
         let (tensors, told) = match made {
             Made::Sides(sides) => {

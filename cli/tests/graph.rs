@@ -233,3 +233,22 @@ fn a_workflow_that_changes_is_run_again() {
     child.wait().unwrap();
     assert!(first.is_some() && second.is_some() && running);
 }
+
+#[test]
+fn values_that_are_not_finite_are_not_written() {
+    let cases: [(&str, &[&str]); 2] = [
+        ("a (cat:1e39)", &[]),
+        ("a (cat:1e7)", &["--out-dtype", "f16"]),
+    ];
+    for (text, more) in cases {
+        let place = Place::new(&workflow(text));
+        let ran = place.run(more).expect(1);
+        assert!(ran.error().contains("9.positive"), "{ran:#?}");
+        assert!(ran.error().contains("`0.hidden_states`"), "{ran:#?}");
+        assert!(
+            !place
+                .written()
+                .contains(&"9.positive.safetensors".to_owned())
+        );
+    }
+}

@@ -12,6 +12,7 @@ mod embeddings;
 mod encode;
 mod explain;
 mod files;
+mod finite;
 mod formats;
 #[cfg(feature = "graph")]
 mod graph;

@@ -8,6 +8,7 @@ mod choice;
 mod compose;
 mod embeddings;
 mod finish;
+mod finite;
 mod lengths;
 mod loras;
 mod pairs;
@@ -27,6 +28,7 @@ pub use builder::{Builder, Progress};
 pub use cache::{CacheOptions, CacheStats, DiskCache};
 pub use embeddings::Embeddings;
 pub use pairs::PlannedPair;
+pub use plan::FORM_WINDOWS_AT_MOST;
 pub use reading::{ReadText, Reading, readings_for};
 pub use request::Request;
 
@@ -193,7 +195,7 @@ impl Conditioner {
     /// The windows that a request would be encoded in, for each encoder. Runs nothing. The parts of
     /// compel's blends and conjunctions follow each other.
     pub fn chunks<'a>(&self, request: impl Into<Request<'a>>) -> Result<Vec<(EncoderId, Chunks)>> {
-        let plans = self.plan(&request.into(), 0)?;
+        let plans = self.plan_unbounded(&request.into(), 0)?;
         let placed = self.placed();
         let ids = placed.parts.iter().map(|part| part.id);
         Ok(ids.zip(plans.iter().map(shown)).collect())
@@ -242,8 +244,15 @@ impl Conditioner {
             .collect()
     }
 
-    /// What each encoder will be given, and what is read from it.
+    /// What each encoder will be given, and what is read from it. Refuses what needs too many windows.
     fn plan(&self, request: &Request<'_>, fill: usize) -> Result<Vec<Planned>> {
+        let plans = self.plan_unbounded(request, fill)?;
+        plans.iter().try_for_each(Planned::expect_all_forms)?;
+        Ok(plans)
+    }
+
+    /// The same to be shown: of what needs too many windows it has the text's own.
+    fn plan_unbounded(&self, request: &Request<'_>, fill: usize) -> Result<Vec<Planned>> {
         let placed = self.placed();
         let parts = &placed.parts;
         let tower = |part: &Part| Tower {
@@ -283,7 +292,8 @@ impl Conditioner {
                 let states = by_encoder.iter().map(|states| states[index].clone());
                 let states = (states.collect(), empty_call);
                 let (request, plan) = (&requests[index], plans[index].as_ref());
-                all.push(finish::finish(inner, &placed, request, plan, states)?);
+                let made = finish::finish(inner, &placed, request, plan, states)?;
+                all.push(finite::told(made, plan)?);
             }
         }
         Ok(all)

@@ -3,6 +3,7 @@
 
 use crate::conditioning::emphasis::{self, Emphasis, Stage};
 use crate::encoder::Readout;
+use crate::error::{Error, ErrorKind, Result};
 use crate::profile::{Choices, EncoderLengths, PooledFrom, SecondText};
 use crate::prompt::compel::Part;
 use crate::prompt::{Dialect, Note, NoteKind, Piece, Prompt};
@@ -12,6 +13,14 @@ use crate::weights::EncoderId;
 use super::embeddings::EncoderLexicon;
 use super::prepare::Prepared;
 use super::{Request, prompted, schedule};
+
+/// The most windows that the strengths of one request may need of one encoder beside the text's own.
+///
+/// compel encodes the whole text once more for each fragment below 1, and some methods of
+/// `ComfyUI_ADV_CLIP_emb` for each strength: that grows with the square of a text, and a few KiB of it would
+/// take all memory. A request that needs more is refused ([`ErrorKind::Request`]) before they are made. The
+/// text's own windows are not counted; they grow with the text.
+pub const FORM_WINDOWS_AT_MOST: usize = 4096;
 
 /// What one encoder is to do for one request.
 #[derive(Clone, Debug)]
@@ -25,6 +34,8 @@ pub(super) struct Planned {
     pub(super) raw: Option<Chunk>,
     /// How many windows the result has: fewer than there are are cut, more are filled.
     pub(super) windows: usize,
+    /// How many windows the other forms of its texts have. Beyond [`FORM_WINDOWS_AT_MOST`] none are made.
+    forms: usize,
     pub(super) notes: Vec<Note>,
 }
 
@@ -71,6 +82,22 @@ impl Planned {
             text.chunks.iter().chain(stages)
         });
         of_texts.chain(&self.raw)
+    }
+
+    /// Refuses one whose forms are too many; without them nothing of it can be encoded.
+    pub(super) fn expect_all_forms(&self) -> Result<()> {
+        if self.forms <= FORM_WINDOWS_AT_MOST {
+            return Ok(());
+        }
+        let message = format!(
+            "the strengths of this prompt need {} windows beside its own {}: the whole text once more for each \
+             fragment that is weakened or strengthened; {FORM_WINDOWS_AT_MOST} are the most",
+            self.forms,
+            self.own_windows()
+        );
+        let hint = "give strengths to fewer and longer fragments, or take an emphasis that needs no other forms \
+                    of the text, as `comfyui` and `a1111-original`";
+        Err(Error::new(ErrorKind::Request, message).hint(hint))
     }
 
     /// The window that fills a result.
@@ -218,6 +245,7 @@ impl Planner<'_> {
             parts: Vec::new(),
             raw: self.raw_window(prompt),
             windows: 0,
+            forms: 0,
             notes,
         };
         self.add_parts(&mut planned, prompt);
@@ -258,12 +286,24 @@ impl Planner<'_> {
             normalize,
             weight,
         });
-        let texts = texts.iter().map(|pieces| self.text(pieces));
-        planned.texts.extend(texts);
+        for pieces in &texts {
+            let text = self.text(pieces, &mut planned.forms);
+            planned.texts.push(text);
+        }
     }
 
-    fn text(&self, pieces: &[Piece]) -> Text {
+    /// A text with its other forms. `forms` counts their windows; beyond the most none are made.
+    fn text(&self, pieces: &[Piece], forms: &mut usize) -> Text {
         let mut chunks = self.chunks(pieces);
+        let more = emphasis::n_windows_of_forms(self.rules.emphasis, &chunks);
+        *forms = forms.saturating_add(more);
+        if *forms > FORM_WINDOWS_AT_MOST {
+            return Text {
+                pieces: pieces.to_vec(),
+                chunks,
+                stages: Vec::new(),
+            };
+        }
         let mut fewer = false;
         let mut without = |piece: u32| {
             let mut rest = pieces.to_vec();

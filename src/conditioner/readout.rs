@@ -11,7 +11,9 @@ use super::Request;
 pub(super) fn of(family: Family, request: &Request<'_>, config: &ClipConfig) -> Result<Readout> {
     let rules = request.rules();
     let skip = request.skip().ok_or_else(|| {
-        Error::new(ErrorKind::Request, "a negative clip skip")
+        let number = request.skip_number().unwrap_or_default();
+        let message = format!("clip skip {number}, and this profile's numbers are not negative");
+        Error::new(ErrorKind::Request, message)
             .hint("A1111 counts 1, 2…; diffusers 0, 1…; only ComfyUI counts -1, -2…")
     })?;
     let pooled = request

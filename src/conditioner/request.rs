@@ -378,4 +378,9 @@ impl<'a> Request<'a> {
             SkipNumbering::SdCpp => ClipSkip::SdCpp(u32::try_from(number).ok()?),
         })
     }
+
+    /// The number as it was given.
+    pub(super) fn skip_number(&self) -> Option<i32> {
+        self.clip_skip
+    }
 }

@@ -4,6 +4,8 @@ mod assemble;
 mod combine;
 pub(crate) mod emphasis;
 mod entries;
+mod finite;
+mod guidance;
 mod lengths;
 mod size;
 mod timeline;
@@ -16,6 +18,8 @@ pub use entries::{
     Area, ConditioningList, Entry, LatentArea, LatentSize, Mask, MaskArea, Moment, PercentRange,
     Region, Side, SigmaTable, Sizes, Unclip, guided, pair_areas,
 };
+pub(crate) use finite::{cast, expect_finite};
+pub use guidance::Guidance;
 pub use lengths::common_length;
 pub use size::{SizeHints, SizePrecision};
 pub use timeline::{Span, Timeline, TimelineEntry, TimelinePart};
@@ -53,11 +57,20 @@ impl Conditioning {
         pooled: Option<Tensor>,
         time_ids: Option<Tensor>,
     ) -> Result<Conditioning> {
-        let (batch, _, _) = context.dims3()?;
-        for other in [&pooled, &time_ids].into_iter().flatten() {
-            if other.dims2()?.0 != batch {
-                let message = format!("batches differ: {batch} and {}", other.dims2()?.0);
-                return Err(Error::new(ErrorKind::Mismatch, message));
+        let of_shape = |name, tensor: &Tensor, form: &str| {
+            if tensor.rank() == form.split(',').count() {
+                return Ok(tensor.dims()[0]);
+            }
+            let message = format!("shape {:?}; {form} is expected", tensor.dims());
+            Err(Error::new(ErrorKind::TensorShape, message).at_tensor(name))
+        };
+        let batch = of_shape("context", &context, "[batch, tokens, channels]")?;
+        for (name, other) in [("pooled", &pooled), ("time_ids", &time_ids)] {
+            let Some(other) = other else { continue };
+            let own = of_shape(name, other, "[batch, numbers]")?;
+            if own != batch {
+                let message = format!("batches differ: {batch} and {own}");
+                return Err(Error::new(ErrorKind::Mismatch, message).at_tensor(name));
             }
         }
         Ok(Conditioning {
@@ -93,14 +106,14 @@ impl Conditioning {
 
     /// What the U-Net adds to its time embedding ("ADM" vector, `y`): the pooled vector, then 256
     /// numbers for each of [`time_ids`](Self::time_ids). `[batch, 2816]` (SDXL), `[batch, 2560]`
-    /// (refiner); `None` for the other families.
+    /// (refiner); `None` for the other families, and without the vector or the numbers.
     pub fn vector(&self) -> Result<Option<Tensor>> {
-        match (&self.pooled, &self.time_ids) {
-            (Some(pooled), Some(time_ids)) => {
+        match (self.family, &self.pooled, &self.time_ids) {
+            (Family::Sdxl | Family::Refiner, Some(pooled), Some(time_ids)) => {
                 let sizes = size::embed(time_ids)?.to_dtype(pooled.dtype())?;
                 Ok(Some(Tensor::cat(&[pooled, &sizes], 1)?))
             }
-            (None, _) | (_, None) => Ok(None),
+            _ => Ok(None),
         }
     }
 
@@ -132,17 +145,15 @@ impl Conditioning {
         })
     }
 
-    /// The same in f32, f16, bf16 or f64; time ids stay f32. Other types are refused.
+    /// The same in f32, f16, bf16 or f64; time ids stay f32. Other types are refused, and on the CPU
+    /// finite values that the type makes infinite.
     pub fn to_dtype(&self, dtype: DType) -> Result<Conditioning> {
         expect_state_type(dtype)?;
-        let pooled = self
-            .pooled
-            .as_ref()
-            .map(|pooled| pooled.to_dtype(dtype))
-            .transpose()?;
+        let pooled = self.pooled.as_ref();
+        let pooled = pooled.map(|pooled| cast("pooled", pooled, dtype));
         Ok(Conditioning {
-            context: self.context.to_dtype(dtype)?,
-            pooled,
+            context: cast("context", &self.context, dtype)?,
+            pooled: pooled.transpose()?,
             ..self.clone()
         })
     }
@@ -212,57 +223,6 @@ impl Conditioning {
         Ok(Conditioning {
             context,
             ..self.clone()
-        })
-    }
-}
-
-/// A positive and a negative conditioning of one length: what classifier-free guidance takes.
-#[derive(Clone, Debug)]
-pub struct Guidance {
-    positive: Conditioning,
-    negative: Conditioning,
-}
-
-impl Guidance {
-    /// Joins two conditionings; refuses different families or lengths.
-    pub fn new(positive: Conditioning, negative: Conditioning) -> Result<Guidance> {
-        if positive.family != negative.family || positive.tokens() != negative.tokens() {
-            let message = format!(
-                "positive ({}, {} rows) and negative ({}, {} rows) differ",
-                positive.family,
-                positive.tokens(),
-                negative.family,
-                negative.tokens()
-            );
-            return Err(Error::new(ErrorKind::Mismatch, message)
-                .hint("Conditioner::encode_pair brings both to one length"));
-        }
-        Ok(Guidance { positive, negative })
-    }
-
-    /// The positive prompt's.
-    pub fn positive(&self) -> &Conditioning {
-        &self.positive
-    }
-
-    /// The negative prompt's.
-    pub fn negative(&self) -> &Conditioning {
-        &self.negative
-    }
-
-    /// Both as one batch of two, negative first: `noise = negative + scale · (positive − negative)`.
-    pub fn stacked(&self) -> Result<Conditioning> {
-        let (first, second) = (&self.negative, &self.positive);
-        let join = |a: Option<&Tensor>, b: Option<&Tensor>| -> Result<Option<Tensor>> {
-            Ok(a.zip(b).map(|(a, b)| Tensor::cat(&[a, b], 0)).transpose()?)
-        };
-        let notes = first.notes.iter().chain(&second.notes).cloned().collect();
-        Ok(Conditioning {
-            family: first.family,
-            context: Tensor::cat(&[&first.context, &second.context], 0)?,
-            pooled: join(first.pooled(), second.pooled())?,
-            time_ids: join(first.time_ids(), second.time_ids())?,
-            notes,
         })
     }
 }

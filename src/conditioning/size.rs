@@ -102,11 +102,29 @@ pub(super) fn time_ids(
             format!("a size or score of {bad}"),
         ));
     }
-    let tensor = Tensor::from_slice(numbers, (1, numbers.len()), device)?;
-    match precision {
-        SizePrecision::Full => Ok(tensor),
-        SizePrecision::Model => Ok(tensor.to_dtype(model)?.to_dtype(DType::F32)?),
+    let exact = Tensor::from_slice(numbers, (1, numbers.len()), &Device::Cpu)?;
+    let held = match precision {
+        SizePrecision::Full => exact,
+        SizePrecision::Model => exact.to_dtype(model)?.to_dtype(DType::F32)?,
+    };
+    let rounded = held.flatten_all()?.to_vec1::<f32>()?;
+    match numbers
+        .iter()
+        .zip(rounded)
+        .find(|(_, held)| !held.is_finite())
+    {
+        Some((number, _)) => Err(too_large(*number, model)),
+        None => Ok(held.to_device(device)?),
     }
+}
+
+fn too_large(number: f32, model: DType) -> Error {
+    let model = model.as_str();
+    let message = format!(
+        "a size or score of {number} is infinite in {model}, the encoders' type, in which this profile holds it"
+    );
+    let hint = "take a smaller one, encoders in bf16 or f32, or a profile that holds sizes in f32";
+    Error::new(ErrorKind::Request, message).hint(hint)
 }
 
 /// `[batch, n] → [batch, 256 n]`: for each number, 128 cosines and then 128 sines of it times

@@ -85,7 +85,7 @@ impl Readout {
         let found = usize::try_from(layer)
             .ok()
             .filter(|layer| *layer <= config.layers);
-        let layer = found.ok_or_else(|| no_such_state(config, skip, layer))?;
+        let layer = found.ok_or_else(|| no_such_state(family, config, skip))?;
         Ok(Readout {
             layer,
             final_norm,
@@ -180,10 +180,55 @@ fn bad_number(numbers: &str, found: i32) -> Error {
         .hint("ComfyUI counts -1, -2…; A1111 1, 2…; diffusers 0, 1…")
 }
 
-fn no_such_state(config: &ClipConfig, skip: ClipSkip, layer: i64) -> Error {
+fn no_such_state(family: Family, config: &ClipConfig, skip: ClipSkip) -> Error {
     let message = format!(
-        "clip skip {skip:?} asks for the state after layer {layer} of {}, the file has layers 1 to {}",
-        config.encoder, config.layers
+        "{} asks for a state that {} does not have: the file has its layers 1 to {}",
+        skip.in_words(),
+        config.encoder,
+        config.layers
     );
-    Error::new(ErrorKind::Request, message).hint("choose a smaller clip skip")
+    let error = Error::new(ErrorKind::Request, message);
+    match skip.allowed(family, config) {
+        Some([first, last]) => error.hint(format!("take one from {first} to {last}")),
+        None => error.hint("take a file with all layers"),
+    }
+}
+
+impl ClipSkip {
+    /// Whose number it is.
+    fn in_words(self) -> String {
+        match self {
+            ClipSkip::Default => "the family's own clip skip".to_owned(),
+            ClipSkip::ComfyUi(number) => format!("ComfyUI's clip skip {number}"),
+            ClipSkip::A1111(number) => format!("A1111's clip skip {number}"),
+            ClipSkip::Forge(number) => format!("Forge's clip skip {number}"),
+            ClipSkip::Diffusers(number) => format!("diffusers' clip skip {number}"),
+            ClipSkip::SdCpp(number) => format!("stable-diffusion.cpp's clip skip {number}"),
+        }
+    }
+
+    /// The same numbering with another number, as the number is written and as it is meant.
+    fn with(self, number: u32) -> (i64, ClipSkip) {
+        let positive = i64::from(number);
+        match self {
+            ClipSkip::Default => (0, ClipSkip::Default),
+            ClipSkip::ComfyUi(_) => (-positive, ClipSkip::ComfyUi(-number.cast_signed())),
+            ClipSkip::A1111(_) => (positive, ClipSkip::A1111(number)),
+            ClipSkip::Forge(_) => (positive, ClipSkip::Forge(number)),
+            ClipSkip::Diffusers(_) => (positive, ClipSkip::Diffusers(number)),
+            ClipSkip::SdCpp(_) => (positive, ClipSkip::SdCpp(number)),
+        }
+    }
+
+    /// The first and the last number of its numbering that a tower has a state for.
+    fn allowed(self, family: Family, config: &ClipConfig) -> Option<[i64; 2]> {
+        let layers = 0..=signed(config.layers);
+        let most = u32::try_from(config.full_layers + 2).ok()?;
+        let all = (0..=most).map(|number| self.with(number));
+        let has_state =
+            |skip| state(family, config, skip).is_ok_and(|(layer, _)| layers.contains(&layer));
+        let mut found = all.filter(|(_, skip)| has_state(*skip));
+        let (first, _) = found.next()?;
+        Some([first, found.next_back().map_or(first, |(last, _)| last)])
+    }
 }

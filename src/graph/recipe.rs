@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::needs::{Clip, Need};
 use super::{broken, needs};
+use crate::conditioner::FORM_WINDOWS_AT_MOST;
 use crate::conditioning::{Area, ConditioningList, Emphasis, MaskArea, Sizes};
 use crate::error::Result;
 use crate::profile::Profile;
@@ -14,8 +15,8 @@ use crate::tokens::{Chunks, FIRST_ADDED_ID, Known, Lexicon, Tokenizer};
 use crate::weights::EncoderId;
 
 /// The most windows of 77 rows that one conditioning may have in all its entries, so that a small
-/// file cannot ask for more memory than there is.
-pub(super) const MOST_WINDOWS: usize = 2048;
+/// file cannot ask for more memory than there is: half of what one prompt's strengths may need.
+pub(super) const MOST_WINDOWS: usize = FORM_WINDOWS_AT_MOST / 2;
 
 /// The most bytes of a text.
 const LONGEST_TEXT: usize = 1 << 20;

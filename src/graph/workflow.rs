@@ -99,9 +99,10 @@ impl fmt::Display for Socket {
 
 impl Workflow {
     /// Reads either JSON format: what the editor saves, or what it sends to be run (API). An error
-    /// says what is wrong with the file as such; what is wrong with a node shows when it is needed.
+    /// says what is wrong with the file as such; what is wrong with a node shows when it is needed. A
+    /// byte order mark in front is passed over.
     pub fn from_json(json: &str) -> Result<Workflow> {
-        let root = parsed(json)?;
+        let root = parsed(json.trim_start_matches('\u{feff}'))?;
         let nodes = if root.get("nodes").is_some() {
             editor::nodes(&root)?
         } else {
@@ -119,7 +120,7 @@ impl Workflow {
             let message = "neither JSON text nor a PNG";
             broken(message).because(error)
         })?;
-        Workflow::from_json(text.trim_start_matches('\u{feff}'))
+        Workflow::from_json(text)
     }
 
     /// The same with other classes.

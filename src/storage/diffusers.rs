@@ -15,7 +15,9 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
 
-use super::{expect_file_type, family_of, missing, one_prompt, tensor_of, write_tensors};
+use super::{
+    expect_file_type, expect_finite, family_of, missing, one_prompt, tensor_of, write_tensors,
+};
 use crate::conditioning::Conditioning;
 use crate::error::{Error, ErrorKind, Result};
 use crate::weights::{Family, read_whole};
@@ -62,19 +64,60 @@ pub fn tensors(conditioning: &Conditioning, prefix: &str) -> Result<Vec<(String,
 
 /// Writes both in `dtype` (f32, f16 or bf16; sizes always in f32) with `metadata`, to which the family is
 /// added. Equal input gives equal bytes.
+///
+/// # Errors
+///
+/// Another type, a batch, sides of two families, values that are not finite in `dtype`, or the file system.
 pub fn save(path: &Path, saved: &Saved, dtype: DType) -> Result<()> {
-    expect_file_type(dtype).map_err(|error| error.at_path(path))?;
-    let mut named: BTreeMap<String, Tensor> = BTreeMap::new();
-    let negative = saved.negative.as_ref().map(|side| (side, "negative_"));
-    for (side, prefix) in [(&saved.positive, "")].into_iter().chain(negative) {
-        one_prompt(side)?;
-        let side = side.to_device(&Device::Cpu)?.to_dtype(dtype)?;
-        named.extend(tensors(&side, prefix)?);
-    }
+    let named = named(saved, dtype).map_err(|error| error.at_path(path))?;
     let mut metadata = saved.metadata.clone();
     let family = saved.positive.family().name().to_owned();
     metadata.insert("family".to_owned(), family);
     write_tensors(path, &named, &metadata)
+}
+
+/// The tensors of both sides.
+fn named(saved: &Saved, dtype: DType) -> Result<BTreeMap<String, Tensor>> {
+    expect_file_type(dtype)?;
+    expect_one_family(saved)?;
+    let mut named: BTreeMap<String, Tensor> = BTreeMap::new();
+    let negative = saved.negative.as_ref().map(|side| (side, "negative_"));
+    for (side, prefix) in [(&saved.positive, "")].into_iter().chain(negative) {
+        one_prompt(side)?;
+        let side = side.to_device(&Device::Cpu)?.to_dtype(dtype);
+        let side = side.map_err(|error| in_file(error, prefix))?;
+        named.extend(tensors(&side, prefix)?);
+    }
+    expect_finite(&named)?;
+    Ok(named)
+}
+
+/// An error about a part of a side, with the name that the part has in the file.
+fn in_file(error: Error, prefix: &str) -> Error {
+    let name = match error.tensor() {
+        Some("context") => "prompt_embeds",
+        Some("pooled") => "pooled_prompt_embeds",
+        _ => return error,
+    };
+    let named = Error::new(error.kind(), error.message()).at_tensor(format!("{prefix}{name}"));
+    match error.hint_text() {
+        Some(hint) => named.hint(hint),
+        None => named,
+    }
+}
+
+/// The file names one family, and both sides are read as its.
+fn expect_one_family(saved: &Saved) -> Result<()> {
+    let positive = saved.positive.family();
+    match saved.negative.as_ref().map(Conditioning::family) {
+        Some(negative) if negative != positive => {
+            let message = format!(
+                "the positive side is {positive}'s and the negative one {negative}'s; a file is of one family"
+            );
+            Err(Error::new(ErrorKind::Mismatch, message))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Reads what [`save`] wrote, or any file with `prompt_embeds`, in the stored type.

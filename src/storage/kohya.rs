@@ -10,10 +10,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
-use super::{missing, npz, one_prompt, write_file};
-use crate::conditioning::Conditioning;
+use super::{expect_finite, missing, npz, one_prompt, write_file};
+use crate::conditioning::{Conditioning, cast};
 use crate::error::{Error, ErrorKind, Result, expect_type};
 use crate::weights::Family;
 
@@ -39,11 +39,13 @@ pub fn file_for(picture: &Path) -> PathBuf {
 /// # Errors
 ///
 /// Another family than SDXL, no pooled vector, rows that are no windows, another type
-/// (numpy has no bf16), or the file system.
+/// (numpy has no bf16), values that are not finite in it, or the file system.
 pub fn save(path: &Path, conditioning: &Conditioning, dtype: DType) -> Result<()> {
-    let tensors = tensors(conditioning, dtype).map_err(|error| error.at_path(path))?;
-    let bytes = npz::to_bytes(&tensors, "").map_err(|error| error.at_path(path))?;
-    write_file(path, &bytes)
+    let bytes = tensors(conditioning, dtype).and_then(|tensors| {
+        expect_finite(&tensors)?;
+        npz::to_bytes(&tensors, "")
+    });
+    write_file(path, &bytes.map_err(|error| error.at_path(path))?)
 }
 
 /// The arrays of a file by name. Of several windows the starts and ends between them are left out, as
@@ -59,8 +61,9 @@ pub fn tensors(conditioning: &Conditioning, dtype: DType) -> Result<BTreeMap<Str
     let Some(pooled) = conditioning.pooled() else {
         return refused("a conditioning of SDXL without its pooled vector");
     };
-    let context = conditioning.context().squeeze(0)?.to_dtype(dtype)?;
-    let pooled = pooled.squeeze(0)?.to_dtype(dtype)?;
+    let hidden = conditioning.context().squeeze(0)?.to_device(&Device::Cpu)?;
+    let context = cast("hidden states", &hidden, dtype)?;
+    let pooled = cast(POOLED, &pooled.squeeze(0)?.to_device(&Device::Cpu)?, dtype)?;
     // bigG's pooled vector is as wide as its hidden states.
     let (channels, second) = (context.dim(1)?, pooled.dim(0)?);
     if channels <= second || context.dim(0)? % WINDOW != 0 {

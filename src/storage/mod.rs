@@ -19,7 +19,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
 
-use crate::conditioning::Conditioning;
+use crate::conditioning::{self, Conditioning};
 use crate::error::{Error, ErrorKind, Result, expect_type};
 use crate::weights::{self, Family};
 
@@ -77,6 +77,23 @@ fn outlines(tensors: &BTreeMap<String, Tensor>) -> Vec<weights::Outline> {
 pub fn bytes_of(tensor: &Tensor) -> Result<Vec<u8>> {
     let tensor = tensor.to_device(&Device::Cpu)?.contiguous()?;
     Ok(safetensors::View::data(&tensor).into_owned())
+}
+
+/// Refuses tensors with a value that is NaN or infinite. What writes conditionings here asks it; what writes
+/// tensors of any kind ([`write_tensors`], [`tensors_to_bytes`], [`bytes_of`]) does not.
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use sd_conditioner::candle_core::{Device, Tensor};
+/// let tensor = Tensor::new(&[1_f32, f32::NAN], &Device::Cpu)?;
+/// let tensors = BTreeMap::from([("prompt_embeds".to_owned(), tensor)]);
+/// let error = sd_conditioner::storage::expect_finite(&tensors).unwrap_err();
+/// assert_eq!(error.tensor(), Some("prompt_embeds"));
+/// # Ok::<(), sd_conditioner::Error>(())
+/// ```
+pub fn expect_finite(tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+    let mut tensors = tensors.iter();
+    tensors.try_for_each(|(name, tensor)| conditioning::expect_finite(name, tensor))
 }
 
 /// Writes any bytes, whole or not at all.

@@ -2,7 +2,7 @@
 
 use sd_conditioner::candle_core::DType;
 use sd_conditioner::weights::SyntheticSize;
-use sd_conditioner::{Conditioner, Family};
+use sd_conditioner::{Conditioner, ErrorKind, Family, Profile, Request, SizeHints};
 
 use crate::support::close::{Distance, distance};
 
@@ -42,4 +42,26 @@ fn sixteen_bits_are_close_to_f32() {
             }
         }
     }
+}
+
+/// f16 ends at 65504; what is larger became infinite, and the vector NaN.
+#[test]
+fn a_size_that_the_type_cannot_hold_is_refused() {
+    let request = |profile| {
+        let request = Request::new("a cat").profile(profile);
+        request.size(SizeHints::new(70_000, 1024))
+    };
+    let half = load(Family::Sdxl, DType::F16);
+    for profile in [Profile::Diffusers, Profile::A1111] {
+        let error = half.encode(request(profile)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Request);
+        assert!(error.message().contains("70000"), "{error}");
+        assert!(error.message().contains("f16"), "{error}");
+        let wide = load(Family::Sdxl, DType::BF16);
+        assert!(wide.encode(request(profile)).is_ok());
+    }
+    let made = half.encode(request(Profile::ComfyUi)).unwrap();
+    let vector = made.vector().unwrap().unwrap().flatten_all().unwrap();
+    let vector = vector.to_vec1::<f32>().unwrap();
+    assert!(vector.iter().all(|value| value.is_finite()));
 }

@@ -57,6 +57,7 @@ fn files_that_are_no_workflow() {
     assert!(Workflow::from_bytes(b"\xff\xfe\x00").is_err());
     let marked = format!("\u{feff}{}", simple("a"));
     assert_eq!(Workflow::from_bytes(marked.as_bytes()).unwrap().len(), 3);
+    assert_eq!(Workflow::from_json(&marked).unwrap().len(), 3);
 }
 
 /// A workflow with a mistake, the node that is named, and a part of the message.

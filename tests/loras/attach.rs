@@ -3,6 +3,7 @@
 use std::cell::Cell;
 
 use sd_conditioner::candle_core::DType;
+use sd_conditioner::prompt::NoteKind;
 use sd_conditioner::weights::{EncoderId, Inspected, SyntheticSize};
 use sd_conditioner::{Conditioner, ErrorKind, Family};
 
@@ -23,6 +24,20 @@ fn everywhere(family: Family, naming: &str) -> Written {
         naming,
         (SEED, Stored::F32),
     ))
+}
+
+/// As in the tools; here a note says so.
+#[test]
+fn a_strength_that_leaves_nothing_is_told() {
+    let (text, lora) = (tiny(Family::Sd1), everywhere(Family::Sd1, "kohya"));
+    for (strength, is_finite) in [(1.0, true), (1e38, false)] {
+        let worn = text.with_loras(&[lora.at(strength)]).unwrap();
+        let made = worn.encode("a lighthouse at dusk").unwrap();
+        assert_eq!(made.is_finite().unwrap(), is_finite);
+        let mut notes = made.notes().iter();
+        let is_told = notes.any(|note| note.kind == NoteKind::Strength);
+        assert_eq!(is_told, !is_finite, "{:?}", made.notes());
+    }
 }
 
 fn encoded(text: &Conditioner) -> Vec<u32> {

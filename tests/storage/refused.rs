@@ -3,10 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 
 use sd_conditioner::candle_core::{DType, Device, Tensor};
+use sd_conditioner::conditioning::{Area, Sizes};
 use sd_conditioner::storage::diffusers::Saved;
 use sd_conditioner::storage::{comfyui, diffusers, kohya};
 use sd_conditioner::weights::SyntheticSize;
-use sd_conditioner::{Conditioner, ConditioningList, ErrorKind, Family, Request, SizeHints};
+use sd_conditioner::{
+    Conditioner, Conditioning, ConditioningList, ErrorKind, Family, Request, Result, SizeHints,
+};
 
 use super::pair;
 
@@ -77,4 +80,127 @@ fn a_family_that_nobody_knows_is_named() {
         "{told}"
     );
     assert!(!told.contains("2048"), "{told}");
+}
+
+fn alone(positive: Conditioning) -> Saved {
+    Saved {
+        positive,
+        negative: None,
+        metadata: BTreeMap::new(),
+    }
+}
+
+/// Of SDXL, each value the same.
+fn filled(value: f32, batch: usize) -> Conditioning {
+    let full = |shape: &[usize]| Tensor::full(value, shape, &Device::Cpu).unwrap();
+    let (context, pooled) = (full(&[batch, 77, 24]), full(&[batch, 8]));
+    Conditioning::new(Family::Sdxl, context, Some(pooled), None).unwrap()
+}
+
+/// What every way to write such a file says, and nothing is there afterwards.
+fn refusals(made: &Conditioning, dtype: DType) -> [sd_conditioner::Error; 3] {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x");
+    let list = ConditioningList::from(made.clone());
+    let all: [Result<()>; 3] = [
+        diffusers::save(&path, &alone(made.clone()), dtype),
+        comfyui::save(&path, &list, dtype),
+        kohya::save(&path, made, dtype),
+    ];
+    let errors = all.map(Result::unwrap_err);
+    assert_eq!(errors.each_ref().map(|one| one.path()), [Some(&*path); 3]);
+    assert!(!path.exists());
+    errors
+}
+
+/// It was read back as the positive's.
+#[test]
+fn a_negative_of_another_family_is_not_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x");
+    let saved = Saved {
+        negative: Some(pair(Family::Sd1, "a", "").positive().clone()),
+        ..alone(pair(Family::Sdxl, "a", "").positive().clone())
+    };
+    let error = diffusers::save(&path, &saved, DType::F32).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Mismatch);
+    let told = error.to_string();
+    assert!(told.contains("sdxl") && told.contains("sd1"), "{told}");
+    assert!(!path.exists());
+}
+
+/// `load` refuses it.
+#[test]
+fn a_batch_is_not_written() {
+    for error in refusals(&filled(0.5, 2), DType::F32) {
+        assert_eq!(error.kind(), ErrorKind::Mismatch);
+        assert!(error.message().contains("one prompt"), "{error}");
+    }
+}
+
+#[test]
+fn values_that_are_not_finite_in_the_type_are_not_written() {
+    let large = filled(-1e6, 1);
+    for error in refusals(&large, DType::F16) {
+        assert_eq!(error.kind(), ErrorKind::TensorValue);
+        assert!(error.tensor().is_some());
+        let told = error.to_string();
+        assert!(told.contains("-1000000") && told.contains("f16"), "{told}");
+    }
+    for value in [f32::NAN, f32::INFINITY] {
+        for dtype in [DType::F32, DType::F16] {
+            for error in refusals(&filled(value, 1), dtype) {
+                assert_eq!(error.kind(), ErrorKind::TensorValue);
+                assert!(error.tensor().is_some());
+            }
+        }
+    }
+    let error = large.to_dtype(DType::F16).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TensorValue);
+    assert_eq!(error.tensor(), Some("context"));
+    assert!(error.message().contains("-1000000"), "{error}");
+    assert!(large.to_dtype(DType::BF16).is_ok());
+    let folder = tempfile::tempdir().unwrap();
+    let saved = Saved {
+        negative: Some(large),
+        ..alone(filled(0.5, 1))
+    };
+    let error = diffusers::save(&folder.path().join("x"), &saved, DType::F16).unwrap_err();
+    assert_eq!(error.tensor(), Some("negative_prompt_embeds"));
+}
+
+/// JSON writes them as null, which is read as never set.
+#[test]
+fn numbers_that_are_not_finite_are_not_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x");
+    let list = ConditioningList::from(filled(0.5, 1));
+    for value in [f64::NAN, f64::INFINITY] {
+        let scored = list.clone().with_sizes(Sizes {
+            aesthetic_score: Some(value),
+            ..Sizes::default()
+        });
+        let share = Area::Share {
+            height: value,
+            width: 0.5,
+            y: 0.0,
+            x: 0.0,
+        };
+        let cases = [
+            ("aesthetic_score", Ok(scored)),
+            ("area", list.with_area(share, 1.0)),
+            (
+                "strength",
+                list.with_area(Area::of_pixels(64, 64, 0, 0), value),
+            ),
+        ];
+        for (name, list) in cases {
+            // What no list can be made with cannot be lost.
+            let Ok(list) = list else { continue };
+            let error = comfyui::save(&path, &list, DType::F32).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Mismatch);
+            assert!(error.message().contains(name), "{error}");
+            assert!(!path.exists());
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! How large a line's results will be, before anything is encoded.
 
 use anyhow::{Result, bail};
+use sd_conditioner::conditioner::FORM_WINDOWS_AT_MOST;
 use sd_conditioner::conditioning::common_length;
 use sd_conditioner::prompt::compose;
 use sd_conditioner::prompt::schedule::{Pass, Schedule};
@@ -11,8 +12,9 @@ use crate::job::{Job, Side};
 use crate::schedules::Steps;
 use crate::together::Plan;
 
-/// Windows of one request, with those that its emphasis needs.
-const WINDOWS_AT_MOST: usize = 4096;
+/// Windows of one request, both sides and those that its emphasis needs: no more than the library lets the
+/// emphasis of one text need.
+const WINDOWS_AT_MOST: usize = FORM_WINDOWS_AT_MOST;
 
 /// Bytes of one request's results in f32, and of its windows' states.
 const BYTES_AT_MOST: u64 = 1 << 30;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use sd_conditioner::candle_core::{DType, Device};
 use sd_conditioner::conditioning::Mask;
 use sd_conditioner::graph::{Socket, entries_json};
@@ -46,6 +46,7 @@ impl Writer<'_> {
     /// metadata `entries`, under ComfyUI's names.
     pub(super) fn write(&mut self, socket: &Socket, list: &ConditioningList) -> anyhow::Result<()> {
         let tensors = self.tensors(list)?;
+        storage::expect_finite(&tensors).with_context(|| format!("{socket} is not written"))?;
         let metadata = BTreeMap::from(
             [
                 ("entries", entries_json(list)),

@@ -220,6 +220,19 @@ fn masked(chunks: &Chunks, meant: &[usize]) -> Stage {
     Stage::of(chunks.iter().enumerate().map(mask).collect())
 }
 
+/// How many forms of the whole text [`stages`] makes.
+pub(super) fn n_forms(adv: Adv, chunks: &Chunks) -> usize {
+    let plan = || Plan::of(adv, chunks);
+    match adv.interpretation {
+        Interpretation::Comfy | Interpretation::A1111 => 0,
+        Interpretation::Compel | Interpretation::DownWeight => plan().below_one().len(),
+        Interpretation::ComfyPlusPlus => {
+            let plan = plan();
+            plan.below_one().len() + plan.above_one().len()
+        }
+    }
+}
+
 /// First the empty prompt if strengths above 1 need it, then the cumulative masks, then the masks
 /// of single words.
 pub(super) fn stages(adv: Adv, chunks: &Chunks) -> Vec<Stage> {

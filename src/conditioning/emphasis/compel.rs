@@ -26,6 +26,11 @@ fn weak_fragments(chunks: &Chunks) -> Vec<(u32, f64)> {
     weak
 }
 
+/// How many forms of the whole text there will be.
+pub(super) fn n_forms(chunks: &Chunks) -> usize {
+    weak_fragments(chunks).len()
+}
+
 /// The empty prompt, and for each weak fragment the prompt with its rows hidden from attention.
 pub(super) fn masked(chunks: &Chunks) -> Vec<Stage> {
     if !chunks.has_emphasis() {

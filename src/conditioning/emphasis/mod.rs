@@ -97,6 +97,23 @@ pub(crate) fn stages(
     }
 }
 
+/// How many windows the other forms of the whole text will have together, the empty prompt aside. Makes none.
+pub(crate) fn n_windows_of_forms(emphasis: Emphasis, chunks: &Chunks) -> usize {
+    let forms = match emphasis {
+        Emphasis::Compel | Emphasis::CompelRemove => compel::n_forms(chunks),
+        Emphasis::Adv(adv) => adv::n_forms(adv, chunks),
+        Emphasis::ComfyUi
+        | Emphasis::A1111
+        | Emphasis::A1111NoNorm
+        | Emphasis::Ignore
+        | Emphasis::None
+        | Emphasis::Lpw
+        | Emphasis::LpwSdxl
+        | Emphasis::SdCpp => 0,
+    };
+    forms.saturating_mul(chunks.len().get())
+}
+
 /// One text of one encoder.
 #[derive(Clone, Debug)]
 pub(crate) struct Encoding<'a> {

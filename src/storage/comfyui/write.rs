@@ -7,9 +7,9 @@ use candle_core::{DType, Device, Tensor};
 use serde_json::{Map, Value as Json, json};
 
 use super::{FAMILY_KEY, SCHEMA_KEY, TENSOR, TUPLE, VERSION, VERSION_KEY};
-use crate::conditioning::{Area, ConditioningList, Entry, MaskArea, Sizes};
+use crate::conditioning::{Area, ConditioningList, Entry, MaskArea, Sizes, cast, expect_finite};
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::expect_file_type;
+use crate::storage::{expect_file_type, one_prompt};
 use crate::weights::{Family, Outline, write_tensors};
 
 /// Writes entries with all their attributes; hidden states and pooled vectors in `dtype` (f32, f16 or
@@ -17,11 +17,15 @@ use crate::weights::{Family, Outline, write_tensors};
 ///
 /// # Errors
 ///
-/// Another type, no entry, entries of several families, a picture's embedding (which such a file cannot hold
-/// without the image encoder's own objects), or the file system.
+/// Another type, no entry, entries of several families, a batch, a picture's embedding (which such a file cannot
+/// hold without the image encoder's own objects), numbers or values (in `dtype`) that are not finite, or the
+/// file system.
 pub fn save(path: &Path, list: &ConditioningList, dtype: DType) -> Result<()> {
     let (value, metadata) = parts(list, dtype).map_err(|error| error.at_path(path))?;
     let outlines = value.outlines();
+    for (outline, tensor) in outlines.iter().zip(&value.tensors) {
+        expect_finite(&outline.name, tensor).map_err(|error| error.at_path(path))?;
+    }
     write_tensors(path, &metadata, &outlines, |index| {
         Ok(value.tensors[index].clone())
     })
@@ -33,7 +37,8 @@ pub fn save(path: &Path, list: &ConditioningList, dtype: DType) -> Result<()> {
 ///
 /// # Errors
 ///
-/// Those of [`save`] but for the file system's.
+/// Those of [`save`] but for the file system's, and for values that are not finite already, which
+/// [`expect_finite`](crate::storage::expect_finite) tells of.
 pub fn tensors(
     list: &ConditioningList,
     dtype: DType,
@@ -56,6 +61,7 @@ fn parts(list: &ConditioningList, dtype: DType) -> Result<(Schema, BTreeMap<Stri
         if let Some(why) = no_place_for(entry, family) {
             return refused(why);
         }
+        one_prompt(entry.conditioning())?;
         schema.push(value.entry(entry)?);
     }
     let metadata = BTreeMap::from([
@@ -100,7 +106,8 @@ impl Schema {
 
     /// Keeps a tensor and gives what stands for it.
     fn tensor(&mut self, tensor: &Tensor, dtype: DType) -> Result<Json> {
-        let tensor = tensor.to_device(&Device::Cpu)?.to_dtype(dtype)?;
+        let name = format!("tensor_{}", self.tensors.len());
+        let tensor = cast(&name, &tensor.to_device(&Device::Cpu)?, dtype)?;
         self.tensors.push(tensor);
         Ok(json!({ TENSOR: self.tensors.len() - 1 }))
     }
@@ -109,6 +116,7 @@ impl Schema {
         let conditioning = entry.conditioning();
         let context = self.tensor(conditioning.context(), self.dtype)?;
         let mut object = numbers(entry);
+        expect_numbers(&object)?;
         if let Some(pooled) = conditioning.pooled() {
             let pooled = self.tensor(pooled, self.dtype)?;
             object.insert("pooled_output".to_owned(), pooled);
@@ -136,6 +144,25 @@ fn numbers(entry: &Entry) -> Map<String, Json> {
     let set = all.into_iter().chain(sizes(entry.sizes()));
     set.filter_map(|(name, value)| Some((name.to_owned(), value?)))
         .collect()
+}
+
+/// JSON has no NaN and no infinity: they became null, which would be read as never set.
+fn expect_numbers(object: &Map<String, Json>) -> Result<()> {
+    fn holds_null(value: &Json) -> bool {
+        match value {
+            Json::Null => true,
+            Json::Array(values) => values.iter().any(holds_null),
+            Json::Object(values) => values.values().any(holds_null),
+            _ => false,
+        }
+    }
+    match object.iter().find(|(_, value)| holds_null(value)) {
+        Some((name, _)) => {
+            let message = format!("an entry's `{name}` is not a finite number");
+            Err(Error::new(ErrorKind::Mismatch, message))
+        }
+        None => Ok(()),
+    }
 }
 
 fn sizes(sizes: Sizes) -> [(&'static str, Option<Json>); 7] {
