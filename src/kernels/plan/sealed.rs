@@ -32,7 +32,8 @@ pub(super) fn write(file: &Path, body: String) -> io::Result<()> {
     if let Some(folder) = file.parent() {
         fs::create_dir_all(folder)?;
     }
-    let beside = file.with_extension(format!("{}.tmp", std::process::id()));
+    let (process, thread) = (std::process::id(), std::thread::current().id());
+    let beside = file.with_extension(format!("{process}-{thread:?}.tmp"));
     fs::write(&beside, serde_json::to_vec(&sealed)?)?;
     fs::rename(&beside, file).inspect_err(|_| drop(fs::remove_file(&beside)))
 }
