@@ -10,6 +10,8 @@ mod embeddings;
 mod finish;
 mod lengths;
 mod loras;
+#[cfg(test)]
+mod meddling;
 mod pairs;
 mod part;
 mod plan;
@@ -32,7 +34,7 @@ pub use request::Request;
 
 use std::ops::Range;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use candle_core::DType;
 
@@ -81,7 +83,7 @@ struct Inner {
     /// The encoders without `LoRA`s, where this has some.
     base: Option<Arc<Inner>>,
     /// What the last prompt that named some made of it.
-    kept: Mutex<Option<prompted::Kept>>,
+    last: prompted::Last,
 }
 
 impl Conditioner {

@@ -1,7 +1,7 @@
 //! PROMPT → CONDITIONER. The `LoRA`s that a prompt names itself (`<lora:film:0.8>`, `withLora(film)`),
 //! found in a request's folder and put on for that request alone.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::conditioning::Conditioning;
 use crate::error::Result;
@@ -25,9 +25,12 @@ struct Named {
 }
 
 /// The encoders of the last prompt that named some; kept because the next one mostly names the same.
-#[derive(Debug)]
-pub(super) struct Kept {
-    key: String,
+#[derive(Debug, Default)]
+pub(super) struct Last(Mutex<Option<(String, Worn)>>);
+
+/// Encoders with a prompt's `LoRA`s, and what became of each.
+#[derive(Clone, Debug)]
+struct Worn {
     seat: Arc<Seat>,
     reports: Vec<LoraReport>,
 }
@@ -72,28 +75,17 @@ impl Conditioner {
 
     /// These `LoRA`s on top of the handle's own; taken from the last call where they are the same.
     fn wearing(&self, key: &str, named: &[WeightedLora]) -> Result<Conditioner> {
-        let mut kept = self
-            .inner
-            .kept
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let all = || [&self.inner.worn, named].concat();
-        if let Some(last) = kept.as_ref().filter(|last| last.key == key) {
-            return Ok(Conditioner {
-                inner: Arc::new(self.inner.with(
-                    all(),
-                    Arc::clone(&last.seat),
-                    last.reports.clone(),
-                )),
-            });
-        }
-        let text = self.with_loras(&all())?;
-        *kept = Some(Kept {
-            key: key.to_owned(),
-            seat: Arc::clone(&text.inner.seat),
-            reports: text.inner.loras.clone(),
-        });
-        Ok(text)
+        let all = [&self.inner.worn, named].concat();
+        let worn = self.inner.last.get_or_make(key, || {
+            let Conditioner { inner } = self.with_loras(&all)?;
+            Ok(Worn {
+                seat: Arc::clone(&inner.seat),
+                reports: inner.loras.clone(),
+            })
+        })?;
+        Ok(Conditioner {
+            inner: Arc::new(self.inner.with(all, worn.seat, worn.reports)),
+        })
     }
 
     /// Encodes requests, those that name the same `LoRA`s together.
@@ -137,6 +129,29 @@ impl Conditioner {
     }
 }
 
+impl Last {
+    /// What is kept by this key, else what is made, which is kept then. The lock is not held meanwhile:
+    /// whoever makes it may be handed another task of rayon's that wants it, too, and makes it once more.
+    fn get_or_make(&self, key: &str, make: impl FnOnce() -> Result<Worn>) -> Result<Worn> {
+        if let Some(worn) = self.get(key) {
+            return Ok(worn);
+        }
+        let worn = make()?;
+        *self.locked() = Some((key.to_owned(), worn.clone()));
+        Ok(worn)
+    }
+
+    fn get(&self, key: &str) -> Option<Worn> {
+        let kept = self.locked();
+        let (_, worn) = kept.as_ref().filter(|(other, _)| other == key)?;
+        Some(worn.clone())
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Option<(String, Worn)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Prompted {
     /// The conditioner.
     pub(super) fn text(&self) -> &Conditioner {
@@ -170,7 +185,7 @@ impl Inner {
             loras: reports,
             worn,
             base: Some(Arc::clone(base)),
-            kept: std::sync::Mutex::default(),
+            last: Last::default(),
             family: base.family,
             dtype: base.dtype,
             output: base.output,
@@ -309,3 +324,6 @@ fn wrong(named: &Named, folder: Option<&LoraFolder>) -> Option<(NoteKind, String
         Err(error) => Some((NoteKind::UnknownLora, error.to_string())),
     }
 }
+
+#[cfg(test)]
+mod tests;
