@@ -4,6 +4,7 @@ mod alone;
 mod batch;
 mod builder;
 mod cache;
+mod carried;
 mod choice;
 mod compose;
 mod embeddings;
@@ -22,6 +23,7 @@ mod readout;
 mod request;
 mod schedule;
 mod seat;
+mod turns;
 mod watched;
 
 pub use alone::PlannedPrompt;
