@@ -7,6 +7,7 @@ mod formulas;
 mod kinds;
 mod malformed;
 mod plain;
+mod pools;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
