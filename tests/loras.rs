@@ -1,6 +1,7 @@
 //! `LoRA`s: every formula against a plain twin, what is refused, what is shared, what is reported.
 
 mod attach;
+mod dressed;
 mod families;
 mod folder;
 mod formulas;

@@ -143,16 +143,17 @@ impl Conditioner {
         let positive = positive.into();
         let negative = negative.into().negative_of(&positive);
         let pair = [positive, negative];
-        let prompted = self.prompted(&pair[0])?;
-        let [positive, negative] = pair.each_ref().map(|one| prompted.dressed(one));
-        let planned = prompted.text().planned(positive, negative)?;
-        let mut all = prompted.text().encode_planned([&planned])?;
-        all.pop().ok_or_else(compose::incomplete)
+        self.prompted(&pair[0])?.dressed(&pair, |text, pair| {
+            let planned = text.planned(pair[0].clone(), pair[1].clone())?;
+            let mut all = text.encode_planned([&planned])?;
+            all.pop().ok_or_else(compose::incomplete)
+        })
     }
 
     /// Encodes many prompts: one forward for each encoder over the distinct windows. Each result is
     /// what [`encode`](Self::encode) would give. Prompts that name other `LoRA`s have a forward of
-    /// their own, and so have those that want another [`Gelu`](crate::encoder::Gelu).
+    /// their own, and so have those that want another [`Gelu`](crate::encoder::Gelu). Encoders with `LoRA`s
+    /// are there for one such forward at a time. Where one request is refused, all are.
     pub fn encode_batch(&self, requests: &[Request<'_>]) -> Result<Vec<Conditioning>> {
         self.encode_grouped(requests)
     }
@@ -171,10 +172,10 @@ impl Conditioner {
         let Some(first) = requests.first() else {
             return Ok(Vec::new());
         };
-        let prompted = self.prompted(first)?;
-        let requests = requests.iter().map(|request| prompted.dressed(request));
-        let mut calls = prompted.text().encode_calls(&[requests.collect()])?;
-        calls.pop().ok_or_else(compose::incomplete)
+        self.prompted(first)?.dressed(requests, |text, requests| {
+            let mut calls = text.encode_calls(&[requests.to_vec()])?;
+            calls.pop().ok_or_else(compose::incomplete)
+        })
     }
 
     /// Several calls of the tool in one batch.

@@ -106,6 +106,12 @@ impl Home {
         self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many places there are.
+    #[cfg(test)]
+    pub(super) fn n_living(&self) -> usize {
+        self.seen().len()
+    }
+
     /// All encoders where they were at one moment.
     fn seen(&self) -> Vec<(Arc<Seat>, Arc<Placed>)> {
         let seats = self.locked();
@@ -128,7 +134,7 @@ impl Home {
         self.carry(device, &self.choice.kernels(device)?)
     }
 
-    fn carry(&self, device: &Device, kernels: &Arc<dyn Kernels>) -> Result<()> {
+    pub(super) fn carry(&self, device: &Device, kernels: &Arc<dyn Kernels>) -> Result<()> {
         let all = || self.carry_all(Carried::new(device, kernels));
         let dtype = |placed: &Placed| placed.parts.first().map(|part| part.clip.dtype());
         let dtype = self.seen().iter().find_map(|(_, placed)| dtype(placed));

@@ -1,9 +1,15 @@
 //! What is kept for the next prompt, and what is alive at once.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use candle_core::Device;
+
 use super::*;
 use crate::conditioner::CacheOptions;
-use crate::conditioner::meddling::in_time;
-use crate::weights::{Family, SyntheticSize};
+use crate::conditioner::meddling::{Meddling, in_time, lora};
+use crate::kernels::Kernels;
+use crate::profile::Profile;
+use crate::weights::{Family, LoraFolder, SyntheticSize};
 
 fn load() -> Conditioner {
     let builder = Conditioner::builder().cache(CacheOptions::OFF);
@@ -36,4 +42,29 @@ fn nobody_waits_for_another_one_who_makes_the_same() {
         kept.get_or_make("ink", make).unwrap();
         assert_eq!(made.get(), 4);
     });
+}
+
+/// Beside the loaded ones, which are always there.
+#[test]
+fn one_set_of_loras_is_there_at_a_time() {
+    let (text, (folder, _lora)) = (load(), lora());
+    let (home, most) = (Arc::clone(&text.inner.home), Arc::new(AtomicUsize::new(0)));
+    let (seats, seen) = (Arc::clone(&home), Arc::clone(&most));
+    let count = move |_| {
+        seen.fetch_max(seats.n_living(), Ordering::Relaxed);
+    };
+    let kernels: Arc<dyn Kernels> = Arc::new(Meddling::at_layers(count));
+    home.carry(&Device::Cpu, &kernels).unwrap();
+    let loras = LoraFolder::open(folder.path()).unwrap();
+    let strengths = ["0.1", "0.2", "0.3", "0.1", "0.2"];
+    let texts = strengths.map(|strength| format!("a barn <lora:film:{strength}>"));
+    let each = texts.each_ref().map(|text| Request::new(text));
+    let each = each.map(|request| request.profile(Profile::A1111).loras(&loras));
+    let batch = text.encode_batch(&each).unwrap();
+    assert_eq!(most.load(Ordering::Relaxed), 2);
+    let context = |one: &Conditioning| one.context().flatten_all().unwrap().to_vec1::<f32>();
+    for (request, together) in each.into_iter().zip(&batch) {
+        let alone = text.encode(request).unwrap();
+        assert_eq!(context(&alone).unwrap(), context(together).unwrap());
+    }
 }
