@@ -153,7 +153,8 @@ impl Conditioner {
     /// Encodes many prompts: one forward for each encoder over the distinct windows. Each result is
     /// what [`encode`](Self::encode) would give. Prompts that name other `LoRA`s have a forward of
     /// their own, and so have those that want another [`Gelu`](crate::encoder::Gelu). Encoders with `LoRA`s
-    /// are there for one such forward at a time. Where one request is refused, all are.
+    /// are there for one such forward at a time. Where one request is refused, all are; if that is for its
+    /// `LoRA`s, the error says [which one](crate::Error::request).
     pub fn encode_batch(&self, requests: &[Request<'_>]) -> Result<Vec<Conditioning>> {
         self.encode_grouped(requests)
     }

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::conditioning::Conditioning;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::profile::TakenOut;
 use crate::prompt::compel;
 use crate::prompt::networks::{self, ExtraNetwork};
@@ -106,7 +106,8 @@ impl Conditioner {
             let of_group = places.iter().map(|place| requests[*place].clone());
             let of_group: Vec<Request<'_>> = of_group.collect();
             let prompted = self.with_named(&key, &named);
-            let encoded = prompted?.dressed(&of_group, Conditioner::encode_worn)?;
+            let prompted = prompted.map_err(|error| at_one(error, places[0], requests.len()))?;
+            let encoded = prompted.dressed(&of_group, Conditioner::encode_worn)?;
             for (place, conditioning) in places.iter().zip(encoded) {
                 all[*place] = Some(conditioning);
             }
@@ -122,14 +123,15 @@ impl Conditioner {
     fn groups(&self, requests: &[Request<'_>]) -> Result<Vec<Group>> {
         let mut groups: Vec<Group> = Vec::new();
         for (place, request) in requests.iter().enumerate() {
-            let named = found(request)?;
+            let at_this = |error| at_one(error, place, requests.len());
+            let named = found(request).map_err(at_this)?;
             let key = key(&named);
             if let Some(group) = groups.iter_mut().find(|group| group.key == key) {
                 group.places.push(place);
                 continue;
             }
             if !named.is_empty() {
-                self.report_loras(&named)?;
+                self.report_loras(&named).map_err(at_this)?;
             }
             let places = vec![place];
             groups.push(Group { key, named, places });
@@ -141,6 +143,14 @@ impl Conditioner {
 /// Equal for lists of the same.
 fn key(named: &[WeightedLora]) -> String {
     named.iter().map(WeightedLora::identity).collect()
+}
+
+/// Says which of several requests was refused.
+pub(super) fn at_one(error: Error, place: usize, requests: usize) -> Error {
+    if requests < 2 {
+        return error;
+    }
+    error.at_request(place)
 }
 
 impl Last {

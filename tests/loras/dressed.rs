@@ -36,6 +36,7 @@ fn files() -> Files {
         entry("bundle_emb.glow.string_to_param.*", &[2, 128], 0.04),
     ];
     save_with(&below.join("film.safetensors"), &film, &[]);
+    std::fs::write(below.join("broken.safetensors"), b"nothing").unwrap();
     Files {
         loras: LoraFolder::open(&below).unwrap(),
         _folder: folder,
@@ -117,4 +118,20 @@ fn a_negative_keeps_its_own_embeddings() {
         let entry = &side.parts[0].entries[0];
         assert!(same(&entry.conditioning, &want), "schedules");
     }
+}
+
+#[test]
+fn an_error_says_which_request_was_refused() {
+    let (base, files) = (tiny(Family::Sd1), files());
+    let request = |text| a1111(text, &files.mine).loras(&files.loras);
+    let texts = ["a barn", FILM, "a <lora:broken:1>"];
+    let batch = base.encode_batch(&texts.map(request)).unwrap_err();
+    assert_eq!(batch.request(), Some(2));
+    assert!(batch.to_string().starts_with("requests[2]: "), "{batch}");
+    let pairs = texts.map(|text| [request(text), request("")]);
+    assert_eq!(base.encode_pairs(&pairs).unwrap_err().request(), Some(2));
+    assert_eq!(base.encode(request(texts[2])).unwrap_err().request(), None);
+    let others = [texts[0], texts[1]].map(request);
+    let of_others = tiny(Family::Sdxl).encode_batch(&others);
+    assert_eq!(of_others.unwrap_err().request(), Some(1));
 }
