@@ -106,6 +106,7 @@ struct Inner {
     path: Option<PathBuf>,
     tensor: Option<String>,
     node: Option<String>,
+    request: Option<usize>,
     span: Option<Range<usize>>,
     hint: Option<String>,
     source: Option<Source>,
@@ -120,6 +121,7 @@ impl Error {
             path: None,
             tensor: None,
             node: None,
+            request: None,
             span: None,
             hint: None,
             source: None,
@@ -151,6 +153,13 @@ impl Error {
     #[must_use]
     pub fn at_node(mut self, node: impl Into<String>) -> Error {
         self.0.node.get_or_insert_with(|| named(&node.into()));
+        self
+    }
+
+    /// Says which of several requests is meant, counted from 0.
+    #[must_use]
+    pub fn at_request(mut self, place: usize) -> Error {
+        self.0.request.get_or_insert(place);
         self
     }
 
@@ -201,6 +210,11 @@ impl Error {
         self.0.node.as_deref()
     }
 
+    /// Which of several requests is meant, counted from 0.
+    pub fn request(&self) -> Option<usize> {
+        self.0.request
+    }
+
     /// The bytes of the prompt that are meant.
     pub fn span(&self) -> Option<Range<usize>> {
         self.0.span.clone()
@@ -215,6 +229,9 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let inner = &self.0;
+        if let Some(place) = inner.request {
+            write!(f, "requests[{place}]: ")?;
+        }
         if let Some(path) = &inner.path {
             write!(f, "{}: ", noted(path.display().to_string()))?;
         }

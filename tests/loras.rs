@@ -1,12 +1,14 @@
 //! `LoRA`s: every formula against a plain twin, what is refused, what is shared, what is reported.
 
 mod attach;
+mod dressed;
 mod families;
 mod folder;
 mod formulas;
 mod kinds;
 mod malformed;
 mod plain;
+mod pools;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -19,6 +19,7 @@ use crate::weights::{
 
 use super::cache::{Cache, CacheOptions};
 use super::choice::Choice;
+use super::prompted::Last;
 use super::seat::Home;
 use super::watched::Watched;
 use super::{Conditioner, Inner, Part};
@@ -340,7 +341,7 @@ impl Builder {
             worn: Vec::new(),
             loras: Vec::new(),
             base: None,
-            kept: std::sync::Mutex::default(),
+            last: Last::default(),
         };
         Conditioner {
             inner: Arc::new(inner),

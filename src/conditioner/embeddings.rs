@@ -46,12 +46,29 @@ impl Embeddings {
     /// that is taken already keeps its embedding, as in A1111.
     pub fn with_lora(mut self, lora: &Lora) -> Result<Embeddings> {
         for embedding in lora.embeddings()? {
-            let name = embedding.name().to_owned();
-            if self.given.iter().all(|(other, _)| *other != name) {
-                self.given.push((name, Arc::new(embedding)));
-            }
+            self.add(embedding.name().to_owned(), Arc::new(embedding));
         }
         Ok(self)
+    }
+
+    /// The same with those of another set that were given by name.
+    pub(super) fn and(mut self, others: &Embeddings) -> Embeddings {
+        for (name, embedding) in &others.given {
+            self.add(name.clone(), Arc::clone(embedding));
+        }
+        self
+    }
+
+    /// If the name is free.
+    fn add(&mut self, name: String, embedding: Arc<Embedding>) {
+        if self.given.iter().all(|(other, _)| *other != name) {
+            self.given.push((name, embedding));
+        }
+    }
+
+    /// Whether there is none that was given by name, and no folder.
+    pub(super) fn is_empty(&self) -> bool {
+        self.folder.is_none() && self.given.is_empty()
     }
 
     /// All names, files with a token first.

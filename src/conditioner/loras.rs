@@ -44,7 +44,6 @@ impl Conditioner {
         let towers = base.description()?;
         let fitted = loras.iter().map(|lora| FittedLora::new(lora, &towers));
         let fitted = fitted.collect::<Result<Vec<FittedLora>>>()?;
-        let _still = base.home.still();
         let placed = base.seat.placed();
         let identities = base.home.cache.identities(loras, placed.parts.len());
         let parts = placed.parts.iter().zip(identities).map(|(part, identity)| {
@@ -56,7 +55,7 @@ impl Conditioner {
             Ok(Part::new(id, identity, clip))
         });
         let parts = parts.collect::<Result<_>>()?;
-        let seat = base.home.seat(parts, placed.device.clone());
+        let seat = base.home.seat_beside(&base.seat, &placed, parts)?;
         let reports = fitted.iter().map(|one| one.report().clone()).collect();
         let inner = base.with(loras.to_vec(), seat, reports);
         Ok(Conditioner {

@@ -4,6 +4,7 @@ mod alone;
 mod batch;
 mod builder;
 mod cache;
+mod carried;
 mod choice;
 mod compose;
 mod embeddings;
@@ -11,6 +12,8 @@ mod finish;
 mod finite;
 mod lengths;
 mod loras;
+#[cfg(test)]
+mod meddling;
 mod pairs;
 mod part;
 mod plan;
@@ -21,6 +24,7 @@ mod readout;
 mod request;
 mod schedule;
 mod seat;
+mod turns;
 mod watched;
 
 pub use alone::PlannedPrompt;
@@ -34,7 +38,7 @@ pub use request::Request;
 
 use std::ops::Range;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use candle_core::DType;
 
@@ -83,7 +87,7 @@ struct Inner {
     /// The encoders without `LoRA`s, where this has some.
     base: Option<Arc<Inner>>,
     /// What the last prompt that named some made of it.
-    kept: Mutex<Option<prompted::Kept>>,
+    last: prompted::Last,
 }
 
 impl Conditioner {
@@ -141,16 +145,18 @@ impl Conditioner {
         let positive = positive.into();
         let negative = negative.into().negative_of(&positive);
         let pair = [positive, negative];
-        let prompted = self.prompted(&pair[0])?;
-        let [positive, negative] = pair.each_ref().map(|one| prompted.dressed(one));
-        let planned = prompted.text().planned(positive, negative)?;
-        let mut all = prompted.text().encode_planned([&planned])?;
-        all.pop().ok_or_else(compose::incomplete)
+        self.prompted(&pair[0])?.dressed(&pair, |text, pair| {
+            let planned = text.planned(pair[0].clone(), pair[1].clone())?;
+            let mut all = text.encode_planned([&planned])?;
+            all.pop().ok_or_else(compose::incomplete)
+        })
     }
 
     /// Encodes many prompts: one forward for each encoder over the distinct windows. Each result is
     /// what [`encode`](Self::encode) would give. Prompts that name other `LoRA`s have a forward of
-    /// their own, and so have those that want another [`Gelu`](crate::encoder::Gelu).
+    /// their own, and so have those that want another [`Gelu`](crate::encoder::Gelu). Encoders with `LoRA`s
+    /// are there for one such forward at a time. Where one request is refused, all are; if that is for its
+    /// `LoRA`s, the error says [which one](crate::Error::request).
     pub fn encode_batch(&self, requests: &[Request<'_>]) -> Result<Vec<Conditioning>> {
         self.encode_grouped(requests)
     }
@@ -169,10 +175,10 @@ impl Conditioner {
         let Some(first) = requests.first() else {
             return Ok(Vec::new());
         };
-        let prompted = self.prompted(first)?;
-        let requests = requests.iter().map(|request| prompted.dressed(request));
-        let mut calls = prompted.text().encode_calls(&[requests.collect()])?;
-        calls.pop().ok_or_else(compose::incomplete)
+        self.prompted(first)?.dressed(requests, |text, requests| {
+            let mut calls = text.encode_calls(&[requests.to_vec()])?;
+            calls.pop().ok_or_else(compose::incomplete)
+        })
     }
 
     /// Several calls of the tool in one batch.

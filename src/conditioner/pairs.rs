@@ -12,7 +12,7 @@ use crate::weights::{EncoderId, Family};
 
 use super::plan::Planned;
 use super::request::OwnedRequest;
-use super::{Conditioner, Request, compose, lengths};
+use super::{Conditioner, Request, compose, lengths, prompted};
 
 /// A prompt and its negative that were parsed, cut into windows and brought to one length by
 /// [`Conditioner::plan_pair`]. What is left to do is the encoders' work. Borrows nothing, and may be
@@ -79,7 +79,7 @@ impl Conditioner {
     /// Encodes many prompts with their negatives: one forward for each encoder over the distinct
     /// windows of all. Each result is what [`encode_pair`](Self::encode_pair) would give, whatever the
     /// lengths. Prompts that name `LoRA`s are encoded by themselves. Where one pair is refused, all
-    /// are.
+    /// are; if that is for its `LoRA`s, the error says [which one](Error::request).
     ///
     /// ```
     /// use sd_conditioner::{Conditioner, Family, Request, weights::SyntheticSize};
@@ -92,12 +92,15 @@ impl Conditioner {
     pub fn encode_pairs(&self, pairs: &[[Request<'_>; 2]]) -> Result<Vec<Guidance>> {
         let mut planned = Vec::with_capacity(pairs.len());
         let mut apart = Vec::with_capacity(pairs.len());
-        for [positive, negative] in pairs {
-            if positive.named_loras()?.is_empty() {
+        for (place, [positive, negative]) in pairs.iter().enumerate() {
+            let at_this = |error| prompted::at_one(error, place, pairs.len());
+            let named = positive.named_loras().map_err(at_this)?;
+            if named.is_empty() {
                 planned.push(self.planned(positive.clone(), negative.clone())?);
                 apart.push(None);
             } else {
-                apart.push(Some(self.encode_pair(positive.clone(), negative.clone())?));
+                let alone = self.encode_pair(positive.clone(), negative.clone());
+                apart.push(Some(alone.map_err(at_this)?));
             }
         }
         let mut together = self.encode_planned(&planned)?.into_iter();

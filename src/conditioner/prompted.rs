@@ -1,10 +1,10 @@
 //! PROMPT → CONDITIONER. The `LoRA`s that a prompt names itself (`<lora:film:0.8>`, `withLora(film)`),
 //! found in a request's folder and put on for that request alone.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::conditioning::Conditioning;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::profile::TakenOut;
 use crate::prompt::compel;
 use crate::prompt::networks::{self, ExtraNetwork};
@@ -25,19 +25,27 @@ struct Named {
 }
 
 /// The encoders of the last prompt that named some; kept because the next one mostly names the same.
-#[derive(Debug)]
-pub(super) struct Kept {
-    key: String,
+#[derive(Debug, Default)]
+pub(super) struct Last(Mutex<Option<(String, Worn)>>);
+
+/// Encoders with a prompt's `LoRA`s, and what became of each.
+#[derive(Clone, Debug)]
+struct Worn {
     seat: Arc<Seat>,
     reports: Vec<LoraReport>,
 }
 
-/// A conditioner for one prompt, and the embeddings that its `LoRA`s bring.
+/// A conditioner for prompts that name the same `LoRA`s, and the embeddings that those bring.
 pub(super) struct Prompted {
     text: Conditioner,
-    embeddings: Option<Embeddings>,
-    /// Equal for prompts that name the same.
+    brought: Embeddings,
+}
+
+/// Requests that name the same.
+struct Group {
     key: String,
+    named: Vec<WeightedLora>,
+    places: Vec<usize>,
 }
 
 impl Conditioner {
@@ -51,52 +59,41 @@ impl Conditioner {
     /// The same with the embeddings that come along.
     pub(super) fn prompted(&self, request: &Request<'_>) -> Result<Prompted> {
         let named = found(request)?;
-        let mut prompted = Prompted {
-            text: self.clone(),
-            embeddings: None,
-            key: String::new(),
-        };
+        self.with_named(&key(&named), &named)
+    }
+
+    fn with_named(&self, key: &str, named: &[WeightedLora]) -> Result<Prompted> {
         if named.is_empty() {
-            return Ok(prompted);
+            return Ok(Prompted {
+                text: self.clone(),
+                brought: Embeddings::default(),
+            });
         }
-        prompted.key = named.iter().map(WeightedLora::identity).collect();
-        prompted.text = self.wearing(&prompted.key, &named)?;
-        let mut embeddings = request.embeddings_given().cloned().unwrap_or_default();
-        let before = embeddings.names().len();
-        for lora in &named {
-            embeddings = embeddings.with_lora(lora.lora())?;
+        let mut brought = Embeddings::default();
+        for lora in named {
+            brought = brought.with_lora(lora.lora())?;
         }
-        prompted.embeddings = (embeddings.names().len() > before).then_some(embeddings);
-        Ok(prompted)
+        let text = self.wearing(key, named)?;
+        Ok(Prompted { text, brought })
     }
 
     /// These `LoRA`s on top of the handle's own; taken from the last call where they are the same.
     fn wearing(&self, key: &str, named: &[WeightedLora]) -> Result<Conditioner> {
-        let mut kept = self
-            .inner
-            .kept
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let all = || [&self.inner.worn, named].concat();
-        if let Some(last) = kept.as_ref().filter(|last| last.key == key) {
-            return Ok(Conditioner {
-                inner: Arc::new(self.inner.with(
-                    all(),
-                    Arc::clone(&last.seat),
-                    last.reports.clone(),
-                )),
-            });
-        }
-        let text = self.with_loras(&all())?;
-        *kept = Some(Kept {
-            key: key.to_owned(),
-            seat: Arc::clone(&text.inner.seat),
-            reports: text.inner.loras.clone(),
-        });
-        Ok(text)
+        let all = [&self.inner.worn, named].concat();
+        let worn = self.inner.last.get_or_make(key, || {
+            let Conditioner { inner } = self.with_loras(&all)?;
+            Ok(Worn {
+                seat: Arc::clone(&inner.seat),
+                reports: inner.loras.clone(),
+            })
+        })?;
+        Ok(Conditioner {
+            inner: Arc::new(self.inner.with(all, worn.seat, worn.reports)),
+        })
     }
 
-    /// Encodes requests, those that name the same `LoRA`s together.
+    /// Encodes requests, those that name the same `LoRA`s together. One group's encoders are gone before the
+    /// next one's are made.
     pub(super) fn encode_grouped(&self, requests: &[Request<'_>]) -> Result<Vec<Conditioning>> {
         if requests
             .iter()
@@ -105,11 +102,12 @@ impl Conditioner {
             return self.encode_worn(requests);
         }
         let mut all: Vec<Option<Conditioning>> = vec![None; requests.len()];
-        for (prompted, places) in &self.groups(requests)? {
-            let of_group = places
-                .iter()
-                .map(|place| prompted.dressed(&requests[*place]));
-            let encoded = prompted.text.encode_worn(&of_group.collect::<Vec<_>>())?;
+        for Group { key, named, places } in self.groups(requests)? {
+            let of_group = places.iter().map(|place| requests[*place].clone());
+            let of_group: Vec<Request<'_>> = of_group.collect();
+            let prompted = self.with_named(&key, &named);
+            let prompted = prompted.map_err(|error| at_one(error, places[0], requests.len()))?;
+            let encoded = prompted.dressed(&of_group, Conditioner::encode_worn)?;
             for (place, conditioning) in places.iter().zip(encoded) {
                 all[*place] = Some(conditioning);
             }
@@ -120,35 +118,84 @@ impl Conditioner {
         all.collect()
     }
 
-    /// The places of the requests that name the same `LoRA`s, with the conditioner that has them.
-    fn groups(&self, requests: &[Request<'_>]) -> Result<Vec<(Prompted, Vec<usize>)>> {
-        let mut groups: Vec<(Prompted, Vec<usize>)> = Vec::new();
+    /// The places of the requests that name the same `LoRA`s. What can be known to be wrong with those is
+    /// told before any is put on.
+    fn groups(&self, requests: &[Request<'_>]) -> Result<Vec<Group>> {
+        let mut groups: Vec<Group> = Vec::new();
         for (place, request) in requests.iter().enumerate() {
-            let prompted = self.prompted(request)?;
-            let known = groups
-                .iter_mut()
-                .find(|(other, _)| other.key == prompted.key);
-            match known {
-                Some((_, places)) => places.push(place),
-                None => groups.push((prompted, vec![place])),
+            let at_this = |error| at_one(error, place, requests.len());
+            let named = found(request).map_err(at_this)?;
+            let key = key(&named);
+            if let Some(group) = groups.iter_mut().find(|group| group.key == key) {
+                group.places.push(place);
+                continue;
             }
+            if !named.is_empty() {
+                self.report_loras(&named).map_err(at_this)?;
+            }
+            let places = vec![place];
+            groups.push(Group { key, named, places });
         }
         Ok(groups)
     }
 }
 
-impl Prompted {
-    /// The conditioner.
-    pub(super) fn text(&self) -> &Conditioner {
-        &self.text
+/// Equal for lists of the same.
+fn key(named: &[WeightedLora]) -> String {
+    named.iter().map(WeightedLora::identity).collect()
+}
+
+/// Says which of several requests was refused.
+pub(super) fn at_one(error: Error, place: usize, requests: usize) -> Error {
+    if requests < 2 {
+        return error;
+    }
+    error.at_request(place)
+}
+
+impl Last {
+    /// What is kept by this key, else what is made, which is kept then; what was kept goes before that. The lock
+    /// is not held meanwhile: whoever makes it may be handed another task of rayon's that wants it, too, and makes
+    /// it once more.
+    fn get_or_make(&self, key: &str, make: impl FnOnce() -> Result<Worn>) -> Result<Worn> {
+        if let Some(worn) = self.get(key) {
+            return Ok(worn);
+        }
+        let other = self.locked().take();
+        drop(other);
+        let worn = make()?;
+        *self.locked() = Some((key.to_owned(), worn.clone()));
+        Ok(worn)
     }
 
-    /// A request with the embeddings that come along.
-    pub(super) fn dressed<'b>(&'b self, request: &Request<'b>) -> Request<'b> {
-        match &self.embeddings {
-            Some(embeddings) => request.clone().embeddings(embeddings),
-            None => request.clone(),
+    fn get(&self, key: &str) -> Option<Worn> {
+        let kept = self.locked();
+        let (_, worn) = kept.as_ref().filter(|(other, _)| other == key)?;
+        Some(worn.clone())
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Option<(String, Worn)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Prompted {
+    /// Calls `go` with the conditioner and with requests of which each may name its own embeddings and those
+    /// that come along. A name that is taken already keeps its embedding.
+    pub(super) fn dressed<T>(
+        &self,
+        requests: &[Request<'_>],
+        go: impl FnOnce(&Conditioner, &[Request<'_>]) -> Result<T>,
+    ) -> Result<T> {
+        if self.brought.is_empty() {
+            return go(&self.text, requests);
         }
+        let own = requests.iter().map(Request::embeddings_given);
+        let sets = own.map(|own| own.cloned().unwrap_or_default().and(&self.brought));
+        let sets: Vec<Embeddings> = sets.collect();
+        let dressed = requests.iter().zip(&sets);
+        let dressed = dressed.map(|(request, set)| request.clone().embeddings(set));
+        go(&self.text, &dressed.collect::<Vec<_>>())
     }
 }
 
@@ -170,7 +217,7 @@ impl Inner {
             loras: reports,
             worn,
             base: Some(Arc::clone(base)),
-            kept: std::sync::Mutex::default(),
+            last: Last::default(),
             family: base.family,
             dtype: base.dtype,
             output: base.output,
@@ -309,3 +356,6 @@ fn wrong(named: &Named, folder: Option<&LoraFolder>) -> Option<(NoteKind, String
         Err(error) => Some((NoteKind::UnknownLora, error.to_string())),
     }
 }
+
+#[cfg(test)]
+mod tests;

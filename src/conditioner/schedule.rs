@@ -37,8 +37,9 @@ impl Conditioner {
     /// # Ok::<(), sd_conditioner::Error>(())
     /// ```
     pub fn encode_schedule(&self, request: &Request<'_>, pass: Pass) -> Result<Timeline> {
-        let prompted = self.prompted(request)?;
-        prompted.text().schedule(&prompted.dressed(request), pass)
+        let request = std::slice::from_ref(request);
+        let prompted = self.prompted(&request[0])?;
+        prompted.dressed(request, |text, request| text.schedule(&request[0], pass))
     }
 
     /// Both sides of a generation. `LoRA`s that the prompt names are on for both, and the embeddings
@@ -50,10 +51,11 @@ impl Conditioner {
         negative: &Request<'a>,
         pass: Pass,
     ) -> Result<[Timeline; 2]> {
-        let prompted = self.prompted(positive)?;
-        let negative = negative.clone().negative_of(positive);
-        let one = |request| prompted.text().schedule(&prompted.dressed(request), pass);
-        Ok([one(positive)?, one(&negative)?])
+        let pair = [positive.clone(), negative.clone().negative_of(positive)];
+        self.prompted(positive)?.dressed(&pair, |text, pair| {
+            let one = |request| text.schedule(request, pass);
+            Ok([one(&pair[0])?, one(&pair[1])?])
+        })
     }
 
     /// With the encoders as they are.

@@ -1,6 +1,6 @@
 //! WHERE THE ENCODERS ARE, what all handles of one load share, and moving them.
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
 use candle_core::Device;
 
@@ -9,7 +9,9 @@ use crate::error::Result;
 use crate::kernels::{self, Kernels};
 
 use super::cache::{Cache, CacheStats};
+use super::carried::Carried;
 use super::choice::Choice;
+use super::turns::Turns;
 use super::{Conditioner, Part};
 
 /// The encoders of some handles, wherever they are now.
@@ -27,6 +29,12 @@ pub(super) struct Placed {
 }
 
 impl Seat {
+    fn new(placed: Placed) -> Arc<Seat> {
+        Arc::new(Seat {
+            placed: RwLock::new(Arc::new(placed)),
+        })
+    }
+
     pub(super) fn placed(&self) -> Arc<Placed> {
         Arc::clone(&self.placed.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -37,13 +45,17 @@ impl Seat {
 }
 
 /// What the handles of one load share: the cache, and the knowledge of each other.
+///
+/// No lock is held while encoders are made or moved. Both use rayon, and a thread that waits for its part
+/// there is handed other tasks, which may want to make or move some, too. So each looks at what is there,
+/// works, and looks again before anything is swapped.
 #[derive(Debug)]
 pub(super) struct Home {
     pub(super) cache: Cache,
     choice: Choice,
+    /// Held to look at all of them, and to swap them.
     seats: Mutex<Vec<Weak<Seat>>>,
-    /// Held for writing while encoders move, for reading while new ones are made from them.
-    moving: RwLock<()>,
+    turns: Turns,
 }
 
 impl Home {
@@ -52,56 +64,84 @@ impl Home {
             cache,
             choice,
             seats: Mutex::default(),
-            moving: RwLock::default(),
+            turns: Turns::default(),
         }
-    }
-
-    /// Nothing moves while this is held.
-    pub(super) fn still(&self) -> RwLockReadGuard<'_, ()> {
-        self.moving.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A place for encoders, which moves with all others.
     pub(super) fn seat(&self, parts: Vec<Part>, device: Device) -> Arc<Seat> {
-        let placed = RwLock::new(Arc::new(Placed { parts, device }));
-        let seat = Arc::new(Seat { placed });
-        let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
-        seats.retain(|seat| seat.strong_count() > 0);
-        seats.push(Arc::downgrade(&seat));
+        let seat = Seat::new(Placed { parts, device });
+        add(&mut self.locked(), &seat);
         seat
+    }
+
+    /// The same for encoders that were made from those of `base`, which were placed as in `then`. If those
+    /// have moved since, these follow.
+    pub(super) fn seat_beside(
+        &self,
+        base: &Seat,
+        then: &Arc<Placed>,
+        parts: Vec<Part>,
+    ) -> Result<Arc<Seat>> {
+        let device = then.device.clone();
+        let seat = Seat::new(Placed { parts, device });
+        let now = {
+            let mut seats = self.locked();
+            add(&mut seats, &seat);
+            base.placed()
+        };
+        if Arc::ptr_eq(&now, then) {
+            return Ok(seat);
+        }
+        let there = seat.placed().after(then, &now)?;
+        let _seats = self.locked();
+        // Who has moved the base since has moved this along.
+        if Arc::ptr_eq(&base.placed(), &now) {
+            seat.place(Arc::new(there));
+        }
+        Ok(seat)
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Vec<Weak<Seat>>> {
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many places there are.
+    #[cfg(test)]
+    pub(super) fn n_living(&self) -> usize {
+        self.seen().len()
+    }
+
+    /// All encoders where they were at one moment.
+    fn seen(&self) -> Vec<(Arc<Seat>, Arc<Placed>)> {
+        let seats = self.locked();
+        let living = seats.iter().filter_map(Weak::upgrade);
+        living
+            .map(|seat| {
+                let placed = seat.placed();
+                (seat, placed)
+            })
+            .collect()
     }
 
     /// Moves all encoders, or none.
     fn carry_to(&self, device: &Device) -> Result<()> {
-        let _alone = self.moving.write().unwrap_or_else(PoisonError::into_inner);
-        let seats: Vec<Arc<Seat>> = {
-            let seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
-            seats.iter().filter_map(Weak::upgrade).collect()
-        };
-        let there = |seat: &Arc<Seat>| seat.placed().device.same_device(device);
-        if seats.iter().all(there) {
+        let _turn = self.turns.wait();
+        let is_there = |placed: &Arc<Placed>| placed.device.same_device(device);
+        if self.seen().iter().all(|(_, placed)| is_there(placed)) {
             return Ok(());
         }
-        self.carry(&seats, device)
+        self.carry(device, &self.choice.kernels(device)?)
     }
 
-    fn carry(&self, seats: &[Arc<Seat>], device: &Device) -> Result<()> {
-        let kernels = self.choice.kernels(device)?;
-        let mut go = Move::to(device);
-        let moved = |seat: &Arc<Seat>| seat.placed().moved(device, &kernels, &mut go);
-        let all = || seats.iter().map(moved).collect::<Result<Vec<_>>>();
-        let dtype = |seat: &Arc<Seat>| seat.placed().parts.first().map(|part| part.clip.dtype());
-        let placed = match seats.iter().find_map(dtype) {
-            Some(dtype) => kernels::while_expecting(&*kernels, dtype, all),
+    pub(super) fn carry(&self, device: &Device, kernels: &Arc<dyn Kernels>) -> Result<()> {
+        let all = || self.carry_all(Carried::new(device, kernels));
+        let dtype = |placed: &Placed| placed.parts.first().map(|part| part.clip.dtype());
+        let dtype = self.seen().iter().find_map(|(_, placed)| dtype(placed));
+        let left = match dtype {
+            Some(dtype) => kernels::while_expecting(&**kernels, dtype, all),
             None => all(),
         }?;
-        let left: Vec<Device> = seats
-            .iter()
-            .map(|seat| seat.placed().device.clone())
-            .collect();
-        for (seat, placed) in seats.iter().zip(placed) {
-            seat.place(Arc::new(placed));
-        }
         self.cache.clear();
         for device in &left {
             // All has moved; that a pool keeps what it has is no failure.
@@ -109,17 +149,66 @@ impl Home {
         }
         Ok(())
     }
+
+    /// One after the other, those that are made meanwhile, too; the devices that are left.
+    fn carry_all(&self, mut carried: Carried<'_>) -> Result<Vec<Device>> {
+        loop {
+            let seen = self.seen();
+            carried.note(&seen);
+            let mut unknown = seen.into_iter().filter(|(seat, _)| !carried.knows(seat));
+            if let Some((seat, here)) = unknown.next() {
+                drop(unknown);
+                carried.add(seat, &here)?;
+            } else if let Some(left) = self.put_down(&carried) {
+                return Ok(left);
+            }
+        }
+    }
+
+    /// Swaps all at once and gives the devices that are left, if nothing was added or moved since.
+    fn put_down(&self, carried: &Carried<'_>) -> Option<Vec<Device>> {
+        let seats = self.locked();
+        let living = seats.iter().filter_map(Weak::upgrade);
+        let both = living.map(|seat| carried.of(&seat).map(|there| (seat, there)));
+        let both: Vec<(Arc<Seat>, Arc<Placed>)> = both.collect::<Option<_>>()?;
+        let each = both.into_iter();
+        let left = each.map(|(seat, there)| {
+            let left = seat.placed().device.clone();
+            seat.place(there);
+            left
+        });
+        Some(left.collect())
+    }
+}
+
+fn add(seats: &mut Vec<Weak<Seat>>, seat: &Arc<Seat>) {
+    seats.retain(|seat| seat.strong_count() > 0);
+    seats.push(Arc::downgrade(seat));
 }
 
 impl Placed {
-    fn moved(&self, to: &Device, kernels: &Arc<dyn Kernels>, go: &mut Move<'_>) -> Result<Placed> {
+    pub(super) fn moved(&self, kernels: &Arc<dyn Kernels>, go: &mut Move<'_>) -> Result<Placed> {
         let there = self.parts.iter().map(|part| {
             let clip = part.clip.moved(go, Arc::clone(kernels))?;
             Ok(Part::new(part.id, part.identity.clone(), clip))
         });
         Ok(Placed {
             parts: there.collect::<Result<_>>()?,
-            device: to.clone(),
+            device: go.device().clone(),
+        })
+    }
+
+    /// These where `now` is, which are those of `then` after a move: what they share with the ones they
+    /// share with the others.
+    fn after(&self, then: &Placed, now: &Placed) -> Result<Placed> {
+        let each = self.parts.iter().zip(then.parts.iter().zip(&now.parts));
+        let there = each.map(|(part, (then, now))| {
+            let clip = part.clip.after(&then.clip, &now.clip)?;
+            Ok(Part::new(part.id, part.identity.clone(), clip))
+        });
+        Ok(Placed {
+            parts: there.collect::<Result<_>>()?,
+            device: now.device.clone(),
         })
     }
 }
@@ -176,68 +265,4 @@ impl Conditioner {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::conditioner::Request;
-    use crate::conditioning::Conditioning;
-    use crate::encoder::{ClipText, Gelu};
-    use crate::weights::{Family, SyntheticSize};
-
-    /// The address of a matrix: equal where it is shared.
-    fn embedding(clip: &ClipText) -> candle_core::TensorId {
-        let mut id = None;
-        let _same = clip.with_changes(&mut |name, tensor| {
-            if name == "token_embedding" {
-                id = Some(tensor.id());
-            }
-            Ok(None)
-        });
-        id.unwrap()
-    }
-
-    /// All handles of a load get new encoders that still share their tensors; the old ones are free
-    /// when the last call that uses them has ended; the cache holds nothing of the old device.
-    #[test]
-    fn a_move_takes_all_handles_along() {
-        let builder = Conditioner::builder();
-        let text = builder.random_weights(Family::Sdxl, SyntheticSize::Tiny, 5);
-        let text = text.unwrap();
-        let before = text.encode("a barn").unwrap();
-        let tanh = || text.encode(Request::new("a barn").gelu(Gelu::Tanh));
-        let before_tanh = tanh().unwrap();
-        let other = beside(&text);
-        let running = text.placed();
-        let [old, old_other] = [&text, &other].map(|one| Arc::downgrade(&one.placed()));
-        let seats = [Arc::clone(&text.inner.seat), Arc::clone(&other.inner.seat)];
-        text.inner.home.carry(&seats, &Device::Cpu).unwrap();
-        assert_eq!(text.cache_stats().entries, 0);
-        assert!(old_other.upgrade().is_none() && old.upgrade().is_some());
-        drop(running);
-        assert!(old.upgrade().is_none());
-        for (one, other) in text.encoders().zip(other.encoders()) {
-            assert_eq!(embedding(&one), embedding(&other));
-        }
-        for part in &text.placed().parts {
-            let other = part.with(part.activation(Gelu::Tanh));
-            assert_eq!(embedding(&part.clip), embedding(other));
-        }
-        assert_eq!(context(&before_tanh), context(&tanh().unwrap()));
-        let after = text.encode("a barn").unwrap();
-        assert_eq!(context(&before), context(&after));
-    }
-
-    /// Another handle of the same load, in a seat of its own.
-    fn beside(text: &Conditioner) -> Conditioner {
-        let placed = text.placed();
-        let (home, device) = (&text.inner.home, placed.device.clone());
-        let seat = home.seat(placed.parts.iter().map(Part::clone).collect(), device);
-        Conditioner {
-            inner: Arc::new(text.inner.with(Vec::new(), seat, Vec::new())),
-        }
-    }
-
-    fn context(one: &Conditioning) -> Vec<f32> {
-        let context = one.context().flatten_all().unwrap();
-        context.to_vec1().unwrap()
-    }
-}
+mod tests;

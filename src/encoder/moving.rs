@@ -37,6 +37,11 @@ impl Move<'_> {
         }
     }
 
+    /// Where they go.
+    pub(crate) fn device(&self) -> &Device {
+        self.device
+    }
+
     fn tensor(&mut self, tensor: &mut Tensor) -> Result<()> {
         if let Some(there) = self.done.get(&tensor.id()) {
             *tensor = there.clone();
@@ -92,23 +97,74 @@ impl Move<'_> {
         }
     }
 
-    fn norm(&mut self, norm: &mut Norm) -> Result<()> {
-        self.tensor(&mut norm.weight)?;
-        self.tensor(&mut norm.bias)
+    fn place(&mut self, place: Place<'_>) -> Result<()> {
+        match place {
+            Place::Weight(weight) => self.weight(weight),
+            Place::Tensor(tensor) => self.tensor(tensor),
+        }
     }
 
-    fn linear(&mut self, linear: &mut Linear) -> Result<()> {
-        self.weight(&mut linear.weight)?;
-        self.tensor(&mut linear.bias)
+    /// What an encoder has was moved already, and lies where `there` has it.
+    pub(crate) fn know(&mut self, here: &ClipText, there: &ClipText) {
+        let (mut here, mut there) = (here.clone(), there.clone());
+        for both in here.places().into_iter().zip(there.places()) {
+            match both {
+                (Place::Weight(here), Place::Weight(there)) => self.know_weight(here, there),
+                (Place::Tensor(here), Place::Tensor(there)) => {
+                    self.done.insert(here.id(), there.clone());
+                }
+                _ => {} // both have the same places
+            }
+        }
     }
 
-    fn layer(&mut self, layer: &mut Layer) -> Result<()> {
-        self.norm(&mut layer.norm1)?;
-        self.linear(&mut layer.query_key_value)?;
-        self.linear(&mut layer.out)?;
-        self.norm(&mut layer.norm2)?;
-        self.linear(&mut layer.up)?;
-        self.linear(&mut layer.down)
+    fn know_weight(&mut self, here: &Weight, there: &Weight) {
+        let place = match here {
+            Weight::Dense(here) => {
+                if let Weight::Dense(there) = there {
+                    self.done.insert(here.id(), there.clone());
+                }
+                return;
+            }
+            Weight::Quantized(parts) => parts.as_ptr().addr(),
+            Weight::Mapped(parts, _) => parts.as_ptr().addr(),
+        };
+        self.made.insert(place, (here.clone(), there.clone()));
+    }
+}
+
+/// What of an encoder is moved.
+enum Place<'a> {
+    Weight(&'a mut Weight),
+    Tensor(&'a mut Tensor),
+}
+
+impl Norm {
+    fn places(&mut self) -> [Place<'_>; 2] {
+        [&mut self.weight, &mut self.bias].map(Place::Tensor)
+    }
+}
+
+impl Linear {
+    fn places(&mut self) -> [Place<'_>; 2] {
+        [
+            Place::Weight(&mut self.weight),
+            Place::Tensor(&mut self.bias),
+        ]
+    }
+}
+
+impl Layer {
+    fn places(&mut self) -> impl Iterator<Item = Place<'_>> {
+        let all = [
+            self.norm1.places(),
+            self.query_key_value.places(),
+            self.out.places(),
+            self.norm2.places(),
+            self.up.places(),
+            self.down.places(),
+        ];
+        all.into_iter().flatten()
     }
 }
 
@@ -124,20 +180,36 @@ impl ClipText {
         // The one before is held until then, so that all encoders share it.
         go.way = self.kernels.transfers().or_else(|| kernels.transfers());
         let mut there = self.clone();
-        go.weight(&mut there.token_embedding)?;
-        go.tensor(&mut there.position_embedding)?;
-        for layer in &mut there.layers {
-            go.layer(layer)?;
-        }
-        go.norm(&mut there.final_norm)?;
-        if let Some(projection) = &mut there.projection {
-            go.tensor(projection)?;
+        for place in there.places() {
+            go.place(place)?;
         }
         there.kernels = kernels;
         there.prepared = Prepared::default();
         settle(self.device())?; // what the old device is still copying from
         settle(go.device)?;
         Ok(there)
+    }
+
+    /// The encoder where `now` is, which is `then` after a move: what it shares with the one it shares with
+    /// the other.
+    pub(crate) fn after(&self, then: &ClipText, now: &ClipText) -> Result<ClipText> {
+        let mut go = Move::to(now.device());
+        go.know(then, now);
+        self.moved(&mut go, Arc::clone(&now.kernels))
+    }
+
+    /// All tensors, in an order that depends on the dimensions alone.
+    fn places(&mut self) -> Vec<Place<'_>> {
+        let embeddings = [
+            Place::Weight(&mut self.token_embedding),
+            Place::Tensor(&mut self.position_embedding),
+        ];
+        let layers = self.layers.iter_mut().flat_map(Layer::places);
+        let projection = self.projection.as_mut().map(Place::Tensor);
+        let all = embeddings.into_iter().chain(layers);
+        all.chain(self.final_norm.places())
+            .chain(projection)
+            .collect()
     }
 }
 

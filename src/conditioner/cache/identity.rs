@@ -32,9 +32,14 @@ impl Identity {
     }
 
     /// A hash of the encoder: dimensions, and all tensors as they are kept. `None` if they cannot be
-    /// read back from their device.
+    /// read back from their device. Nobody waits for another one's: reading a matrix may use rayon, whose
+    /// thread would be handed a task that asks again.
     pub(super) fn content(&self, clip: &ClipText) -> Option<Digest> {
-        *self.content.get_or_init(|| content(clip).ok())
+        if let Some(known) = self.content.get() {
+            return *known;
+        }
+        let content = content(clip).ok();
+        *self.content.get_or_init(|| content)
     }
 }
 
