@@ -118,8 +118,8 @@ impl Conditioner {
         all.collect()
     }
 
-    /// The places of the requests that name the same `LoRA`s. What can be known to be wrong with those is
-    /// told before any is put on.
+    /// The places of the requests that name the same `LoRA`s. Where there are several groups, what can be known to be
+    /// wrong with one is told before another is encoded.
     fn groups(&self, requests: &[Request<'_>]) -> Result<Vec<Group>> {
         let mut groups: Vec<Group> = Vec::new();
         for (place, request) in requests.iter().enumerate() {
@@ -130,11 +130,15 @@ impl Conditioner {
                 group.places.push(place);
                 continue;
             }
-            if !named.is_empty() {
-                self.report_loras(&named).map_err(at_this)?;
-            }
             let places = vec![place];
             groups.push(Group { key, named, places });
+        }
+        if groups.len() > 1 {
+            for Group { named, places, .. } in groups.iter().filter(|group| !group.named.is_empty())
+            {
+                let reports = self.report_loras(named);
+                reports.map_err(|error| at_one(error, places[0], requests.len()))?;
+            }
         }
         Ok(groups)
     }
