@@ -181,7 +181,7 @@ impl Builder {
 
     /// Loads a checkpoint file, a diffusers folder, or a single encoder's file or folder.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Conditioner> {
-        let checkpoint = Checkpoint::open_variant(path.as_ref(), self.variant.as_deref())?;
+        let checkpoint = Checkpoint::open_variant(path, self.variant.as_deref())?;
         self.load(&[checkpoint])
     }
 

@@ -180,7 +180,7 @@ impl Library for Folder {
 
     fn load(&self, source: &ClipSource) -> Result<Conditioner> {
         let paths = self.resolve_all(source)?;
-        let parts = paths.iter().map(|path| Checkpoint::open(path));
+        let parts = paths.iter().map(Checkpoint::open);
         let parts = parts.collect::<Result<Vec<_>>>()?;
         let stop = self.stop.clone();
         let builder = self.builder.clone().stop_when(move || stop.is_asked());
