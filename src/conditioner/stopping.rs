@@ -30,9 +30,10 @@ impl Conditioner {
 
     /// A handle of the same encoders that gives up encoding ([`ErrorKind::Stopped`]) as soon as `asked` says so. It
     /// is asked on the thread of the call: before each forward, of which many windows then have several, and
-    /// before each tensor that a LoRA changes. A forward that has begun is ended: on a CPU a second or two of the large
-    /// encoders. What the cache knows needs none, and is given. Results are the same; this handle stays as it is, and those
-    /// made from the new one ([`with_loras`](Self::with_loras)) ask, too. Of several closures one is enough.
+    /// before each tensor that a LoRA changes. A forward that has begun is finished, which takes a CPU a second or
+    /// two with the large encoders. What the cache knows needs none, and is given. Results are the same; this handle stays
+    /// as it is, and those made from the new one ([`with_loras`](Self::with_loras)) ask, too. Of several closures one is
+    /// enough.
     ///
     /// ```
     /// use std::sync::Arc;
