@@ -89,7 +89,7 @@ fn encode(path: Option<&str>, dtype: &str) -> Result<(), Error> {
 /// What `inspect` does.
 fn headers(path: &str) -> Result<(), Error> {
     let start = Instant::now();
-    let summary = Checkpoint::open(Path::new(path))?.summary();
+    let summary = Checkpoint::open(path)?.summary();
     let (count, bytes) = (summary.n_tensors, fs::metadata(path)?.len());
     row(
         &format!("headers of {count} tensors, {:.1} GB", bytes as f64 / 1e9),

@@ -20,6 +20,11 @@ impl Stop {
         self.0.extend(other.0.iter().cloned());
     }
 
+    /// Whether there is anybody to ask.
+    pub(crate) fn is_given(&self) -> bool {
+        !self.0.is_empty()
+    }
+
     pub(crate) fn is_asked(&self) -> bool {
         self.0.iter().any(|asked| asked())
     }

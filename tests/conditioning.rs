@@ -19,6 +19,7 @@ mod parts;
 mod planned;
 mod precision;
 mod schedules;
+mod stopped;
 mod tiny16;
 
 use std::collections::BTreeMap;

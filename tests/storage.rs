@@ -103,7 +103,7 @@ fn files_of_others_are_known_by_their_channels() {
 #[test]
 fn kohya_reads_one_window_as_it_is() {
     let folder = tempfile::tempdir().unwrap();
-    let path = kohya::file_for(&folder.path().join("dog.png"));
+    let path = kohya::file_for(folder.path().join("dog.png"));
     assert!(path.ends_with("dog_te_outputs.npz"));
     let guidance = pair(Family::Sdxl, "a dog", "");
     for dtype in [DType::F32, DType::F16] {

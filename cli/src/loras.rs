@@ -129,7 +129,7 @@ impl Rack {
 impl LoraFile {
     fn open(&self, base: &Path) -> Result<WeightedLora> {
         let lora = if self.from_line {
-            Lora::open(&base.join(&self.file))?
+            Lora::open(base.join(&self.file))?
         } else {
             Lora::open(&self.file)?
         };

@@ -371,3 +371,17 @@ fn a_line_that_is_too_large_fails_alone() {
     said(&ran, "1 written, 1 failed");
     assert_eq!(written(folder.path()), ["b.safetensors"]);
 }
+
+#[test]
+fn a_packed_run_that_cannot_end_says_how_it_goes_on() {
+    let folder = tempdir().unwrap();
+    let index = folder.path().join("out/embeddings.index.json");
+    fs::create_dir_all(&index).unwrap();
+    let ran = requests(folder.path(), "sd1", &lines(2), &["--pack", "2GB"]).expect(1);
+    assert!(ran.error().contains("--resume"), "{}", ran.error());
+    fs::remove_dir(&index).unwrap();
+    let more = ["--pack", "2GB", "--resume"];
+    let ran = requests(folder.path(), "sd1", &lines(2), &more).expect(0);
+    said(&ran, "0 written, 0 failed");
+    assert!(index.is_file());
+}

@@ -89,8 +89,8 @@ fn what_is_not_whole_is_made_anew() {
         }
         // Nobody's file of this name is one of ours.
         if format == "te-outputs" {
-            let cached = kohya::load(&out(3)).unwrap();
-            kohya::save(&out(3), &cached, cached.context().dtype()).unwrap();
+            let cached = kohya::load(out(3)).unwrap();
+            kohya::save(out(3), &cached, cached.context().dtype()).unwrap();
             let more = ["--resume", "--size", "64x64"];
             said(&run(resumed.path(), &more), "1 written, 0 failed, 7 done");
         }

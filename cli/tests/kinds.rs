@@ -16,20 +16,20 @@ fn other_kinds_hold_what_the_pair_holds() {
     let size = ["--size", "1216x832", "--crop", "8,16"];
     let more = [&PROMPT[..], &size].concat();
     encode("sdxl", &more, &path("a.safetensors")).expect(0);
-    let pair = diffusers::load(&path("a.safetensors")).unwrap().positive;
+    let pair = diffusers::load(path("a.safetensors")).unwrap().positive;
     let context = floats(pair.context());
 
     encode("sdxl", &more, &path("a_te_outputs.npz")).expect(0);
-    let cached = kohya::load(&path("a_te_outputs.npz")).unwrap();
+    let cached = kohya::load(path("a_te_outputs.npz")).unwrap();
     assert_eq!(floats(cached.context()), context);
     // As sd-scripts have it with --max_token_length 225.
     let long = [&more[..], &["--least-windows", "3"]].concat();
     encode("sdxl", &long, &path("b_te_outputs.npz")).expect(0);
-    let cached = kohya::load(&path("b_te_outputs.npz")).unwrap();
+    let cached = kohya::load(path("b_te_outputs.npz")).unwrap();
     assert_eq!(cached.context().dims()[1], 227);
 
     encode("sdxl", &more, &path("a.conditioning")).expect(0);
-    let kept = comfyui::load(&path("a.conditioning")).unwrap().entries;
+    let kept = comfyui::load(path("a.conditioning")).unwrap().entries;
     let entry = &kept.entries()[0];
     assert_eq!(entry.conditioning().family(), Family::Sdxl);
     assert_eq!(floats(entry.conditioning().context()), context);

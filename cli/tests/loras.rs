@@ -31,7 +31,7 @@ fn files_are_put_on_with_their_strengths() {
         assert!(ran.stderr.contains(words), "{words}: {}", ran.stderr);
     }
     let named: Value = serde_json::from_str(&file.metadata["loras"]).unwrap();
-    let film = Lora::open(files.film.as_ref()).unwrap();
+    let film = Lora::open(&files.film).unwrap();
     let want = json!({"file": "film.safetensors", "hash": film.fingerprint(), "strengths": {"clip_l": 0.5}});
     assert_eq!((&named[0], named.as_array().unwrap().len()), (&want, 2));
     let (quiet, _) = files.encode("sd1", &[&PROMPT[..], &lora, &["--quiet"]].concat());

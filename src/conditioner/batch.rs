@@ -8,12 +8,13 @@ use candle_core::{Device, Tensor};
 use crate::encoder::{Encoded, Pooled, Readout, Window};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::Activation;
+use crate::stop::Stop;
 use crate::tokens::{CONTEXT, Chunk, Splice, TokenId};
 
 use super::cache::{self, Asked, Cache, Of, States};
 use super::embeddings::Embeddings;
 use super::plan::{Planned, Text};
-use super::{Part, Request};
+use super::{Part, Request, stopping};
 
 /// What tells windows apart.
 #[derive(PartialEq, Eq, Hash)]
@@ -68,6 +69,7 @@ pub(super) struct Cached<'a> {
     pub(super) part: &'a Part,
     pub(super) cache: &'a Cache,
     pub(super) device: &'a Device,
+    pub(super) stop: &'a Stop,
 }
 
 /// Where the windows of one plan are in the batch.
@@ -145,7 +147,8 @@ impl Cached<'_> {
         all.collect()
     }
 
-    /// The windows at some places, with their places: one forward for each non-linearity.
+    /// The windows at some places, with their places: one forward for each non-linearity, more of them where
+    /// somebody is asked in between.
     fn encoded(&self, wanted: &[Wanted<'_>], places: &[usize]) -> Result<Vec<(usize, States)>> {
         let mut forwards: Vec<(Activation, Vec<usize>)> = Vec::new();
         for place in places {
@@ -157,16 +160,29 @@ impl Cached<'_> {
         }
         let mut made = Vec::with_capacity(places.len());
         for (activation, places) in forwards {
-            let one = |place: &usize| &wanted[*place];
-            let windows = places.iter().map(|place| one(place).window.clone());
-            let readouts: Vec<Readout> = places.iter().map(|place| one(place).readout).collect();
-            let clip = self.part.with(activation);
-            let encoded = clip.encode(&windows.collect::<Vec<_>>(), &readouts)?;
-            for (row, (place, readout)) in places.into_iter().zip(readouts).enumerate() {
-                made.push((place, row_of(&encoded, row, readout.pooled)?));
+            for places in places.chunks(stopping::windows_at_once(self.stop, self.device)) {
+                self.stop.check()?;
+                made.extend(self.forward(wanted, activation, places)?);
             }
         }
         Ok(made)
+    }
+
+    /// The windows at some places, which want the same non-linearity, with their places.
+    fn forward(
+        &self,
+        wanted: &[Wanted<'_>],
+        activation: Activation,
+        places: &[usize],
+    ) -> Result<Vec<(usize, States)>> {
+        let one = |place: &usize| &wanted[*place];
+        let windows = places.iter().map(|place| one(place).window.clone());
+        let readouts: Vec<Readout> = places.iter().map(|place| one(place).readout).collect();
+        let clip = self.part.with(activation);
+        let encoded = clip.encode(&windows.collect::<Vec<_>>(), &readouts)?;
+        let each = places.iter().zip(readouts).enumerate();
+        each.map(|(row, (place, readout))| Ok((*place, row_of(&encoded, row, readout.pooled)?)))
+            .collect()
     }
 }
 

@@ -162,7 +162,7 @@ impl Builder {
     /// Gives up loading ([`ErrorKind::Stopped`]) as soon as `asked` says so. It is asked before each group of
     /// layers or tensors that are read together, and while files are fetched ([`Hub::stop_when`]), on the
     /// thread that loads. Nothing is left of what was loaded. What is compiled for a card beside the loading
-    /// is waited for. Of several closures one is enough.
+    /// is waited for. Of several closures one is enough. Encoding has its own: [`Conditioner::stop_when`].
     ///
     /// ```
     /// use std::sync::Arc;
@@ -181,7 +181,7 @@ impl Builder {
 
     /// Loads a checkpoint file, a diffusers folder, or a single encoder's file or folder.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Conditioner> {
-        let checkpoint = Checkpoint::open_variant(path.as_ref(), self.variant.as_deref())?;
+        let checkpoint = Checkpoint::open_variant(path, self.variant.as_deref())?;
         self.load(&[checkpoint])
     }
 
@@ -343,9 +343,7 @@ impl Builder {
             base: None,
             last: Last::default(),
         };
-        Conditioner {
-            inner: Arc::new(inner),
-        }
+        Conditioner::of(inner)
     }
 
     fn finish(

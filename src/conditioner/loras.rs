@@ -39,7 +39,7 @@ impl Conditioner {
     ) -> Result<Conditioner> {
         let base = self.base();
         if loras.is_empty() {
-            return Ok(Conditioner { inner: base });
+            return Ok(self.beside(base));
         }
         let towers = base.description()?;
         let fitted = loras.iter().map(|lora| FittedLora::new(lora, &towers));
@@ -49,6 +49,7 @@ impl Conditioner {
         let parts = placed.parts.iter().zip(identities).map(|(part, identity)| {
             let id = part.id;
             let clip = part.clip.with_glances(&mut |name, shown| {
+                self.stop.check()?;
                 stop::check(asked)?;
                 changed_by_loras(&fitted, id, name, &|| shown.tensor())
             })?;
@@ -58,9 +59,7 @@ impl Conditioner {
         let seat = base.home.seat_beside(&base.seat, &placed, parts)?;
         let reports = fitted.iter().map(|one| one.report().clone()).collect();
         let inner = base.with(loras.to_vec(), seat, reports);
-        Ok(Conditioner {
-            inner: Arc::new(inner),
-        })
+        Ok(self.beside(Arc::new(inner)))
     }
 
     /// What became of each LoRA of this handle, in the order in which they were given.

@@ -24,6 +24,7 @@ mod readout;
 mod request;
 mod schedule;
 mod seat;
+mod stopping;
 mod turns;
 mod watched;
 
@@ -50,6 +51,7 @@ use crate::conditioning::{Conditioning, EncoderStates, Guidance};
 use crate::encoder::ClipText;
 use crate::error::Result;
 use crate::hub::{Hub, HubOptions};
+use crate::stop::Stop;
 use crate::tokens::Chunks;
 use crate::weights::{EncoderId, Family, LoadReport, LoraReport, WeightedLora};
 
@@ -68,6 +70,8 @@ use crate::weights::{EncoderId, Family, LoadReport, LoraReport, WeightedLora};
 #[derive(Clone, Debug)]
 pub struct Conditioner {
     inner: Arc<Inner>,
+    /// Whom this handle asks while it encodes.
+    stop: Stop,
 }
 
 #[derive(Debug)]
@@ -318,6 +322,7 @@ impl Conditioner {
             part,
             cache: &self.inner.home.cache,
             device: &placed.device,
+            stop: &self.stop,
         };
         let (rows, places) = batch::encode(cached, requests, plans, &fillers(requests, plans))?;
         let run = Run {

@@ -81,15 +81,14 @@ impl Conditioner {
     fn wearing(&self, key: &str, named: &[WeightedLora]) -> Result<Conditioner> {
         let all = [&self.inner.worn, named].concat();
         let worn = self.inner.last.get_or_make(key, || {
-            let Conditioner { inner } = self.with_loras(&all)?;
+            let Conditioner { inner, .. } = self.with_loras(&all)?;
             Ok(Worn {
                 seat: Arc::clone(&inner.seat),
                 reports: inner.loras.clone(),
             })
         })?;
-        Ok(Conditioner {
-            inner: Arc::new(self.inner.with(all, worn.seat, worn.reports)),
-        })
+        let inner = self.inner.with(all, worn.seat, worn.reports);
+        Ok(self.beside(Arc::new(inner)))
     }
 
     /// Encodes requests, those that name the same `LoRA`s together. One group's encoders are gone before the

@@ -121,7 +121,8 @@ impl Folder {
         self.loading(builder)
     }
 
-    /// Gives up loading, and putting on `LoRA`s, as soon as `asked` says so ([`Builder::stop_when`]).
+    /// Gives up loading ([`Builder::stop_when`]), putting on `LoRA`s, and encoding ([`Conditioner::stop_when`]) as
+    /// soon as `asked` says so.
     #[must_use]
     pub fn stop_when(mut self, asked: impl Fn() -> bool + Send + Sync + 'static) -> Folder {
         self.stop.when(asked);
@@ -179,7 +180,7 @@ impl Library for Folder {
 
     fn load(&self, source: &ClipSource) -> Result<Conditioner> {
         let paths = self.resolve_all(source)?;
-        let parts = paths.iter().map(|path| Checkpoint::open(path));
+        let parts = paths.iter().map(Checkpoint::open);
         let parts = parts.collect::<Result<Vec<_>>>()?;
         let stop = self.stop.clone();
         let builder = self.builder.clone().stop_when(move || stop.is_asked());
@@ -189,7 +190,7 @@ impl Library for Folder {
                 builder
             }
         };
-        builder.load(&parts)
+        Ok(builder.load(&parts)?.stopped_by(&self.stop))
     }
 
     /// A LoRA of another family is put on as far as its modules fit, as in `ComfyUI`, which passes

@@ -300,7 +300,7 @@ impl Fetched {
     /// Reads the headers of its files, in their order. The error for a damaged one says what to
     /// delete from the cache.
     pub fn open(&self) -> Result<Vec<Checkpoint>> {
-        let opened = self.paths.iter().map(|path| Checkpoint::open(path));
+        let opened = self.paths.iter().map(Checkpoint::open);
         let opened: Result<Vec<Checkpoint>> = opened.collect();
         opened.map_err(|error| self.name_what_to_delete(error))
     }

@@ -68,7 +68,8 @@ pub fn tensors(conditioning: &Conditioning, prefix: &str) -> Result<Vec<(String,
 /// # Errors
 ///
 /// Another type, a batch, sides of two families, values that are not finite in `dtype`, or the file system.
-pub fn save(path: &Path, saved: &Saved, dtype: DType) -> Result<()> {
+pub fn save(path: impl AsRef<Path>, saved: &Saved, dtype: DType) -> Result<()> {
+    let path = path.as_ref();
     let named = named(saved, dtype).map_err(|error| error.at_path(path))?;
     let mut metadata = saved.metadata.clone();
     let family = saved.positive.family().name().to_owned();
@@ -123,7 +124,8 @@ fn expect_one_family(saved: &Saved) -> Result<()> {
 /// Reads what [`save`] wrote, or any file with `prompt_embeds`, in the stored type.
 ///
 /// The family is what the metadata name; without them it follows from the channels.
-pub fn load(path: &Path) -> Result<Saved> {
+pub fn load(path: impl AsRef<Path>) -> Result<Saved> {
+    let path = path.as_ref();
     let bytes = read_whole(path)?;
     let broken = |error: safetensors::SafeTensorError| {
         let message = format!("this is no safetensors file: {error}");

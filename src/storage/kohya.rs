@@ -28,7 +28,8 @@ const COMMENT_AT_MOST: usize = u16::MAX as usize;
 const WINDOW: usize = 77;
 
 /// Where sd-scripts look for the outputs of a picture's caption: `dog.png` → `dog_te_outputs.npz`.
-pub fn file_for(picture: &Path) -> PathBuf {
+pub fn file_for(picture: impl AsRef<Path>) -> PathBuf {
+    let picture = picture.as_ref();
     let mut name = picture.file_stem().unwrap_or_default().to_owned();
     name.push("_te_outputs.npz");
     picture.with_file_name(name)
@@ -40,7 +41,8 @@ pub fn file_for(picture: &Path) -> PathBuf {
 ///
 /// Another family than SDXL, no pooled vector, rows that are no windows, another type
 /// (numpy has no bf16), values that are not finite in it, or the file system.
-pub fn save(path: &Path, conditioning: &Conditioning, dtype: DType) -> Result<()> {
+pub fn save(path: impl AsRef<Path>, conditioning: &Conditioning, dtype: DType) -> Result<()> {
+    let path = path.as_ref();
     let bytes = tensors(conditioning, dtype).and_then(|tensors| {
         expect_finite(&tensors)?;
         npz::to_bytes(&tensors, "")
@@ -106,7 +108,8 @@ pub struct Summary {
 
 /// Looks at the headers of a file, and at none of its numbers. A file that is cut or lengthened, that lacks
 /// an array or has others, is refused.
-pub fn summary(path: &Path) -> Result<Summary> {
+pub fn summary(path: impl AsRef<Path>) -> Result<Summary> {
+    let path = path.as_ref();
     let held = npz::contents(path)?;
     let shapes = held.arrays.iter().map(|(name, array)| {
         let shape = array.shape.as_slice();
@@ -148,7 +151,8 @@ fn inner_rows(context: &Tensor) -> Result<Tensor> {
 
 /// Reads what [`save`] or sd-scripts wrote, without size numbers: `[1, rows, 768 + 1280]` and
 /// `[1, 1280]`, in the stored type.
-pub fn load(path: &Path) -> Result<Conditioning> {
+pub fn load(path: impl AsRef<Path>) -> Result<Conditioning> {
+    let path = path.as_ref();
     let mut arrays = npz::read(path, &[FIRST, SECOND, POOLED])?;
     let mut take = |name: &str| arrays.remove(name).ok_or_else(|| missing(name, path));
     let (first, second, pooled) = (take(FIRST)?, take(SECOND)?, take(POOLED)?);

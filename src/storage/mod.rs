@@ -26,12 +26,12 @@ use crate::weights::{self, Family};
 /// Writes tensors by name, in the order of their names, with what the file says of itself. Equal
 /// input gives equal bytes; the file is written whole or not at all.
 pub fn write_tensors(
-    path: &Path,
+    path: impl AsRef<Path>,
     tensors: &BTreeMap<String, Tensor>,
     metadata: &BTreeMap<String, String>,
 ) -> Result<()> {
     let outlines = outlines(tensors);
-    weights::write_tensors(path, metadata, &outlines, |index| {
+    weights::write_tensors(path.as_ref(), metadata, &outlines, |index| {
         Ok(tensors[&outlines[index].name].clone())
     })
 }
@@ -97,8 +97,8 @@ pub fn expect_finite(tensors: &BTreeMap<String, Tensor>) -> Result<()> {
 }
 
 /// Writes any bytes, whole or not at all.
-pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    weights::write_whole(path, bytes)
+pub fn write_file(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
+    weights::write_whole(path.as_ref(), bytes)
 }
 
 /// `[rows, channels]` as `[1, rows, channels]`; a batch of one stays.

@@ -25,7 +25,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// ```no_run
 /// # fn main() -> sd_conditioner::Result<()> {
 /// use sd_conditioner::weights::Checkpoint;
-/// let checkpoint = Checkpoint::open("sd_xl_base_1.0.safetensors".as_ref())?;
+/// let checkpoint = Checkpoint::open("sd_xl_base_1.0.safetensors")?;
 /// for encoder in checkpoint.encoders() {
 ///     let source = checkpoint.encoder(encoder)?;
 ///     println!("{encoder}: {} tensors", source.names().len());
@@ -67,14 +67,14 @@ pub(super) struct Located {
 
 impl Checkpoint {
     /// Opens a file or a folder and reads its headers. In folders, full precision is preferred.
-    pub fn open(path: &Path) -> Result<Checkpoint> {
+    pub fn open(path: impl AsRef<Path>) -> Result<Checkpoint> {
         Checkpoint::open_variant(path, None)
     }
 
     /// The same with a choice of weights in diffusers folders, such as `fp16`. A single file has no
     /// variants, so there the choice says nothing.
-    pub fn open_variant(path: &Path, variant: Option<&str>) -> Result<Checkpoint> {
-        opening::open(path, variant)
+    pub fn open_variant(path: impl AsRef<Path>, variant: Option<&str>) -> Result<Checkpoint> {
+        opening::open(path.as_ref(), variant)
     }
 
     /// The family, if the file decides it. One encoder alone may belong to several.

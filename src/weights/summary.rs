@@ -54,9 +54,10 @@ impl Inspected {
     ///
     /// ```
     /// use sd_conditioner::weights::Inspected;
-    /// assert!(Inspected::open("no-such-file".as_ref(), None).is_err());
+    /// assert!(Inspected::open("no-such-file", None).is_err());
     /// ```
-    pub fn open(path: &Path, variant: Option<&str>) -> Result<Inspected> {
+    pub fn open(path: impl AsRef<Path>, variant: Option<&str>) -> Result<Inspected> {
+        let path = path.as_ref();
         let error = match Checkpoint::open_variant(path, variant) {
             Ok(checkpoint) => return Ok(Inspected::Checkpoint(Box::new(checkpoint.summary()))),
             Err(error) => error,
@@ -83,6 +84,7 @@ fn is_token(placeholder: Option<&str>) -> bool {
 }
 
 /// One text encoder of a checkpoint.
+#[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EncoderSummary {
     /// Which one.

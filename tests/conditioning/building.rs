@@ -1,16 +1,46 @@
 //! What a builder refuses, and what it tells while it loads.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sd_conditioner::candle_core::DType;
-use sd_conditioner::weights::{EncoderId, Synthetic, SyntheticSize, TensorSource};
-use sd_conditioner::{Builder, Conditioner, Dialect, ErrorKind, Family, Profile, Prompt};
+use sd_conditioner::conditioner::{Embeddings, PlannedPair, PlannedPrompt};
+use sd_conditioner::hub::Hub;
+use sd_conditioner::weights::{
+    Checkpoint, EncoderId, Lora, LoraFolder, Synthetic, SyntheticSize, TensorSource,
+};
+use sd_conditioner::{
+    Builder, Conditioner, Conditioning, ConditioningList, Dialect, Error, ErrorKind, Family,
+    Guidance, Profile, Prompt, Request, Timeline,
+};
 
 use crate::support::close::bits;
 
 fn random(builder: Builder, family: Family) -> sd_conditioner::Result<Conditioner> {
     builder.random_weights(family, SyntheticSize::Tiny, 73)
+}
+
+/// What programs with several threads hand around: losing it would break them without a word.
+#[test]
+fn handles_and_results_may_be_shared_between_threads() {
+    fn shared<T: Send + Sync + Debug + 'static>() {}
+    fn cheap<T: Clone + Send + Sync + Debug + 'static>() {}
+    cheap::<Conditioner>();
+    cheap::<Builder>();
+    cheap::<Embeddings>();
+    cheap::<Hub>();
+    cheap::<Lora>();
+    cheap::<Request<'static>>();
+    cheap::<PlannedPair>();
+    cheap::<PlannedPrompt>();
+    cheap::<Conditioning>();
+    cheap::<Guidance>();
+    cheap::<ConditioningList>();
+    cheap::<Timeline>();
+    shared::<Checkpoint>();
+    shared::<LoraFolder>();
+    shared::<Error>();
 }
 
 /// Integers gave zeros.

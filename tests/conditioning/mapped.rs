@@ -28,7 +28,7 @@ pub(super) fn mapping(builder: Builder) -> Builder {
 }
 
 fn loaded(builder: Builder, family: Family, paths: &[PathBuf]) -> Result<Conditioner> {
-    let opened = paths.iter().map(|path| Checkpoint::open(path));
+    let opened = paths.iter().map(Checkpoint::open);
     let opened: Vec<Checkpoint> = opened.collect::<Result<_>>()?;
     // Every call is to read the weights.
     let builder = builder.cache(CacheOptions::OFF).family(family);
@@ -316,7 +316,7 @@ fn loras_go_on_as_always() {
     let folder = tempfile::tempdir().unwrap();
     loras::write(folder.path(), SEED, Stored::F32);
     let paths = in_one_file(folder.path(), Family::Sd1, Stored::F16);
-    let lora = Lora::open(&folder.path().join("sd1.kohya.safetensors")).unwrap();
+    let lora = Lora::open(folder.path().join("sd1.kohya.safetensors")).unwrap();
     let lora = [lora.at(0.8)];
     for dtype in [DType::F16, DType::F32] {
         let builder = Conditioner::builder().dtype(dtype);

@@ -1,11 +1,13 @@
 //! What a session keeps from run to run.
 
 use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sd_conditioner::graph::{
     Call, Classes, Folder, Inlet, Kind, NodeClass, Plan, Session, Socket, Summary, Value as Given,
 };
-use sd_conditioner::{Conditioner, ConditioningList, Profile, Request, Result};
+use sd_conditioner::{Conditioner, ConditioningList, ErrorKind, Profile, Request, Result};
 use serde_json::{Value, json};
 
 use super::support::{folder, models, node, simple, with, workflow};
@@ -138,6 +140,21 @@ fn an_error_of_the_caller_ends_a_run() {
         ))
     });
     assert_eq!((seen, ended.unwrap_err().message()), (1, "no space"));
+}
+
+/// The encoders that were loaded stay for the next run.
+#[test]
+fn encoding_stops_when_the_caller_asks() {
+    let asked = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&asked);
+    let folder = folder().stop_when(move || seen.load(Ordering::SeqCst));
+    let mut session = Session::new(folder);
+    assert_eq!(again(&mut session, &simple("a cat")).0, 1);
+    asked.store(true, Ordering::SeqCst);
+    let stopped = session.run(&plan(&simple("a dog")));
+    assert_eq!(stopped.unwrap_err().kind(), ErrorKind::Stopped);
+    asked.store(false, Ordering::SeqCst);
+    assert_eq!(again(&mut session, &simple("a dog")).0, 0);
 }
 
 /// A class of a caller's own that makes something of tensors.

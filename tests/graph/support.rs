@@ -7,11 +7,11 @@ use std::sync::OnceLock;
 use sd_conditioner::Family;
 use sd_conditioner::graph::{Folder, Workflow};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use crate::support::checkpoints::{Layout, write};
 use crate::support::embeddings::{self, SEED};
 use crate::support::entries::Stored;
+use crate::support::kept::Kept;
 use crate::support::loras;
 
 pub(super) fn golden() -> PathBuf {
@@ -30,18 +30,19 @@ pub(super) fn family(name: &str) -> Family {
 
 /// The models folder that `files.json` describes; made once.
 pub(super) fn models() -> &'static Path {
-    static MADE: OnceLock<TempDir> = OnceLock::new();
-    let made = MADE.get_or_init(|| {
-        let folder = tempfile::tempdir().unwrap();
+    static MADE: OnceLock<(Kept, PathBuf)> = OnceLock::new();
+    let (_, made) = MADE.get_or_init(|| {
+        let kept = Kept::new("models");
+        let folder = kept.path();
         for (name, origin) in read("files.json").as_object().unwrap() {
-            let path = folder.path().join(name);
+            let path = folder.join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             let workshop = tempfile::tempdir().unwrap();
             fs::copy(make(workshop.path(), origin), path).unwrap();
         }
-        folder
+        (kept, folder)
     });
-    made.path()
+    made
 }
 
 fn make(workshop: &Path, origin: &Value) -> PathBuf {

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -47,7 +47,7 @@ pub(super) enum Answer {
     File(Arc<Vec<u8>>),
     /// Promises the file and closes after this many bytes.
     Truncated(usize),
-    /// Sends these many bytes and then nothing, for a while.
+    /// Sends these many bytes, and the rest when [`Server::let_go`] says so, or after half a minute.
     Stuck(usize),
     /// Sends a few bytes at a time.
     Drip,
@@ -61,9 +61,33 @@ pub(super) enum Answer {
     Raw(Vec<u8>),
 }
 
+/// Where answers wait that are stuck.
+#[derive(Default)]
+struct Gate {
+    open: AtomicBool,
+    waiting: AtomicUsize,
+}
+
+impl Gate {
+    /// Waits until it opens, but not forever: nothing that is tested waits so long.
+    fn pass<T>(&self, then: impl FnOnce() -> T) -> T {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        for _ in 0..1500 {
+            if self.open.load(Ordering::SeqCst) {
+                break;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        let done = then();
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        done
+    }
+}
+
 /// The server; it ends when this is dropped.
 pub(super) struct Server {
     address: SocketAddr,
+    gate: Arc<Gate>,
     seen: Arc<Mutex<Vec<Request>>>,
     ended: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -76,6 +100,8 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let (seen, ended) = (Arc::default(), Arc::new(AtomicBool::new(false)));
         let (log, end) = (Arc::clone(&seen), Arc::clone(&ended));
+        let gate = Arc::new(Gate::default());
+        let waits = Arc::clone(&gate);
         let answer = Arc::new(answer);
         let thread = thread::spawn(move || {
             for stream in listener.incoming().flatten().take(REQUESTS_AT_MOST) {
@@ -83,11 +109,13 @@ impl Server {
                     return;
                 }
                 let (log, answer) = (Arc::clone(&log), Arc::clone(&answer));
-                thread::spawn(move || serve(&stream, &log, &*answer));
+                let gate = Arc::clone(&waits);
+                thread::spawn(move || serve(&stream, (&log, &gate), &*answer));
             }
         });
         Server {
             address,
+            gate,
             seen,
             ended,
             thread: Some(thread),
@@ -99,6 +127,14 @@ impl Server {
         format!("http://{}", self.address)
     }
 
+    /// Sends what was held back, and returns when it is sent.
+    pub(super) fn let_go(&self) {
+        self.gate.open.store(true, Ordering::SeqCst);
+        while self.gate.waiting.load(Ordering::SeqCst) > 0 {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// All requests so far.
     pub(super) fn requests(&self) -> Vec<Request> {
         self.seen.lock().unwrap().clone()
@@ -108,6 +144,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::SeqCst);
+        self.gate.open.store(true, Ordering::SeqCst);
         let _ = TcpStream::connect(self.address);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -115,12 +152,16 @@ impl Drop for Server {
     }
 }
 
-fn serve(stream: &TcpStream, log: &Mutex<Vec<Request>>, answer: &dyn Fn(&Request) -> Answer) {
+fn serve(
+    stream: &TcpStream,
+    (log, gate): (&Mutex<Vec<Request>>, &Gate),
+    answer: &dyn Fn(&Request) -> Answer,
+) {
     let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
     let Some(request) = read(stream) else { return };
     log.lock().unwrap().push(request.clone());
     // A client that was given up closes first; that is no fault of the test.
-    let _ = reply(stream, &request, answer(&request));
+    let _ = reply(stream, &request, answer(&request), gate);
 }
 
 fn read(stream: &TcpStream) -> Option<Request> {
@@ -149,7 +190,12 @@ fn read(stream: &TcpStream) -> Option<Request> {
     Some(request)
 }
 
-fn reply(stream: &TcpStream, request: &Request, answer: Answer) -> std::io::Result<()> {
+fn reply(
+    stream: &TcpStream,
+    request: &Request,
+    answer: Answer,
+    gate: &Gate,
+) -> std::io::Result<()> {
     let good = sha256(CONTENT);
     match answer {
         Answer::Good => send(stream, request, CONTENT, &good, COMMIT, |out, body| {
@@ -173,10 +219,9 @@ fn reply(stream: &TcpStream, request: &Request, answer: Answer) -> std::io::Resu
             out.write_all(&body[..count.min(body.len())])
         }),
         Answer::Stuck(count) => send(stream, request, CONTENT, &good, COMMIT, |out, body| {
-            out.write_all(&body[..count.min(body.len())])?;
-            out.flush()?;
-            thread::sleep(Duration::from_secs(2));
-            out.write_all(&body[count.min(body.len())..])
+            let (now, later) = body.split_at(count.min(body.len()));
+            out.write_all(now)?;
+            gate.pass(|| out.write_all(later))
         }),
         Answer::Drip => send(stream, request, CONTENT, &good, COMMIT, |out, body| {
             for piece in body.chunks(4) {
@@ -186,11 +231,7 @@ fn reply(stream: &TcpStream, request: &Request, answer: Answer) -> std::io::Resu
             }
             Ok(())
         }),
-        Answer::Status(status) => {
-            let head =
-                format!("HTTP/1.1 {status} No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-            (&*stream).write_all(head.as_bytes())
-        }
+        Answer::Status(status) => refuse(stream, status),
         Answer::Redirect(to) => {
             let head = format!(
                 "HTTP/1.1 302 Found\r\nLocation: {to}\r\nX-Linked-ETag: \"{good}\"\r\n\
@@ -200,6 +241,11 @@ fn reply(stream: &TcpStream, request: &Request, answer: Answer) -> std::io::Resu
         }
         Answer::Raw(bytes) => (&*stream).write_all(&bytes),
     }
+}
+
+fn refuse(stream: &TcpStream, status: u16) -> std::io::Result<()> {
+    let head = format!("HTTP/1.1 {status} No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    (&*stream).write_all(head.as_bytes())
 }
 
 /// The headers of a file on the hub, and the part of it that was asked for.
@@ -213,7 +259,7 @@ fn send(
 ) -> std::io::Result<()> {
     let total = file.len();
     if request.start >= total {
-        return reply(stream, request, Answer::Status(416));
+        return refuse(stream, 416);
     }
     let end = if request.is_probe {
         request.start + 1

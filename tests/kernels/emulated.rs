@@ -12,6 +12,7 @@ use sd_conditioner::kernels::{Activation, Kernels, Reference};
 
 use super::tensor;
 use crate::support::close::assert_close;
+use crate::support::kept::Kept;
 
 const WINDOW: usize = 77;
 
@@ -24,15 +25,15 @@ pub(super) const TYPES: [(&str, DType, f64); 3] = [
 
 /// The program that runs one kernel, compiled once; `None` without a compiler.
 fn program() -> Option<&'static PathBuf> {
-    static PROGRAM: OnceLock<Option<(tempfile::TempDir, PathBuf)>> = OnceLock::new();
+    static PROGRAM: OnceLock<Option<(Kept, PathBuf)>> = OnceLock::new();
     let made = PROGRAM.get_or_init(|| {
         let found = Command::new("c++").arg("--version").output();
         if !cfg!(target_os = "linux") || !found.is_ok_and(|found| found.status.success()) {
             println!("NOT RUN: the emulated CUDA kernels need a C++ compiler `c++` on Linux");
             return None;
         }
-        let folder = tempfile::tempdir().unwrap();
-        let program = folder.path().join("emulated");
+        let kept = Kept::new("emulated");
+        let program = kept.path().join("emulated");
         let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
         let output = Command::new("c++")
             .args(["-std=c++17", "-O1", "-ffp-contract=off", "-I"])
@@ -44,7 +45,7 @@ fn program() -> Option<&'static PathBuf> {
             .unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{said}");
-        Some((folder, program))
+        Some((kept, program))
     });
     made.as_ref().map(|(_, program)| program)
 }

@@ -165,7 +165,7 @@ fn values_that_are_not_finite_in_the_type_are_not_written() {
         negative: Some(large),
         ..alone(filled(0.5, 1))
     };
-    let error = diffusers::save(&folder.path().join("x"), &saved, DType::F16).unwrap_err();
+    let error = diffusers::save(folder.path().join("x"), &saved, DType::F16).unwrap_err();
     assert_eq!(error.tensor(), Some("negative_prompt_embeds"));
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod embeddings;
 pub(crate) mod entries;
 pub(crate) mod ggufs;
 pub(crate) mod golden;
+pub(crate) mod kept;
 pub(crate) mod loras;
 pub(crate) mod pickles;
 pub(crate) mod spelling;

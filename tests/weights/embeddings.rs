@@ -18,7 +18,7 @@ const ENCODERS: [EncoderId; 3] = [ClipL, OpenClipH, OpenClipG];
 /// A file of these tensors, opened.
 fn open(name: &str, entries: &[Entry]) -> Result<Embedding> {
     let folder = tempfile::tempdir().unwrap();
-    Embedding::open(&save(&folder.path().join(name), entries))
+    Embedding::open(save(&folder.path().join(name), entries))
 }
 
 fn tensor(key: &str, shape: &[usize]) -> Entry {
@@ -306,13 +306,13 @@ fn huge_tensors_are_not_read() {
     let path = folder.path().join("x.safetensors");
     let wide = [tensor("emb_params", &[75, 1 << 28])];
     check_refused(
-        Embedding::open(&save_sparse(&path, &wide)),
+        Embedding::open(save_sparse(&path, &wide)),
         ErrorKind::Embedding,
         &["no vectors"],
     );
     let long = [tensor("emb_params", &[1 << 30, 128])];
     check_refused(
-        Embedding::open(&save_sparse(&path, &long)),
+        Embedding::open(save_sparse(&path, &long)),
         ErrorKind::Embedding,
         &["75"],
     );
@@ -357,7 +357,7 @@ fn files_that_are_not_safetensors() {
 #[test]
 fn paths_that_are_no_file() {
     let folder = tempfile::tempdir().unwrap();
-    let missing = Embedding::open(&folder.path().join("x.safetensors"));
+    let missing = Embedding::open(folder.path().join("x.safetensors"));
     check_refused(missing, ErrorKind::Io, &["x.safetensors"]);
     check_refused(
         Embedding::open(folder.path()),

@@ -106,7 +106,7 @@ fn renamed_by_stable_diffusion_cpp() {
     }
     for dtype in [None, Some(GgmlDType::Q8_0)] {
         let lines = dtype.map_or_else(|| plain_lines(&entries), |dtype| converted(&entries, dtype));
-        let checkpoint = Checkpoint::open(&save(&folder.path().join("x.gguf"), &lines)).unwrap();
+        let checkpoint = Checkpoint::open(save(&folder.path().join("x.gguf"), &lines)).unwrap();
         assert_eq!(checkpoint.family(), Some(Family::Sdxl));
         assert_eq!(checkpoint.layout(OpenClipG), Some(Layout::SdCpp));
         let read = checkpoint.encoder(OpenClipG).unwrap();
@@ -168,7 +168,7 @@ fn types_that_are_not_known() {
         kind: 39,
         bytes: vec![1; 544],
     });
-    let checkpoint = Checkpoint::open(&save(&path, &lines)).unwrap();
+    let checkpoint = Checkpoint::open(save(&path, &lines)).unwrap();
     checkpoint.encoder(ClipL).unwrap();
     let notes = checkpoint.report().notes.join("\n");
     assert!(
@@ -179,7 +179,7 @@ fn types_that_are_not_known() {
         .iter()
         .position(|line| line.name.ends_with("layers.1.mlp.fc1.weight"));
     lines[at.unwrap()].kind = 39;
-    let checkpoint = Checkpoint::open(&save(&path, &lines)).unwrap();
+    let checkpoint = Checkpoint::open(save(&path, &lines)).unwrap();
     let error = checkpoint.encoder(ClipL).err().unwrap().to_string();
     let words = ["layers.1.mlp.fc1.weight", "number 39 of ggml"];
     assert!(words.iter().all(|word| error.contains(word)), "{error}");

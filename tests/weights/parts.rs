@@ -27,7 +27,7 @@ fn part(folder: &Path, name: &str, encoder: EncoderId) -> Checkpoint {
         projection,
         Stored::F16,
     );
-    Checkpoint::open(&save_sparse(&folder.join(name), &entries)).expect("one encoder")
+    Checkpoint::open(save_sparse(&folder.join(name), &entries)).expect("one encoder")
 }
 
 fn together(

@@ -21,7 +21,7 @@ use EncoderId::{ClipL, OpenClipG};
 
 fn golden(file: &str) -> Result<Embedding> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/weights");
-    Embedding::open(&folder.join(file))
+    Embedding::open(folder.join(file))
 }
 
 /// Files of torch itself: how many vectors L and G have, and the placeholder.
@@ -85,7 +85,7 @@ fn embeddings_that_cannot_be_used() {
     let path = folder.path().join("x.pt");
     let check = |object: &Object, words: &[&str]| {
         for save in [save_zip, save_legacy] {
-            let opened = Embedding::open(&save(&path, object));
+            let opened = Embedding::open(save(&path, object));
             check_refused(opened, ErrorKind::Embedding, words);
         }
     };
@@ -135,7 +135,7 @@ fn a_checkpoint_inside_a_training_state() {
         ),
         ("state_dict", state(&entries)),
     ]);
-    let checkpoint = Checkpoint::open(&save_zip(&folder.path().join("m.ckpt"), &object)).unwrap();
+    let checkpoint = Checkpoint::open(save_zip(&folder.path().join("m.ckpt"), &object)).unwrap();
     assert_eq!(checkpoint.family(), Some(Family::Sd1));
     assert_eq!(checkpoint.container(), Container::PyTorch);
     check_equal(&*checkpoint.encoder(ClipL).unwrap(), &source, Stored::F16);
@@ -171,7 +171,7 @@ fn open_clip_with_a_transposed_projection() {
         ("name", text("x")),
         ("state_dict", Object::Dict(items)),
     ]);
-    let checkpoint = Checkpoint::open(&save_legacy(&folder.path().join("g.pt"), &object)).unwrap();
+    let checkpoint = Checkpoint::open(save_legacy(&folder.path().join("g.pt"), &object)).unwrap();
     check_equal(
         &*checkpoint.encoder(OpenClipG).unwrap(),
         &source,

@@ -121,7 +121,7 @@ fn encoders_in_unusual_slots() {
         (checkpoint.family(), checkpoint.encoders()),
         (Some(Refiner), vec![encoder])
     );
-    let checkpoint = Checkpoint::open(&folder.path().join("text_encoder")).expect("one encoder");
+    let checkpoint = Checkpoint::open(folder.path().join("text_encoder")).expect("one encoder");
     assert_eq!(
         (checkpoint.family(), checkpoint.candidates()),
         (None, &[Refiner, Sdxl][..])

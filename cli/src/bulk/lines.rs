@@ -83,6 +83,9 @@ impl Lines {
 
     /// The next line of this run's share; `None` at the end.
     pub(super) fn next(&mut self) -> anyhow::Result<Option<(Place, Text)>> {
+        if self.bytes == 0 {
+            self.expect_bytes()?;
+        }
         loop {
             let read = if self.share.has(self.number + 1) {
                 next_line(&mut self.source)
@@ -101,6 +104,21 @@ impl Lines {
                 return Ok(Some((Place { number, bytes }, text)));
             }
         }
+    }
+}
+
+/// The byte-order marks of UTF-16.
+const OF_WORDS: [[u8; 2]; 2] = [[0xff, 0xfe], [0xfe, 0xff]];
+
+impl Lines {
+    /// Refuses a file of which every line would be wrong: some shells and editors write UTF-16.
+    fn expect_bytes(&mut self) -> anyhow::Result<()> {
+        // What cannot be read is told where lines are read.
+        let begun = self.source.fill_buf().unwrap_or_default();
+        if OF_WORDS.iter().any(|mark| begun.starts_with(mark)) {
+            bail!("{}: this is UTF-16; save it as UTF-8", self.name);
+        }
+        Ok(())
     }
 }
 
@@ -148,6 +166,16 @@ mod tests {
         assert!(lines[1].1.starts_with("longer than"));
         let (_, error) = &self::lines(b"\xff\n", "1/1")[0];
         assert!(error.contains("byte 0"));
+    }
+
+    #[test]
+    fn utf_16_is_told_once() {
+        for text in [b"\xff\xfe{\0}\0\n\0".as_slice(), b"\xfe\xff\0{\0}\0\n"] {
+            let source = Box::new(io::Cursor::new(text.to_vec()));
+            let mut lines = Lines::new("x".to_owned(), source, None, "1/1".parse().unwrap());
+            let error = lines.next().unwrap_err().to_string();
+            assert_eq!(error, "x: this is UTF-16; save it as UTF-8");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::files::Files;
 use super::known::Finished;
 use super::orders::Orders;
 use super::pack::Pack;
-use super::trouble::Trouble;
+use super::trouble::{self, Trouble};
 use super::workshop::Workshop;
 use crate::job::Key;
 use crate::kinds::Kind;
@@ -89,7 +89,7 @@ impl Sink {
     /// Nothing is there to be written: a moment to make safe what was.
     pub(super) fn pause(&mut self) -> anyhow::Result<()> {
         match self {
-            Sink::Packed(pack, _) => pack.pause(),
+            Sink::Packed(pack, _) => pack.pause().map_err(|error| trouble::resumable(&error)),
             Sink::Files(..) => Ok(()),
         }
     }
@@ -100,7 +100,7 @@ impl Sink {
             Sink::Packed(pack, workshop) => {
                 let finished = pack.finish();
                 drop(workshop);
-                finished
+                finished.map_err(|error| trouble::resumable(&error))
             }
             Sink::Files(..) => Ok(0),
         }

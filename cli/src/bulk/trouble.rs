@@ -37,7 +37,7 @@ impl Trouble {
 
     /// Of writing into a packed file, which is everybody's.
     pub(super) fn of_pack(error: &anyhow::Error) -> Trouble {
-        Trouble::Run(anyhow!("{error:#}; {HINT}"))
+        Trouble::Run(resumable(error))
     }
 
     fn of(error: io::Error, path: &Path, for_all: bool) -> Trouble {
@@ -48,6 +48,11 @@ impl Trouble {
             Trouble::Line(anyhow!(error).context(path.to_string()))
         }
     }
+}
+
+/// The error of a run that may go on later.
+pub(super) fn resumable(error: &anyhow::Error) -> anyhow::Error {
+    anyhow!("{error:#}; {HINT}")
 }
 
 /// Whether the system opens no more files, for this process or at all (`EMFILE`, `ENFILE`).

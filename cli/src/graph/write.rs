@@ -55,7 +55,7 @@ impl Writer<'_> {
             ]
             .map(|(key, value)| (key.to_owned(), value)),
         );
-        storage::write_tensors(&self.path(socket), &tensors, &metadata)?;
+        storage::write_tensors(self.path(socket), &tensors, &metadata)?;
         self.written += 1;
         Ok(())
     }

@@ -109,9 +109,7 @@ pub(super) fn made(family: Family, loras: &[(&str, f64, f64)], profile: Profile)
         .random_weights(family, SyntheticSize::Tiny, 73)
         .unwrap();
     let loras = loras.iter().map(|(file, strength, strength_2)| {
-        Lora::open(file.as_ref())
-            .unwrap()
-            .at_each(*strength, *strength_2)
+        Lora::open(file).unwrap().at_each(*strength, *strength_2)
     });
     let text = text.with_loras(&loras.collect::<Vec<_>>()).unwrap();
     let request = |text| Request::new(text).profile(profile);

@@ -97,6 +97,7 @@ fn states(cache: &Cache, part: &Part, wanted: &[Wanted<'_>]) -> Vec<States> {
         part,
         cache,
         device,
+        stop: &Stop::default(),
     };
     cached.states(wanted).unwrap()
 }

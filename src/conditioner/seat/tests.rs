@@ -59,9 +59,7 @@ fn beside(text: &Conditioner) -> Conditioner {
     let placed = text.placed();
     let (home, device) = (&text.inner.home, placed.device.clone());
     let seat = home.seat(placed.parts.iter().map(Part::clone).collect(), device);
-    Conditioner {
-        inner: Arc::new(text.inner.with(Vec::new(), seat, Vec::new())),
-    }
+    text.beside(Arc::new(text.inner.with(Vec::new(), seat, Vec::new())))
 }
 
 fn context(one: &Conditioning) -> Vec<f32> {

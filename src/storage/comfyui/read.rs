@@ -17,6 +17,7 @@ use crate::storage::{family_of, tensor_of};
 use crate::weights::{Family, read_whole};
 
 /// What a file held.
+#[non_exhaustive]
 #[derive(Clone, Debug)]
 pub struct Loaded {
     /// The entries, tensors in the stored type.
@@ -27,7 +28,8 @@ pub struct Loaded {
 
 /// Reads what [`save`](super::save) or a custom node wrote. The family is what the metadata name;
 /// without that it follows from the channels.
-pub fn load(path: &Path) -> Result<Loaded> {
+pub fn load(path: impl AsRef<Path>) -> Result<Loaded> {
+    let path = path.as_ref();
     let bytes = read_whole(path)?;
     read(&bytes).map_err(|error| error.at_path(path))
 }

@@ -20,7 +20,8 @@ use crate::weights::{Family, Outline, write_tensors};
 /// Another type, no entry, entries of several families, a batch, a picture's embedding (which such a file cannot
 /// hold without the image encoder's own objects), numbers or values (in `dtype`) that are not finite, or the
 /// file system.
-pub fn save(path: &Path, list: &ConditioningList, dtype: DType) -> Result<()> {
+pub fn save(path: impl AsRef<Path>, list: &ConditioningList, dtype: DType) -> Result<()> {
+    let path = path.as_ref();
     let (value, metadata) = parts(list, dtype).map_err(|error| error.at_path(path))?;
     let outlines = value.outlines();
     for (outline, tensor) in outlines.iter().zip(&value.tensors) {

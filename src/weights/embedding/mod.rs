@@ -37,7 +37,7 @@ const MOST_VECTORS: usize = 75;
 /// ```no_run
 /// # fn main() -> sd_conditioner::Result<()> {
 /// use sd_conditioner::weights::{Embedding, EncoderId};
-/// let embedding = Embedding::open("embeddings/bad-hands.safetensors".as_ref())?;
+/// let embedding = Embedding::open("embeddings/bad-hands.safetensors")?;
 /// let rows = embedding.vectors(EncoderId::ClipL, 768);
 /// println!("{}: {} vectors, {rows:?}", embedding.name(), embedding.n_vectors());
 /// # Ok(())
@@ -64,7 +64,8 @@ impl Embedding {
     /// Reads a file. An error names the file and the tensor: no vector, more than 75, another rank
     /// than 1 or 2, a type that is not floating point, NaN or infinity, several placeholders, or
     /// unequal counts for two encoders.
-    pub fn open(path: &Path) -> Result<Embedding> {
+    pub fn open(path: impl AsRef<Path>) -> Result<Embedding> {
+        let path = path.as_ref();
         let mut embedding = read::open(path).map_err(|error| error.at_path(path))?;
         embedding.notes = embedding.notes.into_iter().map(noted).collect();
         Ok(embedding)

@@ -70,7 +70,8 @@ fn beside(place: &Path) -> Result<(File, PathBuf)> {
     let name = &name[..ends.take_while(|end| *end <= NAME).last().unwrap_or(0)];
     for number in 0..WRITERS {
         let path = place.with_file_name(format!(".{name}.{number}.part"));
-        if let Some(file) = taken(&path).map_err(|error| Error::io(&path, error))? {
+        // Told of the file that is wanted: nobody knows the other one.
+        if let Some(file) = taken(&path).map_err(|error| Error::io(place, error))? {
             return Ok((file, path));
         }
     }
@@ -195,6 +196,13 @@ mod tests {
         let failed = whole(&path, |_| Err(Error::new(ErrorKind::Io, "no")));
         assert_eq!(failed.unwrap_err().kind(), ErrorKind::Io);
         assert_eq!(names(folder.path()), [".a.0.part", "a"]);
+    }
+
+    #[test]
+    fn errors_name_the_file_that_is_wanted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("nowhere/a");
+        assert_eq!(put(&path, b"1").unwrap_err().path(), Some(path.as_path()));
     }
 
     #[test]

@@ -221,7 +221,7 @@ impl Fitted {
             return Ok(());
         }
         let error = Error::new(ErrorKind::Mismatch, message);
-        Err(error.hint("load a checkpoint of its family, or allow any family if you are sure"))
+        Err(error.hint("load a checkpoint of its family; in Rust, `WeightedLora::for_any_family` puts it on all the same"))
     }
 
     /// What became of the file's modules.

@@ -48,7 +48,7 @@ use crate::error::{Error, ErrorKind, Result, named, noted};
 /// # fn main() -> sd_conditioner::Result<()> {
 /// use sd_conditioner::{Conditioner, weights::Lora};
 /// let text = Conditioner::open("sd_xl_base_1.0.safetensors")?;
-/// let film = Lora::open("loras/film.safetensors".as_ref())?;
+/// let film = Lora::open("loras/film.safetensors")?;
 /// let styled = text.with_loras(&[film.at(0.8)])?;
 /// println!("{:?}", styled.lora_reports()[0].applied);
 /// # Ok(())
@@ -119,7 +119,8 @@ const SPELT_OUT: usize = 3;
 impl Lora {
     /// Opens a file, or a folder as PEFT and diffusers save it, and reads the header. An error if
     /// nothing in it belongs to a LoRA. What is wrong with single modules shows when it is used.
-    pub fn open(path: &Path) -> Result<Lora> {
+    pub fn open(path: impl AsRef<Path>) -> Result<Lora> {
+        let path = path.as_ref();
         let mut in_folder = IN_FOLDER.iter().map(|name| path.join(name));
         let file = in_folder.find(|file| path.is_dir() && file::is_there(file));
         let opened = Opened::open(file.as_deref().unwrap_or(path));

@@ -34,6 +34,7 @@ pub struct LoraReport {
 }
 
 /// A text module without a place.
+#[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unmatched {
     /// As the file spells it.

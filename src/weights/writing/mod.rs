@@ -61,9 +61,9 @@ pub type WriteProgress<'a> = &'a mut dyn FnMut(&Path, usize, usize);
 /// use sd_conditioner::candle_core::DType;
 /// use sd_conditioner::weights::{Arrangement, Checkpoint, Conversion};
 ///
-/// let checkpoint = Checkpoint::open("model.safetensors".as_ref())?;
+/// let checkpoint = Checkpoint::open("model.safetensors")?;
 /// let conversion = Conversion::to(Arrangement::Diffusers).dtype(DType::F16);
-/// let report = conversion.write(&checkpoint, "model-diffusers".as_ref(), &mut |_, _, _| ())?;
+/// let report = conversion.write(&checkpoint, "model-diffusers", &mut |_, _, _| ())?;
 /// for note in report.notes {
 ///     eprintln!("{note}");
 /// }
@@ -79,6 +79,7 @@ pub struct Conversion {
 
 /// What was written.
 #[must_use]
+#[non_exhaustive]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConversionReport {
     /// The files, configurations included.
@@ -136,7 +137,7 @@ impl Conversion {
     pub fn write(
         &self,
         checkpoint: &Checkpoint,
-        out: &Path,
+        out: impl AsRef<Path>,
         progress: WriteProgress<'_>,
     ) -> Result<ConversionReport> {
         self.write_encoders(self.sources(checkpoint)?, out, progress)
@@ -150,9 +151,10 @@ impl Conversion {
     pub fn write_encoders(
         &self,
         encoders: Encoders,
-        out: &Path,
+        out: impl AsRef<Path>,
         progress: WriteProgress<'_>,
     ) -> Result<ConversionReport> {
+        let out = out.as_ref();
         self.check(out)?;
         threads::expect()?;
         let wanted = |(encoder, _): &(EncoderId, _)| self.only.is_none_or(|only| only == *encoder);
