@@ -120,7 +120,7 @@ pub(crate) struct MannerFlags {
     /// `adv:<none|mean|length|length+mean>:<comfy|A1111|compel|comfy++|down_weight>`
     #[arg(long, value_parser = names::emphasis)]
     pub(crate) emphasis: Option<Emphasis>,
-    /// Another way to cut long prompts: truncate, groups, comma:N, sd-cpp, lpw, lpw-sdxl, or
+    /// Another way to cut long prompts: truncate, groups, comma, comma:N, sd-cpp, lpw, lpw-sdxl, or
     /// compel's sentences, phrases, words, brutal, each with +copy-first or +merge for its end rows
     #[arg(long, value_parser = names::split)]
     pub(crate) split: Option<SplitChoice>,
@@ -179,7 +179,7 @@ pub(crate) struct ComputeFlags {
     #[arg(long, value_enum, default_value = "auto", value_name = "WHEN")]
     pub(crate) map_files: MapFiles,
     /// Where to compute: cpu, cuda, cuda:N or metal. What is compiled and measured for an NVIDIA card is kept for the
-    /// next run, in --cache-dir or else in `sd-conditioner/kernels` of the user's cache folder
+    /// next run in `sd-conditioner/kernels` of the user's cache folder, or where a --cache-dir is given, in that
     #[arg(long, default_value_t)]
     pub(crate) device: Place,
     /// What runs the encoders
