@@ -260,14 +260,8 @@ impl Conditioner {
     /// The same to be shown: of what needs too many windows it has the text's own.
     fn plan_unbounded(&self, request: &Request<'_>, fill: usize) -> Result<Vec<Planned>> {
         let placed = self.placed();
-        let parts = &placed.parts;
-        let tower = |part: &Part| Tower {
-            id: part.id,
-            width: part.clip.config().width,
-        };
-        let towers: Vec<Tower> = parts.iter().map(tower).collect();
-        let mut plans = plan::plan(&towers, request, fill);
-        for (plan, part) in plans.iter_mut().zip(parts) {
+        let mut plans = plan::plan(&placed.towers(), request, fill);
+        for (plan, part) in plans.iter_mut().zip(&placed.parts) {
             plan.readout = Some(readout::of(self.inner.family, request, part.clip.config())?);
             plan.notes
                 .extend(readout::ignored_skip(self.inner.family, request));

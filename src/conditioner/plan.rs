@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::profile::{Choices, EncoderLengths, PooledFrom, SecondText};
 use crate::prompt::compel::Part;
 use crate::prompt::{Dialect, Note, NoteKind, Piece, Prompt};
-use crate::tokens::{Chunk, ChunkRule, Chunks, Lexicon, Split, Tokenizer};
+use crate::tokens::{Chunk, ChunkRule, Chunks, Lexicon, Split, Tokenizer, Trigger};
 use crate::weights::EncoderId;
 
 use super::embeddings::EncoderLexicon;
@@ -132,8 +132,7 @@ impl Planned {
 /// Parses and chunks a request for all encoders. `fill` is the least number of ids where both sides
 /// are filled to one length ([`Split::LpwSdxl`]).
 pub(super) fn plan(towers: &[Tower], request: &Request<'_>, fill: usize) -> Vec<Planned> {
-    let each = towers.iter().enumerate();
-    let each = each.map(|(place, tower)| plan_one(place, *tower, request, fill));
+    let each = (0..towers.len()).map(|place| plan_one(place, towers, request, fill));
     let mut plans: Vec<Planned> = each.collect();
     let lengths = request.rules().encoder_lengths;
     // `InvokeAI` has a compel of its own for each encoder.
@@ -188,7 +187,7 @@ fn second_unread(encoder: EncoderId) -> Note {
 }
 
 /// The plan for the encoder at this place of the family's order.
-fn plan_one(place: usize, tower: Tower, request: &Request<'_>, fill: usize) -> Planned {
+fn plan_one(place: usize, towers: &[Tower], request: &Request<'_>, fill: usize) -> Planned {
     let rules = request.rules();
     let prepared = Prepared::of(&request.text_for(place), rules, request.is_negative());
     let prompt = Prompt::parse(&prepared.text, dialect(rules));
@@ -196,12 +195,15 @@ fn plan_one(place: usize, tower: Tower, request: &Request<'_>, fill: usize) -> P
     let notes = unread.into_iter().chain(prompt.notes().iter().cloned());
     let lexicon = EncoderLexicon {
         embeddings: request.embeddings_given(),
-        encoder: tower.id,
-        width: tower.width,
+        tower: towers[place],
+        whole: match rules.trigger {
+            Trigger::Ids => towers,
+            _ => &[],
+        },
     };
     let planner = Planner {
         rules,
-        rule: rules.chunk_rule(tower.id),
+        rule: rules.chunk_rule(towers[place].id),
         lexicon: &lexicon,
         fill,
     };
