@@ -129,10 +129,11 @@ impl Planned {
     }
 }
 
-/// Parses and chunks a request for all encoders. `fill` is the least number of ids where both sides
+/// Parses and chunks a request for all encoders. `fill` has for each the least number of ids, where both sides
 /// are filled to one length ([`Split::LpwSdxl`]).
-pub(super) fn plan(towers: &[Tower], request: &Request<'_>, fill: usize) -> Vec<Planned> {
-    let each = (0..towers.len()).map(|place| plan_one(place, towers, request, fill));
+pub(super) fn plan(towers: &[Tower], request: &Request<'_>, fill: &[usize]) -> Vec<Planned> {
+    let fill = |place: usize| fill.get(place).copied().unwrap_or(0);
+    let each = (0..towers.len()).map(|place| plan_one(place, towers, request, fill(place)));
     let mut plans: Vec<Planned> = each.collect();
     let lengths = request.rules().encoder_lengths;
     // `InvokeAI` has a compel of its own for each encoder.
@@ -140,7 +141,10 @@ pub(super) fn plan(towers: &[Tower], request: &Request<'_>, fill: usize) -> Vec<
     if let ([first, _], true) = (plans.as_mut_slice(), joint) {
         first.notes.extend(first.weighted_parts());
     }
-    match_encoders(&mut plans, lengths, request.has_two_texts());
+    match request.rules().split {
+        Split::LpwSdxl => follow_first(&mut plans),
+        _ => match_encoders(&mut plans, lengths, request.has_two_texts()),
+    }
     fill_windows(&mut plans, request);
     let is_unread = request.rules().second_text() != SecondText::Appended;
     if let ([only], true) = (plans.as_mut_slice(), request.has_two_texts() && is_unread) {
@@ -345,6 +349,24 @@ impl Planner<'_> {
         };
         let chunks = Chunks::of_pieces(raw.pieces(), Tokenizer::clip(), rule, self.lexicon);
         chunks.iter().next().cloned()
+    }
+}
+
+/// `lpw_stable_diffusion_xl.py` goes through the windows of the first encoder, and leaves out what the second has more.
+fn follow_first(plans: &mut [Planned]) {
+    let windows = plans.first().map_or(1, |first| first.windows);
+    for plan in plans {
+        if plan.windows > windows {
+            plan.notes.push(Note {
+                kind: NoteKind::Cut,
+                span: 0..0,
+                message: format!(
+                    "the second encoder's {} windows are cut to the first one's {windows}",
+                    plan.windows
+                ),
+            });
+        }
+        plan.windows = windows;
     }
 }
 

@@ -68,7 +68,7 @@ fn readings(towers: &[Tower], request: &Request<'_>) -> Vec<Reading> {
     let brought = prompted::brought(request, towers);
     let dressed = brought.as_ref().map(|all| request.clone().embeddings(all));
     let request = dressed.as_ref().unwrap_or(request);
-    let plans = plan::plan(towers, request, 0).into_iter();
+    let plans = plan::plan(towers, request, &[]).into_iter();
     let each = plans.zip(towers).enumerate();
     each.map(|(place, (plan, tower))| Reading {
         encoder: tower.id,
