@@ -14,6 +14,7 @@ mod gelu;
 mod least_windows;
 mod mapped;
 mod negatives;
+mod nested;
 mod open_clip;
 mod parts;
 mod planned;

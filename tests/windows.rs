@@ -277,6 +277,41 @@ fn what_does_not_fit_is_told_in_every_manner() {
     }
 }
 
+/// `bad-hands` and `Bad-hands-3` begin like others.
+struct Nested;
+
+impl Lexicon for Nested {
+    fn names(&self) -> Vec<String> {
+        ["bad-hands", "bad-hands-5", "Bad-hands-3"]
+            .map(str::to_owned)
+            .to_vec()
+    }
+
+    fn find(&self, name: &str) -> Known {
+        Known::Fit {
+            vectors: name.len() - "bad-hand".len(),
+            first_id: FIRST_ADDED_ID,
+        }
+    }
+}
+
+/// transformers takes the longest, stable-diffusion.cpp the first in the order of their bytes.
+#[test]
+fn which_of_several_names_is_meant() {
+    for (profile, text, n_vectors) in [
+        (Profile::SdCpp, "a bad-hands-5 b", 1),
+        (Profile::SdCpp, "a bad-hands-3 b", 3),
+        (Profile::Diffusers, "a bad-hands-5 b", 3),
+        (Profile::Compel, "a bad-hands-5 b", 3),
+    ] {
+        let choices = profile.choices();
+        let prompt = Prompt::parse(text, choices.dialect);
+        let rule = choices.chunk_rule(EncoderId::ClipL);
+        let chunks = Chunks::of_pieces(prompt.pieces(), Tokenizer::clip(), rule, &Nested);
+        assert_eq!(vectors(&chunks, 0).len(), n_vectors, "{profile:?} {text:?}");
+    }
+}
+
 #[test]
 fn a1111_never_splits_an_embedding_and_loses_it_behind_a_comma() {
     let pushed = windows(Profile::A1111, &format!("{} ti", cats(74)));

@@ -149,7 +149,7 @@ impl Known {
 fn known(set: &Embeddings) -> Vec<Known> {
     let names = set.names().into_iter();
     let known = names.map(|name| Known {
-        plain: plain(&name),
+        plain: plain(name.rsplit('/').next().unwrap_or(&name)),
         name,
         hash: None,
     });

@@ -103,3 +103,28 @@ fn a_folder_that_was_added_or_changed_is_seen() {
     let named: serde_json::Value = serde_json::from_str(&file.metadata["embeddings"]).unwrap();
     assert_eq!(named[0]["name"], "style");
 }
+
+/// A file is named without the folder that it lies in, by ComfyUI and A1111.
+#[test]
+fn a_change_below_a_folder_is_seen() {
+    let folder = tempdir().unwrap();
+    let set = folder.path().join("set");
+    fs::create_dir_all(set.join("below")).unwrap();
+    let style = set.join("below/style.safetensors");
+    let lines = concat!(
+        r#"{"id":"one","profile":"comfyui","positive":"a cat, embedding:style"}"#,
+        "\n",
+        r#"{"id":"two","profile":"a1111","positive":"a style"}"#,
+    );
+    let run = || {
+        let more = ["--resume", "--embeddings", set.to_str().unwrap()];
+        let ran = requests(folder.path(), "sd1", lines, &more).expect(0);
+        assert!(!ran.stderr.contains("unknown_embedding"), "{}", ran.stderr);
+        ran.stderr
+    };
+    embedding(&style, 0.25);
+    assert!(run().contains("2 written"));
+    assert!(run().contains("0 written, 0 failed, 2 done before"));
+    embedding(&style, 0.5);
+    assert!(run().contains("2 written"));
+}

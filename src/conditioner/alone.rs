@@ -57,7 +57,7 @@ impl Conditioner {
         let request = request.into();
         pairs::expect_no_loras(&request, "`encode` and `encode_batch` take such prompts")?;
         Ok(PlannedPrompt {
-            plans: self.plan(&request, 0)?,
+            plans: self.plan(&request, &[])?,
             request: OwnedRequest::of(&request),
             towers: self.towers(),
         })

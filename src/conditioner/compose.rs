@@ -132,7 +132,10 @@ impl Run<'_> {
         let row = match rules.pooled_from() {
             PooledFrom::RawText => places.raw,
             PooledFrom::FirstWindow => texts.first().and_then(|(own, _)| own.first().copied()),
-            PooledFrom::LastWindow => texts.last().and_then(|(own, _)| own.last().copied()),
+            PooledFrom::LastWindow => texts.last().and_then(|(own, _)| {
+                let last = own.len().min(self.plans[index].windows).checked_sub(1)?;
+                own.get(last).copied()
+            }),
         };
         row.map_or(Ok(None), |row| self.rows.pooled(row))
     }

@@ -10,6 +10,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::tokens::{FIRST_ADDED_ID, Known, Lexicon, TokenId};
 use crate::weights::{Embedding, EmbeddingFolder, EncoderId, Lora};
 
+use super::plan::Tower;
+
 /// Embeddings that prompts may name. Cheap to clone, `Send + Sync`.
 ///
 /// A folder's files are found by name, and opened when a prompt first names one. Files given with a
@@ -43,20 +45,36 @@ impl Embeddings {
     }
 
     /// The same with the embeddings inside a LoRA file, each by the name that it has there. A name
-    /// that is taken already keeps its embedding, as in A1111.
+    /// that is taken already, by a file of the folder or one given, keeps its embedding, as in A1111.
     pub fn with_lora(mut self, lora: &Lora) -> Result<Embeddings> {
         for embedding in lora.embeddings()? {
-            self.add(embedding.name().to_owned(), Arc::new(embedding));
+            if self.listed_as(embedding.name()).next().is_none() {
+                self.add(embedding.name().to_owned(), Arc::new(embedding));
+            }
         }
         Ok(self)
     }
 
-    /// The same with those of another set that were given by name.
-    pub(super) fn and(mut self, others: &Embeddings) -> Embeddings {
+    /// The same with those of another set that were given by name. A file of the folder keeps its name if it is for
+    /// these encoders: A1111 registers no other one.
+    pub(super) fn and(mut self, others: &Embeddings, towers: &[Tower]) -> Embeddings {
         for (name, embedding) in &others.given {
-            self.add(name.clone(), Arc::clone(embedding));
+            let is_meant = |path: &str| {
+                let found = self.find(path).ok().flatten();
+                found.is_some_and(|found| expect_whole(&found, towers).is_ok())
+            };
+            let is_taken = self.listed_as(name).any(is_meant);
+            if !is_taken {
+                self.add(name.clone(), Arc::clone(embedding));
+            }
         }
         self
+    }
+
+    /// The names of the folder's files that are called so, whatever folder below it they lie in.
+    fn listed_as(&self, called: &str) -> impl Iterator<Item = &str> {
+        let listed = self.folder.iter().flat_map(|folder| folder.called());
+        listed.filter_map(move |(other, name)| (other == called).then_some(name))
     }
 
     /// If the name is free.
@@ -78,6 +96,15 @@ impl Embeddings {
         given.chain(listed.map(str::to_owned)).collect()
     }
 
+    /// Each name as tools call it that know a file by its own name, whatever folder it lies in, and the name. Of
+    /// files that are called the same the one comes first that A1111 keeps.
+    fn called(&self) -> Vec<(String, String)> {
+        let given = self.given.iter().map(|(token, _)| (&**token, &**token));
+        let listed = self.folder.iter().flat_map(|folder| folder.called());
+        let owned = |(called, name): (&str, &str)| (called.to_owned(), name.to_owned());
+        given.chain(listed).map(owned).collect()
+    }
+
     /// Tells sets apart that are in use at the same time. Clones of one set are the same set.
     pub(super) fn identity(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
@@ -91,13 +118,14 @@ impl Embeddings {
         hasher.finish()
     }
 
-    /// The embedding of a name; `None` if there is none. A file that cannot be used gives its error.
+    /// The embedding of a name; `None` if there is none. A file that cannot be used gives its error. A folder's file
+    /// may be named without the folders that it lies in, as in `ComfyUI`.
     pub fn find(&self, name: &str) -> Result<Option<Arc<Embedding>>> {
         if let Some((_, embedding)) = self.given.iter().find(|(token, _)| token == name) {
             return Ok(Some(embedding.clone()));
         }
         match &self.folder {
-            Some(folder) => folder.get(name),
+            Some(folder) => folder.get_anywhere(name),
             None => Ok(None),
         }
     }
@@ -130,16 +158,43 @@ impl Embeddings {
     }
 }
 
+/// Refuses a file that A1111 and Forge leave out: its widths together have to be the model's
+/// (`load_from_file` in `modules/textual_inversion/textual_inversion.py`). Of the refiner they know
+/// different widths, so there only its encoder's is wanted.
+fn expect_whole(embedding: &Embedding, towers: &[Tower]) -> Result<()> {
+    for tower in towers {
+        embedding.expect_vectors(tower.id, tower.width)?;
+    }
+    let is_refiner = matches!(towers, [only] if only.id == EncoderId::OpenClipG);
+    let widths = embedding.widths();
+    if is_refiner || widths.len() == towers.len() {
+        return Ok(());
+    }
+    let message = format!(
+        "the embedding `{}` has vectors of {} widths for a model with {}",
+        embedding.name(),
+        widths.len(),
+        towers.len()
+    );
+    let hint = "it was trained for another family of models";
+    Err(Error::new(ErrorKind::Embedding, message).hint(hint))
+}
+
 /// The embeddings as one encoder sees them.
 pub(super) struct EncoderLexicon<'a> {
     pub(super) embeddings: Option<&'a Embeddings>,
-    pub(super) encoder: EncoderId,
-    pub(super) width: usize,
+    pub(super) tower: Tower,
+    /// All encoders of the model, where the tool wants that it fits them all.
+    pub(super) whole: &'a [Tower],
 }
 
 impl Lexicon for EncoderLexicon<'_> {
     fn names(&self) -> Vec<String> {
         self.embeddings.map(Embeddings::names).unwrap_or_default()
+    }
+
+    fn called(&self) -> Vec<(String, String)> {
+        self.embeddings.map(Embeddings::called).unwrap_or_default()
     }
 
     fn find(&self, name: &str) -> Known {
@@ -156,10 +211,15 @@ impl Lexicon for EncoderLexicon<'_> {
                 };
             }
         };
-        match embedding.expect_vectors(self.encoder, self.width) {
-            Ok(_) => Known::Fit {
+        let Tower { id, width } = self.tower;
+        let fits = match self.whole {
+            [] => embedding.expect_vectors(id, width).map(drop),
+            whole => expect_whole(&embedding, whole),
+        };
+        match fits {
+            Ok(()) => Known::Fit {
                 vectors: embedding.n_vectors(),
-                first_id: embeddings.first_id(name, self.encoder, self.width),
+                first_id: embeddings.first_id(name, id, width),
             },
             Err(error) => Known::Unfit {
                 vectors: embedding.n_vectors(),

@@ -15,7 +15,7 @@ use super::plan::Planned;
 pub(super) fn pad_to_each_other(
     pair: &[Request<'_>; 2],
     plans: &mut [Vec<Planned>],
-    plan_again: impl Fn(&Request<'_>, usize) -> Result<Vec<Planned>>,
+    plan_again: impl Fn(&Request<'_>, &[usize]) -> Result<Vec<Planned>>,
 ) -> Result<Option<Note>> {
     if matches!(pair[0].rules().split, Split::Lpw | Split::LpwSdxl) {
         fill_ids(pair, plans, plan_again)?;
@@ -37,15 +37,19 @@ pub(super) fn pad_to_each_other(
     Ok(repeats.then(|| no_common_length(lengths)))
 }
 
-/// Gives both sides as many ids as the longer one has.
+/// Gives both sides as many ids as the longer one has, for each encoder.
 fn fill_ids(
     pair: &[Request<'_>; 2],
     plans: &mut [Vec<Planned>],
-    plan_again: impl Fn(&Request<'_>, usize) -> Result<Vec<Planned>>,
+    plan_again: impl Fn(&Request<'_>, &[usize]) -> Result<Vec<Planned>>,
 ) -> Result<()> {
-    let most = plans.iter().flatten().map(n_ids).max().unwrap_or(0);
+    let [first, second] = [&plans[0], &plans[1]];
+    let both = first.iter().zip(second);
+    let most: Vec<usize> = both
+        .map(|(one, other)| n_ids(one).max(n_ids(other)))
+        .collect();
     for (request, plan) in pair.iter().zip(plans) {
-        *plan = plan_again(request, most)?;
+        *plan = plan_again(request, &most)?;
     }
     Ok(())
 }

@@ -205,7 +205,7 @@ impl Conditioner {
     /// The windows that a request would be encoded in, for each encoder. Runs nothing. The parts of
     /// compel's blends and conjunctions follow each other.
     pub fn chunks<'a>(&self, request: impl Into<Request<'a>>) -> Result<Vec<(EncoderId, Chunks)>> {
-        let plans = self.plan_unbounded(&request.into(), 0)?;
+        let plans = self.plan_unbounded(&request.into(), &[])?;
         let placed = self.placed();
         let ids = placed.parts.iter().map(|part| part.id);
         Ok(ids.zip(plans.iter().map(shown)).collect())
@@ -250,28 +250,22 @@ impl Conditioner {
     fn plan_all(&self, requests: &[Request<'_>]) -> Result<Vec<Vec<Planned>>> {
         requests
             .iter()
-            .map(|request| self.plan(request, 0))
+            .map(|request| self.plan(request, &[]))
             .collect()
     }
 
     /// What each encoder will be given, and what is read from it. Refuses what needs too many windows.
-    fn plan(&self, request: &Request<'_>, fill: usize) -> Result<Vec<Planned>> {
+    fn plan(&self, request: &Request<'_>, fill: &[usize]) -> Result<Vec<Planned>> {
         let plans = self.plan_unbounded(request, fill)?;
         plans.iter().try_for_each(Planned::expect_all_forms)?;
         Ok(plans)
     }
 
     /// The same to be shown: of what needs too many windows it has the text's own.
-    fn plan_unbounded(&self, request: &Request<'_>, fill: usize) -> Result<Vec<Planned>> {
+    fn plan_unbounded(&self, request: &Request<'_>, fill: &[usize]) -> Result<Vec<Planned>> {
         let placed = self.placed();
-        let parts = &placed.parts;
-        let tower = |part: &Part| Tower {
-            id: part.id,
-            width: part.clip.config().width,
-        };
-        let towers: Vec<Tower> = parts.iter().map(tower).collect();
-        let mut plans = plan::plan(&towers, request, fill);
-        for (plan, part) in plans.iter_mut().zip(parts) {
+        let mut plans = plan::plan(&placed.towers(), request, fill);
+        for (plan, part) in plans.iter_mut().zip(&placed.parts) {
             plan.readout = Some(readout::of(self.inner.family, request, part.clip.config())?);
             plan.notes
                 .extend(readout::ignored_skip(self.inner.family, request));
@@ -353,7 +347,7 @@ pub fn chunks_for<'a>(family: Family, request: impl Into<Request<'a>>) -> Vec<(E
         width: id.width(),
     };
     let towers: Vec<Tower> = encoders.map(tower).collect();
-    let plans = plan::plan(&towers, &request.into(), 0);
+    let plans = plan::plan(&towers, &request.into(), &[]);
     let ids = towers.iter().map(|tower| tower.id);
     ids.zip(plans.iter().map(shown)).collect()
 }

@@ -146,7 +146,7 @@ impl Conditioner {
     ) -> Result<PlannedPair> {
         let negative = negative.negative_of(&positive);
         let pair = [positive, negative];
-        let mut plans = [self.plan(&pair[0], 0)?, self.plan(&pair[1], 0)?];
+        let mut plans = [self.plan(&pair[0], &[])?, self.plan(&pair[1], &[])?];
         let note = lengths::pad_to_each_other(&pair, &mut plans, |request, fill| {
             self.plan(request, fill)
         })?;

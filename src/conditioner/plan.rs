@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::profile::{Choices, EncoderLengths, PooledFrom, SecondText};
 use crate::prompt::compel::Part;
 use crate::prompt::{Dialect, Note, NoteKind, Piece, Prompt};
-use crate::tokens::{Chunk, ChunkRule, Chunks, Lexicon, Split, Tokenizer};
+use crate::tokens::{Chunk, ChunkRule, Chunks, Lexicon, Split, Tokenizer, Trigger};
 use crate::weights::EncoderId;
 
 use super::embeddings::EncoderLexicon;
@@ -129,11 +129,11 @@ impl Planned {
     }
 }
 
-/// Parses and chunks a request for all encoders. `fill` is the least number of ids where both sides
+/// Parses and chunks a request for all encoders. `fill` has for each the least number of ids, where both sides
 /// are filled to one length ([`Split::LpwSdxl`]).
-pub(super) fn plan(towers: &[Tower], request: &Request<'_>, fill: usize) -> Vec<Planned> {
-    let each = towers.iter().enumerate();
-    let each = each.map(|(place, tower)| plan_one(place, *tower, request, fill));
+pub(super) fn plan(towers: &[Tower], request: &Request<'_>, fill: &[usize]) -> Vec<Planned> {
+    let fill = |place: usize| fill.get(place).copied().unwrap_or(0);
+    let each = (0..towers.len()).map(|place| plan_one(place, towers, request, fill(place)));
     let mut plans: Vec<Planned> = each.collect();
     let lengths = request.rules().encoder_lengths;
     // `InvokeAI` has a compel of its own for each encoder.
@@ -141,7 +141,10 @@ pub(super) fn plan(towers: &[Tower], request: &Request<'_>, fill: usize) -> Vec<
     if let ([first, _], true) = (plans.as_mut_slice(), joint) {
         first.notes.extend(first.weighted_parts());
     }
-    match_encoders(&mut plans, lengths, request.has_two_texts());
+    match request.rules().split {
+        Split::LpwSdxl => follow_first(&mut plans),
+        _ => match_encoders(&mut plans, lengths, request.has_two_texts()),
+    }
     fill_windows(&mut plans, request);
     let is_unread = request.rules().second_text() != SecondText::Appended;
     if let ([only], true) = (plans.as_mut_slice(), request.has_two_texts() && is_unread) {
@@ -188,7 +191,7 @@ fn second_unread(encoder: EncoderId) -> Note {
 }
 
 /// The plan for the encoder at this place of the family's order.
-fn plan_one(place: usize, tower: Tower, request: &Request<'_>, fill: usize) -> Planned {
+fn plan_one(place: usize, towers: &[Tower], request: &Request<'_>, fill: usize) -> Planned {
     let rules = request.rules();
     let prepared = Prepared::of(&request.text_for(place), rules, request.is_negative());
     let prompt = Prompt::parse(&prepared.text, dialect(rules));
@@ -196,12 +199,15 @@ fn plan_one(place: usize, tower: Tower, request: &Request<'_>, fill: usize) -> P
     let notes = unread.into_iter().chain(prompt.notes().iter().cloned());
     let lexicon = EncoderLexicon {
         embeddings: request.embeddings_given(),
-        encoder: tower.id,
-        width: tower.width,
+        tower: towers[place],
+        whole: match rules.trigger {
+            Trigger::Ids => towers,
+            _ => &[],
+        },
     };
     let planner = Planner {
         rules,
-        rule: rules.chunk_rule(tower.id),
+        rule: rules.chunk_rule(towers[place].id),
         lexicon: &lexicon,
         fill,
     };
@@ -343,6 +349,24 @@ impl Planner<'_> {
         };
         let chunks = Chunks::of_pieces(raw.pieces(), Tokenizer::clip(), rule, self.lexicon);
         chunks.iter().next().cloned()
+    }
+}
+
+/// `lpw_stable_diffusion_xl.py` goes through the windows of the first encoder, and leaves out what the second has more.
+fn follow_first(plans: &mut [Planned]) {
+    let windows = plans.first().map_or(1, |first| first.windows);
+    for plan in plans {
+        if plan.windows > windows {
+            plan.notes.push(Note {
+                kind: NoteKind::Cut,
+                span: 0..0,
+                message: format!(
+                    "the second encoder's {} windows are cut to the first one's {windows}",
+                    plan.windows
+                ),
+            });
+        }
+        plan.windows = windows;
     }
 }
 

@@ -11,6 +11,7 @@ use crate::prompt::networks::{self, ExtraNetwork};
 use crate::prompt::{Dialect, Note, NoteKind};
 use crate::weights::{LoraFolder, LoraReport, WeightedLora};
 
+use super::plan::Tower;
 use super::prepare::Prepared;
 use super::{Conditioner, Embeddings, Inner, Request, Seat, compose};
 
@@ -194,8 +195,12 @@ impl Prompted {
             return go(&self.text, requests);
         }
         let own = requests.iter().map(Request::embeddings_given);
-        let sets = own.map(|own| own.cloned().unwrap_or_default().and(&self.brought));
-        let sets: Vec<Embeddings> = sets.collect();
+        let towers = self.text.placed().towers();
+        let dressed = |own: Option<&Embeddings>| {
+            let own = own.cloned().unwrap_or_default();
+            own.and(&self.brought, &towers)
+        };
+        let sets: Vec<Embeddings> = own.map(dressed).collect();
         let dressed = requests.iter().zip(&sets);
         let dressed = dressed.map(|(request, set)| request.clone().embeddings(set));
         go(&self.text, &dressed.collect::<Vec<_>>())
@@ -241,18 +246,15 @@ fn found(request: &Request<'_>) -> Result<Vec<WeightedLora>> {
     Ok(all)
 }
 
-/// The embeddings that come with a request's prompt; `None` where there are none.
-pub(super) fn brought(request: &Request<'_>) -> Option<Embeddings> {
-    let mut embeddings = request.embeddings_given().cloned().unwrap_or_default();
-    let before = embeddings.names().len();
+/// A request's embeddings with those that come with its prompt; `None` where none come.
+pub(super) fn brought(request: &Request<'_>, towers: &[Tower]) -> Option<Embeddings> {
+    let mut brought = Embeddings::default();
     for lora in found(request).unwrap_or_default() {
         // What is wrong with a file is told by `encode`.
-        embeddings = embeddings
-            .clone()
-            .with_lora(lora.lora())
-            .unwrap_or(embeddings);
+        brought = brought.clone().with_lora(lora.lora()).unwrap_or(brought);
     }
-    (embeddings.names().len() > before).then_some(embeddings)
+    let own = request.embeddings_given().cloned().unwrap_or_default();
+    (!brought.is_empty()).then(|| own.and(&brought, towers))
 }
 
 impl Request<'_> {

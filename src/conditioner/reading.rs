@@ -60,21 +60,15 @@ pub fn readings_for(family: Family, request: &Request<'_>) -> Vec<Reading> {
 impl Conditioner {
     /// How these encoders would read a request. Runs nothing.
     pub fn readings(&self, request: &Request<'_>) -> Vec<Reading> {
-        let placed = self.placed();
-        let parts = placed.parts.iter();
-        let towers = parts.map(|part| Tower {
-            id: part.id,
-            width: part.clip.config().width,
-        });
-        readings(&towers.collect::<Vec<_>>(), request)
+        readings(&self.placed().towers(), request)
     }
 }
 
 fn readings(towers: &[Tower], request: &Request<'_>) -> Vec<Reading> {
-    let brought = prompted::brought(request);
+    let brought = prompted::brought(request, towers);
     let dressed = brought.as_ref().map(|all| request.clone().embeddings(all));
     let request = dressed.as_ref().unwrap_or(request);
-    let plans = plan::plan(towers, request, 0).into_iter();
+    let plans = plan::plan(towers, request, &[]).into_iter();
     let each = plans.zip(towers).enumerate();
     each.map(|(place, (plan, tower))| Reading {
         encoder: tower.id,

@@ -11,6 +11,7 @@ use crate::kernels::{self, Kernels};
 use super::cache::{Cache, CacheStats};
 use super::carried::Carried;
 use super::choice::Choice;
+use super::plan::Tower;
 use super::turns::Turns;
 use super::{Conditioner, Part};
 
@@ -26,6 +27,17 @@ pub(super) struct Placed {
     /// In the family's order.
     pub(super) parts: Vec<Part>,
     pub(super) device: Device,
+}
+
+impl Placed {
+    /// The encoders as planning sees them.
+    pub(super) fn towers(&self) -> Vec<Tower> {
+        let tower = |part: &Part| Tower {
+            id: part.id,
+            width: part.clip.config().width,
+        };
+        self.parts.iter().map(tower).collect()
+    }
 }
 
 impl Seat {

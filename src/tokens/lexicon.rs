@@ -8,6 +8,13 @@ pub trait Lexicon {
     /// All names, in the order in which they were given; for tools that look for names in the text.
     fn names(&self) -> Vec<String>;
 
+    /// Each name as it is called by tools that know a file by its own name, whatever folder it lies in (A1111 and
+    /// Forge), with the name. The first that fits of those that are called the same is meant.
+    fn called(&self) -> Vec<(String, String)> {
+        let names = self.names().into_iter();
+        names.map(|name| (name.clone(), name)).collect()
+    }
+
     /// What is known of one name, as written in a prompt.
     fn find(&self, name: &str) -> Known;
 }

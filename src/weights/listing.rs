@@ -78,6 +78,14 @@ impl Listing {
         found.copied()
     }
 
+    /// The same, its name being the path below one of the folders: the first that has it.
+    pub(super) fn find_below(&self, name: &str) -> Option<usize> {
+        let name = inside(name).filter(|name| !name.is_empty())?;
+        let folders: BTreeSet<&str> = self.by_file.keys().flat_map(|file| above(file)).collect();
+        let mut there = folders.into_iter().map(|folder| format!("{folder}/{name}"));
+        there.find_map(|name| self.find(&name))
+    }
+
     /// Folders and files that could not be listed.
     pub(super) fn notes(&self) -> &[String] {
         &self.notes
@@ -153,6 +161,11 @@ impl Listing {
         self.by_file.insert(file, index);
         self.files.push(Listed { path, rank });
     }
+}
+
+/// The folders that a file lies in.
+fn above(file: &str) -> impl Iterator<Item = &str> {
+    file.match_indices('/').map(|(at, _)| &file[..at])
 }
 
 fn real(path: &Path) -> Result<PathBuf> {

@@ -120,6 +120,51 @@ fn a_negative_keeps_its_own_embeddings() {
     }
 }
 
+/// A1111 skips an embedding of a LoRA where its folder has one of that name; unless that was skipped itself, for it is
+/// not of the model's widths.
+#[test]
+fn a_file_of_the_folder_keeps_its_name() {
+    let (base, files) = (tiny(Family::Sd1), files());
+    let text = |worn: bool| {
+        if worn {
+            "glow <lora:film:0.8>"
+        } else {
+            "glow "
+        }
+    };
+    let folder = |name: &str, key: &str, width: usize| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        save_with(&path, &[entry(key, &[1, width], 0.05)], &[]);
+        folder
+    };
+    let film = files.loras.get("film").unwrap().unwrap();
+    let worn = base.with_loras(&[film.at(0.8)]).unwrap();
+    let none = Embeddings::default();
+    let brought = by_hand(&base, &files, a1111(text(false), &none), &none);
+    for (name, key, width, keeps) in [
+        ("glow.safetensors", "emb_params", 128, true),
+        ("styles/glow.safetensors", "emb_params", 128, true),
+        ("glow.safetensors", "emb_params", 192, false),
+        ("Glow.safetensors", "emb_params", 192, false),
+    ] {
+        let folder = folder(name, key, width);
+        let set = Embeddings::folder(folder.path()).unwrap();
+        let request = a1111(text(true), &set).loras(&files.loras);
+        let made = base.encode(request.clone()).unwrap();
+        let own = worn.encode(a1111(text(false), &set)).unwrap();
+        assert!(!same(&own, &brought));
+        assert!(same(&made, if keeps { &own } else { &brought }), "{name}");
+        let [first, ..] = &base.readings(&request)[..] else {
+            unreachable!()
+        };
+        let windows = first.texts[0].chunks.iter().next().unwrap();
+        let n_vectors = if keeps { 1 } else { 2 };
+        assert_eq!(windows.splices().len(), n_vectors, "{name}");
+    }
+}
+
 #[test]
 fn an_error_says_which_request_was_refused() {
     let (base, files) = (tiny(Family::Sd1), files());

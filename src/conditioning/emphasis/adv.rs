@@ -158,6 +158,16 @@ impl Plan {
         self.strengths.iter().map(|s| s.max(1.0)).collect()
     }
 
+    /// The same, and the masks that stand for all strengths up to a limit, which have strength 1. With
+    /// [`Masking::Numpy2`] one may stand in a row of a strength above 1.
+    fn beside_masks(&self, limit: f64, masking: Masking) -> Vec<f64> {
+        let mut strengths = self.at_least_one();
+        for row in self.masked_up_to(limit, masking) {
+            strengths[row] = 1.0;
+        }
+        strengths
+    }
+
     fn rows_where(&self, meant: impl Fn(u32, f64) -> bool) -> Vec<usize> {
         let both = self.words.iter().zip(&self.strengths).enumerate();
         both.filter(|(_, (word, strength))| meant(**word, **strength))
@@ -275,8 +285,11 @@ pub(super) fn apply(adv: Adv, one: &Encoding<'_>) -> Result<Tensor> {
         Interpretation::Compel => {
             let positive = plan.at_least_one();
             let base = rows::away_from(&stages[0], &one.hidden, &positive)?;
-            let down = stages[1..].iter();
-            let down = down.map(|stage| rows::away_from(&stages[0], stage, &positive));
+            let down = plan.below_one().into_iter().zip(&stages[1..]);
+            let down = down.map(|(limit, stage)| {
+                let strengths = plan.beside_masks(limit, adv.masking);
+                rows::away_from(&stages[0], stage, &strengths)
+            });
             down_weighted(&plan, &base, &down.collect::<Result<Vec<_>>>()?)
         }
     }

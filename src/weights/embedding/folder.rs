@@ -1,5 +1,6 @@
 //! A folder of embeddings → names, and each file when it is first asked for.
 
+use std::cmp::Reverse;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -51,11 +52,31 @@ impl EmbeddingFolder {
         self.listing.names().map(|(name, _)| name)
     }
 
+    /// Each file's own name, and its [name](Self::names). Of files that are called the same the one comes first that
+    /// A1111 keeps: the one that `os.walk` comes to last (`load_from_dir` in
+    /// `modules/textual_inversion/textual_inversion.py`), with folders in the order of their names.
+    pub(crate) fn called(&self) -> impl Iterator<Item = (&str, &str)> {
+        let mut names: Vec<&str> = self.names().collect();
+        names.sort_by_cached_key(|name| Reverse(walked(name)));
+        names.into_iter().map(|name| (own_name(name), name))
+    }
+
     /// The embedding of this name, with or without the extension, exactly as it is spelt on the
     /// disk. `None` if there is none; a name that reaches out of the folder (`../x`) never has one.
     /// A file that cannot be used gives its error each time.
     pub fn get(&self, name: &str) -> Result<Option<Arc<Embedding>>> {
-        let Some(place) = self.listing.find(name) else {
+        self.read(self.listing.find(name))
+    }
+
+    /// The same; where there is none, the name is looked for in each folder below, in the order of their names
+    /// (`load_embed` in `comfy/sd1_clip.py`, which takes any of several).
+    pub(crate) fn get_anywhere(&self, name: &str) -> Result<Option<Arc<Embedding>>> {
+        let found = self.listing.find(name);
+        self.read(found.or_else(|| self.listing.find_below(name)))
+    }
+
+    fn read(&self, place: Option<usize>) -> Result<Option<Arc<Embedding>>> {
+        let Some(place) = place else {
             return Ok(None);
         };
         if let Some(read) = self.read[place].get() {
@@ -69,4 +90,17 @@ impl EmbeddingFolder {
     pub fn notes(&self) -> &[String] {
         self.listing.notes()
     }
+}
+
+/// The last part of a name.
+fn own_name(name: &str) -> &str {
+    name.rsplit('/').next().unwrap_or(name)
+}
+
+/// Sorts names as folders are walked: a folder's files, then the folders in it.
+fn walked(name: &str) -> Vec<(bool, &str)> {
+    let own = name.len() - own_name(name).len();
+    let folders = name[..own].split_terminator('/');
+    let folders = folders.map(|folder| (true, folder));
+    folders.chain([(false, &name[own..])]).collect()
 }

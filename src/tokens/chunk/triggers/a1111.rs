@@ -6,7 +6,7 @@ use crate::tokens::{Known, TokenId};
 
 use super::Build;
 
-/// A name and its ids.
+/// A name, and the ids of how it is called.
 struct Name {
     ids: Vec<TokenId>,
     name: String,
@@ -57,8 +57,9 @@ fn embedding<'a>(
 /// All names as ids, longest first. The tool forgets what does not fit the model when it loads it;
 /// here that is asked for only when a name occurs.
 fn names(build: &Build<'_>) -> Vec<Name> {
-    let names = build.lexicon.names().into_iter().map(|name| Name {
-        ids: build.encode(&name),
+    let called = build.lexicon.called().into_iter();
+    let names = called.map(|(called, name)| Name {
+        ids: build.encode(&called),
         name,
     });
     let mut names: Vec<Name> = names.filter(|name| !name.ids.is_empty()).collect();

@@ -48,7 +48,8 @@ fn place_in(span: &Range<usize>, text: &str, part: &Range<usize>) -> Range<usize
     }
 }
 
-/// From left to right, the longest where several begin.
+/// From left to right; where several begin, the longest, but in stable-diffusion.cpp the first in the order of their bytes
+/// (`split_with_special_tokens` in `src/tokenizers/tokenize_util.cpp`).
 fn occurrences(build: &Build<'_>, text: &str) -> Vec<Found> {
     let spelt = spellings(build);
     let mut found = Vec::new();
@@ -57,7 +58,11 @@ fn occurrences(build: &Build<'_>, text: &str) -> Vec<Found> {
         let here = spelt
             .iter()
             .filter_map(|spelt| found_at(at, text, spelt, build.rule.trigger));
-        match here.max_by_key(|found| found.at.end) {
+        let next = match build.rule.trigger {
+            Trigger::Anywhere => here.min_by(|one, other| one.name.cmp(&other.name)),
+            _ => here.max_by_key(|found| found.at.end),
+        };
+        match next {
             Some(next) => {
                 at = next.at.end;
                 found.push(next);
