@@ -14,12 +14,13 @@ use super::embeddings::EncoderLexicon;
 use super::prepare::Prepared;
 use super::{Request, prompted, schedule};
 
-/// The most windows that the strengths of one request may need of one encoder beside the text's own.
+/// The most windows that one request may need of one encoder beside the text's own.
 ///
 /// compel encodes the whole text once more for each fragment below 1, and some methods of
 /// `ComfyUI_ADV_CLIP_emb` for each strength: that grows with the square of a text, and a few KiB of it would
-/// take all memory. A request that needs more is refused ([`ErrorKind::Request`]) before they are made. The
-/// text's own windows are not counted; they grow with the text.
+/// take all memory. So do the shorter texts of a blend, which are filled to the longest's length, and the texts
+/// of a schedule, one for each step. A request that needs more is refused ([`ErrorKind::Request`]) before they
+/// are made. The text's own windows are not counted; they grow with the text.
 pub const FORM_WINDOWS_AT_MOST: usize = 4096;
 
 /// What one encoder is to do for one request.
@@ -36,6 +37,8 @@ pub(super) struct Planned {
     pub(super) windows: usize,
     /// How many windows the other forms of its texts have. Beyond [`FORM_WINDOWS_AT_MOST`] none are made.
     forms: usize,
+    /// How many empty windows the shorter texts of its blends are filled with.
+    filled: usize,
     pub(super) notes: Vec<Note>,
 }
 
@@ -86,6 +89,15 @@ impl Planned {
 
     /// Refuses one whose forms are too many; without them nothing of it can be encoded.
     pub(super) fn expect_all_forms(&self) -> Result<()> {
+        if self.filled > FORM_WINDOWS_AT_MOST {
+            let message = format!(
+                "the shorter texts of a blend would be filled with {} empty windows to the length of the longest; \
+                 {FORM_WINDOWS_AT_MOST} are the most",
+                self.filled
+            );
+            let hint = "blend texts of one length, or fewer of them";
+            return Err(Error::new(ErrorKind::Request, message).hint(hint));
+        }
         if self.forms <= FORM_WINDOWS_AT_MOST {
             return Ok(());
         }
@@ -98,6 +110,11 @@ impl Planned {
         let hint = "give strengths to fewer and longer fragments, or take an emphasis that needs no other forms \
                     of the text, as `comfyui` and `a1111-original`";
         Err(Error::new(ErrorKind::Request, message).hint(hint))
+    }
+
+    /// Its forms' windows, as far as they are counted.
+    pub(super) fn n_forms(&self) -> usize {
+        self.forms
     }
 
     /// The window that fills a result.
@@ -246,6 +263,7 @@ impl Planner<'_> {
             raw: self.raw_window(prompt),
             windows: 0,
             forms: 0,
+            filled: 0,
             notes,
         };
         self.add_parts(&mut planned, prompt);
@@ -286,10 +304,14 @@ impl Planner<'_> {
             normalize,
             weight,
         });
+        let (mut windows, mut longest) = (0_usize, 0_usize);
         for pieces in &texts {
             let text = self.text(pieces, &mut planned.forms);
+            windows += text.chunks.len().get();
+            longest = longest.max(text.chunks.len().get());
             planned.texts.push(text);
         }
+        planned.filled += longest.saturating_mul(texts.len()) - windows;
     }
 
     /// A text with its other forms. `forms` counts their windows; beyond the most none are made.
