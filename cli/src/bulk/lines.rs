@@ -83,6 +83,9 @@ impl Lines {
 
     /// The next line of this run's share; `None` at the end.
     pub(super) fn next(&mut self) -> anyhow::Result<Option<(Place, Text)>> {
+        if self.number == 0 {
+            self.expect_text()?;
+        }
         loop {
             let read = if self.share.has(self.number + 1) {
                 next_line(&mut self.source)
@@ -105,6 +108,24 @@ impl Lines {
 }
 
 /// How many bytes were read (0 at the end), and the line or what is wrong with it.
+impl Lines {
+    /// Refuses a file whose beginning has no line that could be read: one message, not one for each line feed
+    /// that happens to be in it.
+    fn expect_text(&mut self) -> anyhow::Result<()> {
+        let ahead = self.source.fill_buf().with_context(|| self.name.clone())?;
+        let first = ahead.split(|byte| *byte == b'\n').next();
+        let is_text = |line: &[u8]| !line.contains(&0) && std::str::from_utf8(line).is_ok();
+        if !ahead.contains(&0) || first.is_some_and(is_text) {
+            return Ok(());
+        }
+        let kind = match ahead {
+            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "text in UTF-16; save it in UTF-8",
+            _ => "no text; a JSON object on each line is wanted",
+        };
+        bail!("{}: {kind}", self.name)
+    }
+}
+
 fn next_line(source: &mut dyn BufRead) -> io::Result<(u64, Option<Text>)> {
     let mut bytes = Vec::new();
     let read = source.take(LINE_AT_MOST).read_until(b'\n', &mut bytes)? as u64;
@@ -148,6 +169,30 @@ mod tests {
         assert!(lines[1].1.starts_with("longer than"));
         let (_, error) = &self::lines(b"\xff\n", "1/1")[0];
         assert!(error.contains("byte 0"));
+    }
+
+    /// A line with zeros, as a disk that filled up leaves, stops no others.
+    #[test]
+    fn what_is_no_text_is_refused_once() {
+        let first = |text: &[u8]| {
+            let source = Box::new(io::Cursor::new(text.to_vec()));
+            let mut lines = Lines::new("x".to_owned(), source, None, "1/1".parse().unwrap());
+            lines.next().map(|_| ()).map_err(|error| error.to_string())
+        };
+        assert!(
+            first(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR")
+                .unwrap_err()
+                .contains("no text")
+        );
+        assert!(
+            first(b"\xff\xfe{\0\"\0\n\0")
+                .unwrap_err()
+                .contains("UTF-16")
+        );
+        assert!(first(b"{}\0\n{}\n").is_err());
+        for text in [&b""[..], b"\n", b"\xff\n{}\n", b"{}\n\0\0\0\n"] {
+            assert!(first(text).is_ok(), "{text:?}");
+        }
     }
 
     #[test]
