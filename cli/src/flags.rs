@@ -98,7 +98,13 @@ pub(crate) struct TokensFlags {
 }
 
 #[derive(Args, Debug)]
-#[command(group = ArgGroup::new("source").args(["weights", "random_weights"]))]
+#[command(
+    group = ArgGroup::new("source").args(["weights", "random_weights"]),
+    group = ArgGroup::new("computing")
+        .args(["dtype", "keep_quantized", "map_files", "device", "kernels"])
+        .multiple(true)
+        .requires("source"),
+)]
 pub(crate) struct CompareFlags {
     /// The prompt; it comes first, since --weights takes all names that follow it
     #[arg(value_name = "PROMPT", allow_hyphen_values = true)]

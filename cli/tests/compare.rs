@@ -154,3 +154,27 @@ fn embeddings_are_found_in_each_profiles_way() {
     let ran = run(&["compare", "a", "--embeddings", "/no/such/folder"]).expect(1);
     assert!(ran.error().contains("/no/such/folder"));
 }
+
+/// What says how to compute would be passed over in silence.
+#[test]
+fn how_to_compute_needs_weights() {
+    for more in [
+        ["--device", "cuda"],
+        ["--dtype", "f16"],
+        ["--kernels", "plain"],
+        ["--map-files", "never"],
+    ] {
+        let ran = run(&[&["compare", "a cat"][..], &more].concat()).expect(2);
+        assert!(ran.stderr.contains("--weights"), "{}", ran.stderr);
+    }
+    let weights = [
+        "--random-weights",
+        "--tiny",
+        "--family",
+        "sd1",
+        "--device",
+        "cpu",
+    ];
+    run(&[&["compare", "a cat"][..], &weights].concat()).expect(0);
+    run(&["compare", "a cat"]).expect(0);
+}

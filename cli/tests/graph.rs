@@ -173,6 +173,8 @@ fn what_is_wrong_is_said() {
         let place = Place::new(&json);
         let ran = place.run(&[]).expect(1);
         assert!(ran.error().contains(part), "{part}: {}", ran.stderr);
+        let file = place.workflow.to_str().unwrap();
+        assert!(ran.error().contains(file), "{}", ran.stderr);
         assert!(place.written().is_empty() && ran.stdout.is_empty());
     }
     let place = Place::new(&workflow("a"));
@@ -251,4 +253,30 @@ fn values_that_are_not_finite_are_not_written() {
                 .contains(&"9.positive.safetensors".to_owned())
         );
     }
+}
+
+/// A node of a class that is not known, with a picture: what enters it is made, as its error says.
+#[test]
+fn what_enters_an_unknown_node() {
+    let mut json = workflow("a cat");
+    json["6"] = json!({"class_type": "LoadImage", "inputs": {"image": "x.png"}});
+    json["7"] = json!({"class_type": "ControlNetApplyAdvanced", "inputs": {
+        "positive": ["4", 0], "negative": ["5", 0], "image": ["6", 0], "clip": ["1", 0], "strength": 1}});
+    json["9"]["inputs"]["positive"] = json!(["7", 0]);
+    let place = Place::new(&json);
+    let ran = place.run(&[]).expect(1);
+    assert!(
+        ran.error().contains("ask for what enters"),
+        "{}",
+        ran.stderr
+    );
+    place.run(&["--node", "7"]).expect(0);
+    assert_eq!(
+        place.written(),
+        ["7.negative.safetensors", "7.positive.safetensors"]
+    );
+    // A conditioning that is missing is not passed over.
+    json["7"]["inputs"]["negative"] = json!(["77", 0]);
+    let ran = Place::new(&json).run(&["--node", "7"]).expect(1);
+    assert!(ran.error().contains("node 77"), "{}", ran.stderr);
 }

@@ -2,6 +2,7 @@
 
 mod alone;
 mod batch;
+mod bounds;
 mod builder;
 mod cache;
 mod carried;
@@ -29,11 +30,11 @@ mod turns;
 mod watched;
 
 pub use alone::PlannedPrompt;
+pub use bounds::FORM_WINDOWS_AT_MOST;
 pub use builder::{Builder, Progress};
 pub use cache::{CacheOptions, CacheStats, DiskCache};
 pub use embeddings::Embeddings;
 pub use pairs::PlannedPair;
-pub use plan::FORM_WINDOWS_AT_MOST;
 pub use reading::{ReadText, Reading, readings_for};
 pub use request::Request;
 
@@ -187,12 +188,21 @@ impl Conditioner {
 
     /// Several calls of the tool in one batch.
     fn encode_calls(&self, calls: &[Vec<Request<'_>>]) -> Result<Vec<Vec<Conditioning>>> {
+        let plans = calls.iter().map(|call| self.plan_all(call));
+        self.run_calls(calls, plans.collect::<Result<_>>()?)
+    }
+
+    /// The same with the plans of each call's requests.
+    fn run_calls(
+        &self,
+        calls: &[Vec<Request<'_>>],
+        planned: Vec<Vec<Vec<Planned>>>,
+    ) -> Result<Vec<Vec<Conditioning>>> {
         let (mut plans, mut ranges) = (Vec::new(), Vec::with_capacity(calls.len()));
-        for call in calls {
-            let start = plans.len();
-            plans.extend(self.plan_all(call)?);
-            lengths::pad_inside(plans[start..].iter_mut());
-            ranges.push(start..plans.len());
+        for mut call in planned {
+            lengths::pad_inside(call.iter_mut());
+            ranges.push(plans.len()..plans.len() + call.len());
+            plans.extend(call);
         }
         let requests = calls.concat();
         let mut all = self.run(&requests, &plans, &ranges)?.into_iter();

@@ -3,24 +3,16 @@
 
 use crate::conditioning::emphasis::{self, Emphasis, Stage};
 use crate::encoder::Readout;
-use crate::error::{Error, ErrorKind, Result};
 use crate::profile::{Choices, EncoderLengths, PooledFrom, SecondText};
 use crate::prompt::compel::Part;
 use crate::prompt::{Dialect, Note, NoteKind, Piece, Prompt};
 use crate::tokens::{Chunk, ChunkRule, Chunks, Lexicon, Split, Tokenizer, Trigger};
 use crate::weights::EncoderId;
 
+use super::bounds::FORM_WINDOWS_AT_MOST;
 use super::embeddings::EncoderLexicon;
 use super::prepare::Prepared;
 use super::{Request, prompted, schedule};
-
-/// The most windows that the strengths of one request may need of one encoder beside the text's own.
-///
-/// compel encodes the whole text once more for each fragment below 1, and some methods of
-/// `ComfyUI_ADV_CLIP_emb` for each strength: that grows with the square of a text, and a few KiB of it would
-/// take all memory. A request that needs more is refused ([`ErrorKind::Request`]) before they are made. The
-/// text's own windows are not counted; they grow with the text.
-pub const FORM_WINDOWS_AT_MOST: usize = 4096;
 
 /// What one encoder is to do for one request.
 #[derive(Clone, Debug)]
@@ -35,7 +27,9 @@ pub(super) struct Planned {
     /// How many windows the result has: fewer than there are are cut, more are filled.
     pub(super) windows: usize,
     /// How many windows the other forms of its texts have. Beyond [`FORM_WINDOWS_AT_MOST`] none are made.
-    forms: usize,
+    pub(super) forms: usize,
+    /// How many empty windows the shorter texts of its blends are filled with.
+    pub(super) filled: usize,
     pub(super) notes: Vec<Note>,
 }
 
@@ -82,22 +76,6 @@ impl Planned {
             text.chunks.iter().chain(stages)
         });
         of_texts.chain(&self.raw)
-    }
-
-    /// Refuses one whose forms are too many; without them nothing of it can be encoded.
-    pub(super) fn expect_all_forms(&self) -> Result<()> {
-        if self.forms <= FORM_WINDOWS_AT_MOST {
-            return Ok(());
-        }
-        let message = format!(
-            "the strengths of this prompt need {} windows beside its own {}: the whole text once more for each \
-             fragment that is weakened or strengthened; {FORM_WINDOWS_AT_MOST} are the most",
-            self.forms,
-            self.own_windows()
-        );
-        let hint = "give strengths to fewer and longer fragments, or take an emphasis that needs no other forms \
-                    of the text, as `comfyui` and `a1111-original`";
-        Err(Error::new(ErrorKind::Request, message).hint(hint))
     }
 
     /// The window that fills a result.
@@ -252,6 +230,7 @@ impl Planner<'_> {
             raw: self.raw_window(prompt),
             windows: 0,
             forms: 0,
+            filled: 0,
             notes,
         };
         self.add_parts(&mut planned, prompt);
@@ -292,10 +271,14 @@ impl Planner<'_> {
             normalize,
             weight,
         });
+        let (mut windows, mut longest) = (0_usize, 0_usize);
         for pieces in &texts {
             let text = self.text(pieces, &mut planned.forms);
+            windows += text.chunks.len().get();
+            longest = longest.max(text.chunks.len().get());
             planned.texts.push(text);
         }
+        planned.filled += longest.saturating_mul(texts.len()) - windows;
     }
 
     /// A text with its other forms. `forms` counts their windows; beyond the most none are made.

@@ -1,12 +1,16 @@
 //! SCHEDULE → TIMELINE: prompt editing and `AND`, each distinct text encoded once.
 
+use std::collections::HashMap;
+
 use crate::conditioning::{Conditioning, Span, Timeline, TimelineEntry, TimelinePart};
 use crate::error::Result;
 use crate::profile::TakenOut;
 use crate::prompt::compose::{self, ComposedPrompt};
-use crate::prompt::schedule::{Pass, Schedule};
+use crate::prompt::schedule::{self, Pass, Schedule};
 use crate::prompt::{Dialect, Note, NoteKind, Strength};
 
+use super::bounds::expect_windows;
+use super::plan::Planned as Plan;
 use super::prepare::Prepared;
 use super::{Conditioner, Request};
 
@@ -65,11 +69,12 @@ impl Conditioner {
         };
         let prepared = prepared(request, text);
         let parts = composed(request, &prepared);
-        let mut texts: Vec<String> = Vec::new();
-        let planned: Vec<Planned> = parts
+        let mut texts = Texts::default();
+        let planned = parts
             .iter()
-            .map(|part| plan(part, request.rules().dialect, pass, &mut texts))
-            .collect();
+            .map(|part| texts.plan(part, request.rules().dialect, pass));
+        let planned: Vec<Planned> = planned.collect::<Result<_>>()?;
+        let texts = texts.all;
         let calls: Vec<Vec<(usize, usize)>> = planned.iter().map(distinct).collect();
         let requests = |call: &Vec<(usize, usize)>| -> Vec<Request<'_>> {
             let texts = call.iter().map(|(place, times)| {
@@ -79,15 +84,35 @@ impl Conditioner {
             texts.collect()
         };
         let requests: Vec<Vec<Request<'_>>> = calls.iter().map(requests).collect();
-        let encoded = self.encode_calls(&requests)?;
+        let plans = self.plan_calls(&requests)?;
+        let encoded = self.run_calls(&requests, plans)?;
         let parts = planned.iter().zip(calls).zip(encoded);
         let parts = parts.map(|((part, call), encoded)| part.encoded(&texts, &call, encoded));
         let parts = parts.collect();
         Ok(Timeline { parts })
     }
-}
 
-impl Conditioner {
+    /// The plans of all texts; refuses what the steps make of a text that is small itself.
+    fn plan_calls(&self, calls: &[Vec<Request<'_>>]) -> Result<Vec<Vec<Vec<Plan>>>> {
+        let mut more: usize = 0;
+        let mut plans = Vec::with_capacity(calls.len());
+        for call in calls {
+            let (mut planned, mut forms, mut longest) = (Vec::new(), 0, 0);
+            for request in call {
+                let encoders = self.plan(request, &[])?;
+                let most = |count: fn(&Plan) -> usize| encoders.iter().map(count).max();
+                forms += most(Plan::n_forms).unwrap_or(0);
+                longest = longest.max(most(|plan| plan.windows).unwrap_or(0));
+                // All texts of a call get the length of the longest.
+                expect_windows(more + forms + planned.len() * longest)?;
+                planned.push(encoders);
+            }
+            more += forms + planned.len().saturating_sub(1) * longest;
+            plans.push(planned);
+        }
+        Ok(plans)
+    }
+
     /// No prompt may be zeros, which the empty one is not.
     fn absent(&self, request: &Request<'_>, pass: Pass) -> Result<Timeline> {
         let encoded = self.encode_worn(std::slice::from_ref(request))?.into_iter();
@@ -128,7 +153,7 @@ pub(super) fn unread(text: &str, dialect: Dialect, negative: bool) -> Option<Not
     let composed = compose::split(text);
     let has_parts =
         !negative && (composed.len() > 1 || composed.iter().any(|part| !part.weight.is_neutral()));
-    (has_parts || Schedule::parse(text, pass).is_scheduled()).then(|| Note {
+    (has_parts || Schedule::is_needed(text, pass)).then(|| Note {
         kind: NoteKind::Quirk,
         span: 0..text.len(),
         message: "this prompt is scheduled or composed with AND; that is read where the number of \
@@ -149,26 +174,45 @@ fn composed(request: &Request<'_>, text: &str) -> Vec<ComposedPrompt> {
     compose::split(text)
 }
 
-fn plan(part: &ComposedPrompt, dialect: Dialect, pass: Pass, texts: &mut Vec<String>) -> Planned {
-    let place = |text: &str, texts: &mut Vec<String>| {
-        let found = texts.iter().position(|known| known == text);
-        found.unwrap_or_else(|| {
-            texts.push(text.to_owned());
-            texts.len() - 1
+/// The distinct texts of all parts.
+#[derive(Default)]
+struct Texts {
+    all: Vec<String>,
+    places: HashMap<String, usize>,
+    /// What all steps' texts may need together.
+    bytes: usize,
+}
+
+impl Texts {
+    fn plan(&mut self, part: &ComposedPrompt, dialect: Dialect, pass: Pass) -> Result<Planned> {
+        let entries = if dialect == Dialect::A1111 {
+            let schedule = Schedule::parse(&part.text, pass);
+            schedule.expect_all()?;
+            if schedule.is_scheduled() {
+                self.bytes = self.bytes.saturating_add(schedule.bytes());
+            }
+            schedule::expect_bytes(self.bytes)?;
+            let entries = schedule.entries().iter();
+            entries
+                .map(|entry| (entry.until, self.place(&entry.text)))
+                .collect()
+        } else {
+            vec![(pass.steps(), self.place(&part.text))]
+        };
+        Ok(Planned {
+            weight: part.weight.get(),
+            entries,
         })
-    };
-    let entries = if dialect == Dialect::A1111 {
-        let schedule = Schedule::parse(&part.text, pass);
-        let entries = schedule.entries().iter();
-        entries
-            .map(|entry| (entry.until, place(&entry.text, texts)))
-            .collect()
-    } else {
-        vec![(pass.steps(), place(&part.text, texts))]
-    };
-    Planned {
-        weight: part.weight.get(),
-        entries,
+    }
+
+    fn place(&mut self, text: &str) -> usize {
+        if let Some(place) = self.places.get(text) {
+            return *place;
+        }
+        let place = self.all.len();
+        self.all.push(text.to_owned());
+        self.places.insert(text.to_owned(), place);
+        place
     }
 }
 
@@ -180,14 +224,13 @@ impl Planned {
         call: &[(usize, usize)],
         encoded: Vec<Conditioning>,
     ) -> TimelinePart {
-        let conditionings: Vec<(&(usize, usize), Conditioning)> =
-            call.iter().zip(encoded).collect();
-        let of = |place: &usize| conditionings.iter().find(|(other, _)| other.0 == *place);
+        let places = call.iter().map(|(place, _)| *place);
+        let conditionings: HashMap<usize, Conditioning> = places.zip(encoded).collect();
         let entries = self.entries.iter().filter_map(|(until, place)| {
             Some(TimelineEntry {
                 span: Span::UntilStep(*until),
                 text: texts[*place].clone(),
-                conditioning: of(place)?.1.clone(),
+                conditioning: conditionings.get(place)?.clone(),
             })
         });
         TimelinePart {

@@ -57,6 +57,12 @@ pub trait NodeClass: Debug + Send + Sync {
         &[]
     }
 
+    /// Those of [`widgets`](Self::widgets) that the editor does not send as they are typed: without comments, and
+    /// one of each `{one|other}` (`dynamicPrompts`).
+    fn prompts(&self) -> &[&str] {
+        &[]
+    }
+
     /// The `CONDITIONING` inputs that nothing more is done to: a sampler's.
     fn sinks(&self) -> &[&str] {
         &[]

@@ -40,6 +40,11 @@ pub(super) fn nodes(root: &Json) -> Result<Vec<Node>> {
     Ok(unfolding.nodes)
 }
 
+/// Whether a class of nodes holds one value for others.
+pub(super) fn is_primitive(class: &str) -> bool {
+    PRIMITIVES.contains(&class)
+}
+
 struct Unfolding<'a> {
     definitions: HashMap<&'a str, &'a Json>,
     nodes: Vec<Node>,
@@ -78,7 +83,7 @@ impl<'a> Unfolding<'a> {
             MUTED => muted(item),
             BYPASSED => bypassed(scope, item),
             _ if REROUTES.contains(&item.class) => Body::Pass(vec![scope.first_input(item)]),
-            _ if PRIMITIVES.contains(&item.class) => Body::Pass(vec![primitive(item)]),
+            _ if is_primitive(item.class) => Body::Pass(vec![primitive(item)]),
             _ if item.class == "GetNode" => Body::Pass(vec![fetched(set, item)]),
             _ if item.class == "SetNode" => Body::Pass(vec![scope.first_input(item)]),
             _ => match self.definitions.get(item.class) {

@@ -52,7 +52,10 @@ impl<'a, L: Library> Run<'a, L> {
             handles: HashMap::new(),
             made: vec![None; plan.uses().len()],
             left: plan.uses().to_vec(),
-            summary: Summary::default(),
+            summary: Summary {
+                notes: plan.recipes().notes().to_vec(),
+                ..Summary::default()
+            },
         }
     }
 

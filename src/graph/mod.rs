@@ -33,6 +33,7 @@ mod attributes;
 mod cache;
 mod call;
 mod class;
+mod drawn;
 mod editor;
 mod follow;
 mod library;

@@ -3,7 +3,6 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::broken;
 use super::call::Call;
 use super::class::NodeClass;
 use super::library::Library;
@@ -13,6 +12,7 @@ use super::run::Session;
 use super::value::{Kind, Value};
 use super::walk::{Vertex, Walk, absent, no_output};
 use super::workflow::{Body, Input, Node, Place, Socket, Workflow};
+use super::{broken, drawn};
 use crate::conditioning::ConditioningList;
 use crate::error::{Error, Result};
 use crate::profile::Profile;
@@ -149,6 +149,12 @@ impl Evaluation<'_> {
                 None | Some(Input::Missing(_)) => (),
                 Some(input) => {
                     let value = self.value(node, inlet.name, &input)?;
+                    let is_typed = (self.workflow).is_typed(node, class, (inlet.name, &input));
+                    let value = if is_typed {
+                        self.sent(node, value)
+                    } else {
+                        value
+                    };
                     let value = value.to(inlet.kind);
                     let value = value.map_err(|error| unfit(node, inlet.name, &input, &error))?;
                     inputs.insert(inlet.name, value);
@@ -162,6 +168,22 @@ impl Evaluation<'_> {
         };
         let values = class.evaluate(&mut call);
         values.map_err(|error| error.at_node(&node.id))
+    }
+
+    /// What the editor sends of a typed text.
+    fn sent(&mut self, node: &Node, typed: Value) -> Value {
+        let Value::Text(text) = &typed else {
+            return typed;
+        };
+        let sent = drawn::sent(text);
+        if sent.choices > 0 {
+            let message = format!(
+                "the editor draws lots where a prompt has `{{one|other}}`; here the first was taken, {} times",
+                sent.choices
+            );
+            self.recipes.note(node.id.as_str(), message);
+        }
+        Value::text(sent.text)
     }
 
     fn value(&self, node: &Node, name: &str, input: &Input) -> Result<Value> {

@@ -189,6 +189,8 @@ pub(super) struct Recipes {
     known: HashMap<String, u32>,
     /// The node that first named each file.
     needs: BTreeMap<Need, Arc<str>>,
+    /// What had to be guessed, with the node.
+    notes: Vec<(String, String)>,
     /// The node that is being evaluated.
     pub(super) node: Arc<str>,
 }
@@ -210,6 +212,14 @@ impl Recipes {
     pub(super) fn note_need(&mut self, need: needs::Need) {
         let node = self.node.clone();
         self.needs.entry(need).or_insert(node);
+    }
+
+    pub(super) fn note(&mut self, node: &str, message: String) {
+        self.notes.push((node.to_owned(), message));
+    }
+
+    pub(super) fn notes(&self) -> &[(String, String)] {
+        &self.notes
     }
 
     pub(super) fn list(&mut self, step: Step) -> Result<Recipe> {

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use super::class::{NodeClass, Presence};
-use super::workflow::{Body, Input, Node, Workflow, no_node};
-use super::{Inlet, broken};
+use super::workflow::{Body, Input, Node, Place, Socket, Workflow, no_node};
+use super::{Inlet, broken, editor};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Nodes named in one message.
@@ -174,6 +174,49 @@ impl Workflow {
                 }))
             }
         }
+    }
+
+    /// Whether an input is a prompt that was typed in the editor: into the node itself, or into a primitive.
+    pub(super) fn is_typed(
+        &self,
+        node: &Node,
+        class: &dyn NodeClass,
+        (name, input): (&str, &Input),
+    ) -> bool {
+        let Body::Work { inputs, .. } = &node.body else {
+            return false;
+        };
+        class.prompts().contains(&name)
+            && match input {
+                Input::Value(_) => !inputs.contains_key(name),
+                Input::Link { node, .. } => {
+                    let place = self.places.get(node);
+                    place.is_some_and(|place| editor::is_primitive(&self.nodes[*place].class))
+                }
+                Input::Missing(_) => false,
+            }
+    }
+
+    /// Of a node's inputs those that may be a conditioning: not what comes from nodes of unknown classes, such as
+    /// pictures, nor what is something else; all of them where nothing would be left.
+    pub(super) fn likely(&self, node: &Node, sockets: Vec<Socket>) -> Vec<Socket> {
+        let is_linked = |socket: &Socket| match (&node.body, &socket.place) {
+            (Body::Work { inputs, .. }, Place::Input(name)) => {
+                let source = inputs.get(name).map(|input| self.source(node, name, input));
+                source.is_some_and(|source| source.is_ok())
+            }
+            _ => false,
+        };
+        let is_likely = |socket: &&Socket| match self.plan(std::slice::from_ref(*socket)) {
+            Ok(_) => true,
+            // What is wrong with a conditioning is told when it is asked for.
+            Err(error) => {
+                let is_other = error.node() == Some(&node.id) && is_linked(socket);
+                !is_other && error.kind() != ErrorKind::UnsupportedNode
+            }
+        };
+        let likely: Vec<Socket> = sockets.iter().filter(is_likely).cloned().collect();
+        if likely.is_empty() { sockets } else { likely }
     }
 
     /// The node of an id.

@@ -147,7 +147,7 @@ impl Workflow {
 
     /// The sockets of one node at which a conditioning can be wanted: its conditioning inputs if it
     /// is a sampler or guider, else its outputs that are said to be one or, of a class that is not
-    /// known, the inputs that are linked. An error if there is no such node or socket.
+    /// known, the inputs that are linked and may be one. An error if there is no such node or socket.
     pub fn sockets_of(&self, node: &str) -> Result<Vec<Socket>> {
         let place = self.places.get(node).ok_or_else(|| no_node(node))?;
         let node = &self.nodes[*place];
@@ -155,7 +155,7 @@ impl Workflow {
         if sockets.is_empty() {
             sockets = match self.classes.get(&node.class) {
                 Some(_) => vec![Socket::output(&node.id, 0)],
-                None => linked(node),
+                None => self.likely(node, linked(node)),
             };
         }
         if sockets.is_empty() {

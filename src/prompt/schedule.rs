@@ -5,11 +5,16 @@
 //! bracket or colon is text; inside a group brackets must match. A `|` outside of an alternation or
 //! a `\` with nothing to escape makes the whole prompt literal.
 
-use super::{Note, python};
+use super::{Note, NoteKind, python};
+use crate::error::{Error, ErrorKind, Result};
 
 mod program;
 
 use program::{Op, Program};
+
+/// The most bytes that all texts of one schedule may have, counted as if each was as long as the whole prompt: a
+/// text of a few KiB becomes one for each step. A schedule of more is not read ([`Schedule::expect_all`]).
+pub const BYTES_AT_MOST: usize = 64 << 20;
 
 /// Which pass of a generation a schedule is for; this decides what its numbers mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,39 +85,80 @@ pub struct Entry {
 pub struct Schedule {
     entries: Vec<Entry>,
     notes: Vec<Note>,
+    /// What its texts may need, whether they were made or not.
+    bytes: usize,
 }
 
 impl Schedule {
-    /// Reads `text` for `pass`. Total: what the grammar refuses is one literal text.
+    /// Reads `text` for `pass`. Total: what the grammar refuses is one literal text, and so is what would be
+    /// more than [`BYTES_AT_MOST`].
     pub fn parse(text: &str, pass: Pass) -> Schedule {
         match program::compile(text) {
             Ok(program) => Schedule::run(text, &program, pass),
             Err(at) => {
                 let message = "A1111's grammar refuses this; nothing of the prompt is scheduled";
-                let notes = vec![Note::quirk(at, message)];
-                Schedule {
-                    entries: vec![Entry {
-                        until: pass.steps(),
-                        text: text.into(),
-                    }],
-                    notes,
-                }
+                Schedule::literal(text, pass, Note::quirk(at, message))
             }
+        }
+    }
+
+    fn literal(text: &str, pass: Pass, note: Note) -> Schedule {
+        Schedule {
+            entries: vec![Entry {
+                until: pass.steps(),
+                text: text.into(),
+            }],
+            notes: vec![note],
+            bytes: text.len(),
         }
     }
 
     fn run(text: &str, program: &Program, pass: Pass) -> Schedule {
         let mut notes = Vec::new();
         let whens = whens(text, program, pass, &mut notes);
-        let steps = boundaries(&whens, program, pass.steps());
+        let ends = Ends::of(&whens, program, pass.steps());
+        let each = text.len() + size_of::<Entry>();
+        let bytes = ends.count().saturating_mul(each);
+        if ends.count() > 1 && bytes > BYTES_AT_MOST {
+            let note = Note {
+                kind: NoteKind::Cut,
+                span: 0..text.len(),
+                message: too_large(bytes),
+            };
+            let literal = Schedule::literal(text, pass, note);
+            return Schedule { bytes, ..literal };
+        }
         let entry = |until| Entry {
             until,
             text: program.at_step(text, until, &whens),
         };
         Schedule {
-            entries: steps.into_iter().map(entry).collect(),
+            entries: ends.steps().map(entry).collect(),
             notes,
+            bytes,
         }
+    }
+
+    /// Whether the text changes with the step, without making its texts.
+    pub(crate) fn is_needed(text: &str, pass: Pass) -> bool {
+        program::compile(text).is_ok_and(|program| {
+            let whens = whens(text, &program, pass, &mut Vec::new());
+            Ends::of(&whens, &program, pass.steps()).count() > 1
+        })
+    }
+
+    /// Refuses a schedule that was not read because its texts would be too large.
+    pub fn expect_all(&self) -> Result<()> {
+        let is_literal = self.entries.len() == 1;
+        if is_literal && self.bytes > self.entries[0].text.len() + size_of::<Entry>() {
+            return expect_bytes(self.bytes);
+        }
+        Ok(())
+    }
+
+    /// What its texts may need beside the prompt's own.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// The texts in order of their last step; never empty. Neighbors can be equal.
@@ -155,28 +201,64 @@ fn whens(text: &str, program: &Program, pass: Pass, notes: &mut Vec<Note>) -> Ve
     program.ops.iter().map(&mut when).collect()
 }
 
-/// The steps at which a text may end: the last one, every switch from 1 on, and all of them if
-/// anything alternates.
-fn boundaries(whens: &[f64], program: &Program, last: u32) -> Vec<u32> {
-    if program
-        .ops
-        .iter()
-        .any(|op| matches!(op, Op::Alternate { .. }))
-    {
-        let first = last.min(1);
-        return (first..=last).collect();
+/// Refuses so many bytes of texts.
+pub(crate) fn expect_bytes(bytes: usize) -> Result<()> {
+    if bytes <= BYTES_AT_MOST {
+        return Ok(());
     }
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "1 to `last`"
-    )]
-    let switches = whens
-        .iter()
-        .filter(|when| **when >= 1.0)
-        .map(|when| *when as u32);
-    let mut steps: Vec<u32> = switches.chain([last]).collect();
-    steps.sort_unstable();
-    steps.dedup();
-    steps
+    let error = Error::new(ErrorKind::Request, too_large(bytes));
+    Err(error.hint("take a shorter prompt, fewer steps or fewer brackets that change it"))
+}
+
+fn too_large(bytes: usize) -> String {
+    format!(
+        "the steps of this schedule need {} MiB of text; {} are the most",
+        bytes >> 20,
+        BYTES_AT_MOST >> 20
+    )
+}
+
+/// The steps at which a text may end.
+enum Ends {
+    /// All of them, from the first to the last: something alternates.
+    Each(u32, u32),
+    /// Every switch from 1 on, and the last one; ascending.
+    Some(Vec<u32>),
+}
+
+impl Ends {
+    fn of(whens: &[f64], program: &Program, last: u32) -> Ends {
+        let mut ops = program.ops.iter();
+        if ops.any(|op| matches!(op, Op::Alternate { .. })) {
+            return Ends::Each(last.min(1), last);
+        }
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "1 to `last`"
+        )]
+        let switches = whens
+            .iter()
+            .filter(|when| **when >= 1.0)
+            .map(|when| *when as u32);
+        let mut steps: Vec<u32> = switches.chain([last]).collect();
+        steps.sort_unstable();
+        steps.dedup();
+        Ends::Some(steps)
+    }
+
+    fn count(&self) -> usize {
+        match self {
+            Ends::Each(first, last) => (last - first) as usize + 1,
+            Ends::Some(steps) => steps.len(),
+        }
+    }
+
+    fn steps(&self) -> impl Iterator<Item = u32> {
+        let (range, list) = match self {
+            Ends::Each(first, last) => (Some(*first..=*last), &[][..]),
+            Ends::Some(steps) => (None, steps.as_slice()),
+        };
+        range.into_iter().flatten().chain(list.iter().copied())
+    }
 }

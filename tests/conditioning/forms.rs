@@ -100,3 +100,68 @@ fn long_texts_are_planned_as_ever() {
         }
     }
 }
+
+/// A short text of a blend is filled to the length of the longest.
+#[test]
+fn blends_of_unequal_texts_are_bounded() {
+    let text = text();
+    let blend = |words: usize, times: usize| {
+        let long = "word ".repeat(words);
+        format!(
+            "(\"{long}\", {}).blend({}1)",
+            vec!["\"a\""; times].join(", "),
+            "1, ".repeat(times)
+        )
+    };
+    let planned = |prompt: &str| text.plan_prompt(Request::new(prompt).profile(Profile::Compel));
+    assert!(planned(&blend(200, 10)).is_ok());
+    let error = planned(&blend(5000, 1000)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Request);
+    assert!(error.message().contains("of a blend"), "{error}");
+}
+
+/// Each step has a text of its own, and the distinct ones have the length of the longest.
+#[test]
+fn schedules_that_need_too_many_windows_are_refused() {
+    let text = text();
+    let alternating = |words: usize| {
+        let options: Vec<String> = (0..100).map(|n| n.to_string()).collect();
+        format!("{} [{}]", "word ".repeat(words), options.join("|"))
+    };
+    let encoded = |prompt: &str, steps: u32| {
+        let request = Request::new(prompt).profile(Profile::A1111);
+        text.encode_schedule(&request, Pass::First { steps })
+    };
+    assert!(encoded(&alternating(100), 5).is_ok());
+    let begun = Instant::now();
+    let windows = encoded(&alternating(5000), 100).unwrap_err();
+    assert_eq!(windows.kind(), ErrorKind::Request);
+    assert!(windows.message().contains("windows"), "{windows}");
+    for steps in [4000, u32::MAX] {
+        let bytes = encoded(&alternating(5000), steps).unwrap_err();
+        assert_eq!(bytes.kind(), ErrorKind::Request);
+        assert!(bytes.message().contains("MiB of text"), "{bytes}");
+    }
+    // Parts are counted together, and a text that does not change is not counted.
+    let parts = vec![alternating(60); 60].join(" AND ");
+    assert!(encoded(&parts, 100).is_err());
+    assert!(encoded(&"word ".repeat(1000), u32::MAX).is_ok());
+    assert!(begun.elapsed().as_secs() < 60);
+}
+
+/// Lengths and first strengths of words are counted once, not once for each row.
+#[test]
+fn methods_of_a_node_take_no_time_that_grows_with_the_square_of_a_text() {
+    let text = text();
+    let words = "word ".repeat(200_000);
+    let strong: Vec<String> = (0..60_000).map(|n| format!("(a:1.{n:05})")).collect();
+    let begun = Instant::now();
+    for (prompt, method) in [
+        (words, "adv:length:compel"),
+        (strong.join(" "), "adv:length:comfy++"),
+    ] {
+        let request = Request::new(&prompt).profile(Profile::ComfyUi);
+        let _ = text.plan_prompt(request.emphasis(Emphasis::named(method).unwrap()));
+    }
+    assert!(begun.elapsed().as_secs() < 30, "{:?}", begun.elapsed());
+}

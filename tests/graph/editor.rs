@@ -1,6 +1,6 @@
 //! The editor's format: what is drawn, and what it means.
 
-use sd_conditioner::graph::{Classes, Socket, Value as Given, Workflow};
+use sd_conditioner::graph::{Classes, Session, Socket, Value as Given, Workflow};
 use serde_json::{Value, json};
 
 use super::support::{folder, read, simple, workflow};
@@ -351,4 +351,43 @@ fn classes_of_a_callers_own_may_have_widgets() {
     let want = positive(&super::support::workflow(&simple("a cat!")));
     assert!(positive(&workflow) == want);
     assert!(Classes::comfy_ui().names().count() >= 35);
+}
+
+/// Prompts are sent without comments and with one of each `{one|other}`, whether typed in the node or in a
+/// primitive; made texts and the API format are as they are.
+#[test]
+fn typed_prompts_are_read_as_they_are_sent() {
+    let typed = |text: &str| {
+        let encode = drawn(
+            2,
+            "CLIPTextEncode",
+            json!([input("clip", "CLIP", 1)]),
+            &["CONDITIONING"],
+            json!([text]),
+        );
+        file(vec![encode], vec![])
+    };
+    means(&typed("a {{cat}} // no dog\n/* none */"), "a cat \n");
+    means(&typed("a {red|blue} cat"), "a red cat");
+    means(&typed("a \\{cat\\}"), "a {cat}");
+    let of = |class: &str| {
+        let mut encode = drawn(
+            2,
+            "CLIPTextEncode",
+            json!([input("clip", "CLIP", 1), input("text", "STRING", 4)]),
+            &["CONDITIONING"],
+            json!(["not this"]),
+        );
+        encode["inputs"][1]["widget"] = json!({"name": "text"});
+        let giver = drawn(3, class, json!([]), &["STRING"], json!(["a {cat}"]));
+        file(vec![encode, giver], vec![json!([4, 3, 0, 2, 1, "STRING"])])
+    };
+    means(&of("PrimitiveNode"), "a cat");
+    means(&of("PrimitiveString"), "a {cat}");
+    let workflow = workflow(&typed("a {red|blue} cat"));
+    let plan = workflow.plan(&[Socket::input("9", "positive")]).unwrap();
+    let mut session = Session::new(folder());
+    let summary = session.run_each(&plan, &mut |_, _| Ok(())).unwrap();
+    let (node, note) = &summary.notes[0];
+    assert!(node == "2" && note.contains("draws lots"), "{note}");
 }

@@ -83,8 +83,8 @@ impl Lines {
 
     /// The next line of this run's share; `None` at the end.
     pub(super) fn next(&mut self) -> anyhow::Result<Option<(Place, Text)>> {
-        if self.bytes == 0 {
-            self.expect_bytes()?;
+        if self.number == 0 {
+            self.expect_text()?;
         }
         loop {
             let read = if self.share.has(self.number + 1) {
@@ -111,12 +111,21 @@ impl Lines {
 const OF_WORDS: [[u8; 2]; 2] = [[0xff, 0xfe], [0xfe, 0xff]];
 
 impl Lines {
-    /// Refuses a file of which every line would be wrong: some shells and editors write UTF-16.
-    fn expect_bytes(&mut self) -> anyhow::Result<()> {
+    /// Refuses a file whose beginning has no line that could be read: one message, not one for each line feed
+    /// that happens to be in it. Some shells and editors write UTF-16.
+    fn expect_text(&mut self) -> anyhow::Result<()> {
         // What cannot be read is told where lines are read.
         let begun = self.source.fill_buf().unwrap_or_default();
         if OF_WORDS.iter().any(|mark| begun.starts_with(mark)) {
             bail!("{}: this is UTF-16; save it as UTF-8", self.name);
+        }
+        let first = begun.split(|byte| *byte == b'\n').next();
+        let is_text = |line: &[u8]| !line.contains(&0) && std::str::from_utf8(line).is_ok();
+        if begun.contains(&0) && !first.is_some_and(is_text) {
+            bail!(
+                "{}: this is no text; a JSON object on each line is wanted",
+                self.name
+            );
         }
         Ok(())
     }
@@ -166,6 +175,25 @@ mod tests {
         assert!(lines[1].1.starts_with("longer than"));
         let (_, error) = &self::lines(b"\xff\n", "1/1")[0];
         assert!(error.contains("byte 0"));
+    }
+
+    /// A line with zeros, as a disk that filled up leaves, stops no others.
+    #[test]
+    fn what_is_no_text_is_refused_once() {
+        let first = |text: &[u8]| {
+            let source = Box::new(io::Cursor::new(text.to_vec()));
+            let mut lines = Lines::new("x".to_owned(), source, None, "1/1".parse().unwrap());
+            lines.next().map(|_| ()).map_err(|error| error.to_string())
+        };
+        assert!(
+            first(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR")
+                .unwrap_err()
+                .contains("no text")
+        );
+        assert!(first(b"{}\0\n{}\n").is_err());
+        for text in [&b""[..], b"\n", b"\xff\n{}\n", b"{}\n\0\0\0\n"] {
+            assert!(first(text).is_ok(), "{text:?}");
+        }
     }
 
     #[test]

@@ -80,7 +80,8 @@ impl Runner<'_> {
         fs::create_dir_all(self.out_dir).with_context(|| self.out_dir.display().to_string())?;
         let mut writer = Writer::new(self.out_dir, self.flags.out_dtype.dtype());
         for socket in plan.sockets() {
-            Writer::check(socket)?;
+            let checked = Writer::check(socket);
+            checked.with_context(|| self.flags.workflow.display().to_string())?;
         }
         let mut table = Table::default();
         let mut failed = None;
@@ -95,7 +96,7 @@ impl Runner<'_> {
         if let Some(error) = failed {
             return Err(error);
         }
-        let summary = summary?;
+        let summary = summary.with_context(|| self.flags.workflow.display().to_string())?;
         ui::print(table)?;
         self.tell(&summary, writer.written());
         Ok(())

@@ -1,6 +1,8 @@
 //! The custom node `ComfyUI_ADV_CLIP_emb` (`adv_encode.py`): strengths are normalized first, then
 //! read in one of five ways.
 
+use std::collections::{BTreeMap, HashMap};
+
 use candle_core::Tensor;
 
 use super::{Encoding, Stage, rows};
@@ -143,14 +145,13 @@ impl Plan {
 
     /// Segments above 1, ascending, with the strength of their first token.
     fn above_one(&self) -> Vec<(u32, f64)> {
-        let mut above: Vec<(u32, f64)> = Vec::new();
+        let mut above: BTreeMap<u32, f64> = BTreeMap::new();
         for (word, strength) in self.words.iter().zip(&self.strengths) {
-            if *strength > 1.0 && !above.iter().any(|(other, _)| other == word) {
-                above.push((*word, *strength));
+            if *strength > 1.0 {
+                above.entry(*word).or_insert(*strength);
             }
         }
-        above.sort_by_key(|(word, _)| *word);
-        above
+        above.into_iter().collect()
     }
 
     /// Strengths, those below 1 as 1.
@@ -177,14 +178,17 @@ impl Plan {
 }
 
 fn divide_by_length(strengths: &mut [f64], words: &[u32]) {
-    let length = |word: u32| words.iter().filter(|other| **other == word).count();
+    let mut lengths: HashMap<u32, usize> = HashMap::new();
+    for word in words {
+        *lengths.entry(*word).or_default() += 1;
+    }
     for (strength, word) in strengths
         .iter_mut()
         .zip(words)
         .filter(|(_, word)| **word != 0)
     {
         let distance = *strength - 1.0;
-        let share = (distance.abs().powi(2) / length(*word) as f64).sqrt();
+        let share = (distance.abs().powi(2) / lengths[word] as f64).sqrt();
         *strength = 1.0
             + if distance == 0.0 {
                 0.0

@@ -27,7 +27,8 @@ pub(super) const CLASSES: &[Builtin] = &[
         ],
         &["text"],
         plain,
-    ),
+    )
+    .with_prompts(&["text"]),
     Builtin::new(
         "CLIPTextEncodeSDXL",
         &[
@@ -52,7 +53,8 @@ pub(super) const CLASSES: &[Builtin] = &[
             "text_l",
         ],
         sdxl,
-    ),
+    )
+    .with_prompts(&["text_g", "text_l"]),
     Builtin::new(
         "CLIPTextEncodeSDXLRefiner",
         &[
@@ -64,7 +66,8 @@ pub(super) const CLASSES: &[Builtin] = &[
         ],
         &["ascore", "width", "height", "text"],
         refiner,
-    ),
+    )
+    .with_prompts(&["text"]),
 ];
 
 fn plain(call: &mut Call<'_>) -> Result<Vec<Value>> {

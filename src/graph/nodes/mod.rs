@@ -20,6 +20,7 @@ pub(super) struct Builtin {
     name: &'static str,
     inlets: &'static [Inlet],
     widgets: &'static [&'static str],
+    prompts: &'static [&'static str],
     sinks: &'static [&'static str],
     evaluate: fn(&mut Call<'_>) -> Result<Vec<Value>>,
 }
@@ -35,9 +36,14 @@ impl Builtin {
             name,
             inlets,
             widgets,
+            prompts: &[],
             sinks: &[],
             evaluate,
         }
+    }
+
+    const fn with_prompts(self, prompts: &'static [&'static str]) -> Builtin {
+        Builtin { prompts, ..self }
     }
 }
 
@@ -52,6 +58,10 @@ impl NodeClass for Builtin {
 
     fn widgets(&self) -> &[&str] {
         self.widgets
+    }
+
+    fn prompts(&self) -> &[&str] {
+        self.prompts
     }
 
     fn sinks(&self) -> &[&str] {
