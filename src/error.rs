@@ -142,6 +142,25 @@ impl Error {
         self
     }
 
+    /// Names another place than `from` where the file lies there.
+    #[must_use]
+    pub(crate) fn told_of(mut self, from: &Path, to: &Path) -> Error {
+        let below = self
+            .0
+            .path
+            .as_ref()
+            .and_then(|path| path.strip_prefix(from).ok());
+        if let Some(below) = below.map(Path::to_path_buf) {
+            let is_all = below == Path::new("");
+            self.0.path = Some(if is_all {
+                to.to_owned()
+            } else {
+                to.join(below)
+            });
+        }
+        self
+    }
+
     /// Names the tensor, as the file spells it; of long names the beginning.
     #[must_use]
     pub fn at_tensor(mut self, name: impl Into<String>) -> Error {

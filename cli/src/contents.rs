@@ -95,8 +95,11 @@ impl Hashes {
             &mut Sink(&mut hash),
         )
         .with_context(failed)?;
-        // Without one there is nothing to read.
-        if let Ok(mut file) = File::open(path.with_file_name(CONFIGURATION)) {
+        // Without one there is nothing to read, and a pipe would wait for its writer.
+        let beside = path.with_file_name(CONFIGURATION);
+        if beside.is_file()
+            && let Ok(mut file) = File::open(beside)
+        {
             hash.update(CONFIGURATION);
             io::copy(&mut file, &mut Sink(&mut hash)).with_context(failed)?;
         }
@@ -186,6 +189,20 @@ impl io::Write for Sink<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_configuration_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("film.safetensors");
+        std::fs::write(&path, "film").unwrap();
+        let alone = Hashes::default().file(&path).unwrap();
+        let beside = folder.path().join(CONFIGURATION);
+        std::fs::create_dir(&beside).unwrap();
+        assert_eq!(Hashes::default().file(&path).unwrap(), alone);
+        std::fs::remove_dir(&beside).unwrap();
+        std::fs::write(&beside, "{}").unwrap();
+        assert_ne!(Hashes::default().file(&path).unwrap(), alone);
+    }
 
     #[test]
     fn a_name_is_in_each_text_that_names_it() {

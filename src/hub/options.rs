@@ -77,8 +77,8 @@ impl HubOptions {
     ///
     /// * cache: `HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE`, `$HF_HOME/hub`,
     ///   `$XDG_CACHE_HOME/huggingface/hub`, `~/.cache/huggingface/hub`
-    /// * offline: `HF_HUB_OFFLINE`, `TRANSFORMERS_OFFLINE` (`1`, `ON`, `YES`, `TRUE`)
-    /// * token: `HF_TOKEN`, the file `HF_TOKEN_PATH`, the file `$HF_HOME/token`; a missing file is
+    /// * offline: `HF_HUB_OFFLINE`, else `TRANSFORMERS_OFFLINE` (`1`, `ON`, `YES`, `TRUE`)
+    /// * token: `HF_TOKEN`, the older `HUGGING_FACE_HUB_TOKEN`, the file `HF_TOKEN_PATH`, the file `$HF_HOME/token`; a missing file is
     ///   no token, an unreadable one is an error
     /// * endpoint: `HF_ENDPOINT`
     ///
@@ -99,7 +99,7 @@ impl HubOptions {
             cache_dir: variables.cache(),
             endpoint: variables.get("HF_ENDPOINT"),
             token: variables.token()?,
-            offline: variables.is_on("HF_HUB_OFFLINE") || variables.is_on("TRANSFORMERS_OFFLINE"),
+            offline: variables.is_offline(),
             ..HubOptions::default()
         })
     }
@@ -119,10 +119,13 @@ impl Variables<'_> {
         (self.0)(name).filter(|value| !value.trim().is_empty())
     }
 
-    fn is_on(&self, name: &str) -> bool {
-        self.get(name).is_some_and(|value| {
-            ["1", "ON", "YES", "TRUE"].contains(&value.trim().to_uppercase().as_str())
-        })
+    /// The first that is set counts, also where it says no.
+    fn is_offline(&self) -> bool {
+        let said = self.get("HF_HUB_OFFLINE");
+        said.or_else(|| self.get("TRANSFORMERS_OFFLINE"))
+            .is_some_and(|value| {
+                ["1", "ON", "YES", "TRUE"].contains(&value.trim().to_uppercase().as_str())
+            })
     }
 
     /// A path; `~` at its start is the home folder.
@@ -156,7 +159,8 @@ impl Variables<'_> {
     }
 
     fn token(&self) -> Result<Option<String>> {
-        if let Some(token) = self.get("HF_TOKEN") {
+        let said = self.get("HF_TOKEN");
+        if let Some(token) = said.or_else(|| self.get("HUGGING_FACE_HUB_TOKEN")) {
             return Ok(Some(token.trim().to_owned()));
         }
         let file = self

@@ -16,7 +16,7 @@ use super::summary::{self, Summary};
 use super::{EncoderId, Family, LoadReport, TensorSource};
 use crate::error::{Error, ErrorKind, Result};
 
-/// A checkpoint whose headers were read.
+/// A checkpoint whose headers were read. Clones share the open files.
 ///
 /// Single files of every known layout, files of one encoder, and diffusers folders. What a file is
 /// is decided by its bytes, and what its tensors are by their names and shapes; nothing else is
@@ -33,7 +33,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Checkpoint {
     pub(super) path: PathBuf,
     pub(super) decision: Decision,
@@ -58,7 +58,7 @@ pub enum Container {
 }
 
 /// A text encoder and the archive that holds it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Located {
     pub(super) archive: Arc<Archive>,
     pub(super) tower: Tower,

@@ -332,6 +332,9 @@ fn offline_is_said_in_four_words() {
             "{value}"
         );
     }
+    // As in Python: what the hub's own variable says counts before transformers'.
+    let set = [("HF_HUB_OFFLINE", "0"), ("TRANSFORMERS_OFFLINE", "1")];
+    assert!(!from(&set).offline);
 }
 
 #[test]
@@ -351,6 +354,11 @@ fn the_token_comes_from_a_variable_or_a_file() {
         token(&[("HF_TOKEN_PATH", other), ("HF_HOME", home)]).as_deref(),
         Some("hf_other")
     );
+    let older = ("HUGGING_FACE_HUB_TOKEN", "hf_older");
+    let found = token(&[older, ("HF_TOKEN_PATH", other)]);
+    assert_eq!(found.as_deref(), Some("hf_older"));
+    let found = token(&[older, ("HF_TOKEN", "hf_x")]);
+    assert_eq!(found.as_deref(), Some("hf_x"));
     assert_eq!(token(&[("HF_HOME", home)]).as_deref(), Some("hf_home"));
     assert_eq!(token(&[("HF_TOKEN_PATH", "/no/such/file")]), None);
     assert_eq!(token(&[]), None);

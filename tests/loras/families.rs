@@ -71,6 +71,27 @@ fn names_widths_and_metadata_tell() {
     );
 }
 
+/// SD 3 has the encoders of SDXL, under the same names.
+#[test]
+fn loras_of_transformers_are_not_sdxls() {
+    let (te1, te2) = (text("lora_te1_"), text("lora_te2_"));
+    let flux = "lora_transformer_single_transformer_blocks_0_attn_to_q";
+    for (other, name) in [
+        ("transformer.transformer_blocks.0.attn.to_q", "Diffusion 3"),
+        (
+            "lora_transformer_transformer_blocks_0_attn_to_q",
+            "Diffusion 3",
+        ),
+        (flux, "Flux"),
+    ] {
+        let lora = written(&[(&te1, 768), (&te2, 1280), (other, 64)], &[]);
+        assert!(lora.open().unwrap().families().is_empty(), "{other}");
+        let error = tiny(Family::Sdxl).with_loras(&[lora.at(1.0)]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Mismatch, "{error}");
+        assert!(error.to_string().contains(name), "{error}");
+    }
+}
+
 #[test]
 fn another_familys_lora_is_refused_by_name() {
     let (te, te1, te2) = (text("lora_te_"), text("lora_te1_"), text("lora_te2_"));

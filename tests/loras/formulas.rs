@@ -184,6 +184,11 @@ fn an_adapters_folder_says_alpha_in_its_configuration() {
     // The rank is 4 whatever the configuration says.
     let want = before.plus(&product(module, (OUT, IN)).scaled(6.0 / 4.0));
     want.assert_near("adapter", &after, BAR);
+    // Older versions of PEFT call the file so, and its configuration counts as well.
+    std::fs::rename(&file, folder.path().join("adapter_model.bin")).unwrap();
+    let lora = Lora::open(folder.path()).unwrap();
+    let after = Plain::of(&tensors(&base.with_loras(&[lora.at(1.0)]).unwrap())[WEIGHT]);
+    want.assert_near("older adapter", &after, BAR);
 }
 
 /// `LoHa` and `LoKr` of PEFT have `alpha` in the configuration and no tensor of it; PEFT's own merge

@@ -137,6 +137,17 @@ fn a_named_encoder_is_the_only_one() {
     assert!(embedding.vectors(OpenClipG, 256).is_none());
 }
 
+/// Members of a list are called `[0]`, `[1]`…; a placeholder in brackets is none.
+#[test]
+fn placeholders_in_brackets() {
+    for token in ["[V]", "[my style]", "[0", "[]", "[0]x"] {
+        let embedding = open("x.safetensors", &[tensor(token, &[2, 128])]).unwrap();
+        assert_eq!(embedding.placeholder(), Some(token));
+    }
+    let two = ["[a]", "[b]"].map(|key| tensor(key, &[1, 128]));
+    check(&two, &["2 placeholders"]);
+}
+
 #[test]
 fn tensors_beside_the_vectors_are_noted() {
     let entries = [tensor("clip_l", &[1, 128]), tensor("t5xxl", &[1, 512])];

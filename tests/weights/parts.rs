@@ -66,6 +66,18 @@ fn families_of_parts() {
     check(&[L, G], Some(Family::Sdxl), Family::Sdxl);
 }
 
+/// Parts that are kept apart can be put together in several ways.
+#[test]
+fn parts_may_be_cloned() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = part(folder.path(), "l", EncoderId::ClipL);
+    let second = part(folder.path(), "g", EncoderId::OpenClipG);
+    let (family, _) = combine(&[first.clone(), second.clone()], None).unwrap();
+    assert_eq!(family, Family::Sdxl);
+    assert_eq!(combine(&[first], None).unwrap().0, Family::Sd1);
+    assert_eq!(combine(&[second], None).unwrap().0, Family::Refiner);
+}
+
 #[test]
 fn parts_that_make_no_family() {
     let (missing, mismatch) = (ErrorKind::MissingTensor, ErrorKind::Mismatch);

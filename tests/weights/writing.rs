@@ -113,6 +113,61 @@ fn a_conversion_that_is_stopped_leaves_nothing() {
     }
 }
 
+/// What comes to the place meanwhile is somebody else's: it is neither removed nor replaced.
+#[test]
+fn what_others_put_there_meanwhile_stays() {
+    let (folder, original) = single(Sdxl, Stored::F16);
+    let checkpoint = Checkpoint::open(&original).unwrap();
+    for arrangement in Arrangement::ALL {
+        for stopped in [true, false] {
+            let out = folder.path().join("out");
+            fs::create_dir(folder.path().join("other")).unwrap();
+            fs::write(folder.path().join("other/file"), "theirs").unwrap();
+            let asked = AtomicUsize::new(0);
+            let stop = move || stopped && asked.fetch_add(1, Ordering::SeqCst) == 5;
+            let conversion = Conversion::to(arrangement).stop_when(stop);
+            let written = conversion.write(&checkpoint, &out, &mut |path, done, _| {
+                assert!(path.starts_with(&out), "{}", path.display());
+                if done == 1 && !out.exists() {
+                    fs::rename(folder.path().join("other"), &out).unwrap();
+                }
+            });
+            let kind = if stopped {
+                ErrorKind::Stopped
+            } else {
+                ErrorKind::Io
+            };
+            assert_eq!(written.unwrap_err().kind(), kind, "{arrangement:?}");
+            assert_eq!(fs::read(out.join("file")).unwrap(), b"theirs");
+            assert_eq!(fs::read_dir(&out).unwrap().count(), 1);
+            fs::remove_dir_all(&out).unwrap();
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        }
+    }
+}
+
+/// A folder that is there is whole.
+#[test]
+fn a_folder_appears_with_all_of_its_files() {
+    let (folder, original) = single(Sdxl, Stored::F16);
+    let checkpoint = Checkpoint::open(&original).unwrap();
+    let out = folder.path().join("out");
+    let conversion = Conversion::to(Arrangement::Diffusers);
+    let report = conversion.write(&checkpoint, &out, &mut |_, _, _| assert!(!out.exists()));
+    assert!(report.unwrap().files.iter().all(|file| file.is_file()));
+    fs::remove_dir_all(&out).unwrap();
+    // As a run that was killed would leave it.
+    fs::create_dir_all(folder.path().join(".out.0.parts/text_encoder")).unwrap();
+    fs::write(folder.path().join(".out.0.part"), "").unwrap();
+    let _ = conversion
+        .write(&checkpoint, &out, &mut |_, _, _| ())
+        .unwrap();
+    let left = fs::read_dir(folder.path()).unwrap().flatten();
+    let mut left: Vec<_> = left.map(|entry| entry.path()).collect();
+    left.sort();
+    assert_eq!(left, [out, original]);
+}
+
 /// The encoder of one file or folder equals that of another in every canonical tensor.
 #[track_caller]
 fn check_same_encoders(copy: &Path, original: &Path, stored: Stored) {

@@ -190,3 +190,12 @@ impl Held {
 fn refuse(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Embedding, message)
 }
+
+/// True for the name of what lies in a list (`[0]`, `[1].<key>`), and not for a placeholder in brackets.
+fn is_member(name: &str) -> bool {
+    let number = name.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+    number.is_some_and(|(number, rest)| {
+        let digits = number.bytes().all(|byte| byte.is_ascii_digit());
+        digits && !number.is_empty() && (rest.is_empty() || rest.starts_with('.'))
+    })
+}

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::{Embedding, Held, MOST_VECTORS, refuse};
+use super::{Embedding, Held, MOST_VECTORS, is_member, refuse};
 use crate::error::{Error, ErrorKind, Result, named};
 use crate::weights::EncoderId;
 use crate::weights::format::archive::{Archive, Entry};
@@ -236,11 +236,7 @@ impl Reader<'_> {
     fn listed(&self, embedding: &mut Embedding) -> Result<usize> {
         let entries = self.archive.entries.iter();
         let mut found: Vec<&Entry> = entries.map(|(_, entry)| entry).collect();
-        let all = self
-            .archive
-            .entries
-            .keys()
-            .all(|name| name.starts_with('['));
+        let all = self.archive.entries.keys().all(|name| is_member(name));
         let rows = found.iter().all(|entry| matches!(entry.shape.len(), 1 | 2));
         if !all || !rows {
             return Ok(0);

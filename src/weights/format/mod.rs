@@ -1,5 +1,6 @@
 //! BYTES → NAMED TENSORS. What a file is, where its tensors lie, and the values at one place of it.
 
+pub(crate) mod appearing;
 pub(crate) mod archive;
 pub(crate) mod blocks;
 mod converting;

@@ -59,7 +59,7 @@ fn place(path: &Path) -> Result<PathBuf> {
 }
 
 /// An empty file in the same folder, so that moving it is one step, and its hidden name.
-fn beside(place: &Path) -> Result<(File, PathBuf)> {
+pub(super) fn beside(place: &Path) -> Result<(File, PathBuf)> {
     let Some(name) = place.file_name().map(OsStr::to_string_lossy) else {
         return Err(Error::new(
             ErrorKind::Io,

@@ -18,7 +18,7 @@ pub(super) struct Origin {
 }
 
 /// Parts of names that only other models' `LoRA`s have.
-const FOREIGN: [(&str, &str); 8] = [
+const FOREIGN: [(&str, &str); 10] = [
     ("lora_unet_double_blocks_", "Flux"),
     ("diffusion_model.double_blocks.", "Flux"),
     ("transformer.single_transformer_blocks.", "Flux"),
@@ -26,6 +26,9 @@ const FOREIGN: [(&str, &str); 8] = [
     ("lora_unet_joint_blocks_", "Stable Diffusion 3"),
     ("diffusion_model.joint_blocks.", "Stable Diffusion 3"),
     ("text_encoder_3.", "Stable Diffusion 3"),
+    // Flux's own names stand above.
+    ("transformer.transformer_blocks.", "Stable Diffusion 3"),
+    ("lora_transformer_", "Stable Diffusion 3"),
     ("lora_prior_", "Stable Cascade"),
 ];
 

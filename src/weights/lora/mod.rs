@@ -108,9 +108,11 @@ struct Opened {
 }
 
 /// What an adapter's folder may hold, the first that is there.
-const IN_FOLDER: [&str; 2] = [
+const IN_FOLDER: [&str; 4] = [
     "adapter_model.safetensors",
     "pytorch_lora_weights.safetensors",
+    "adapter_model.bin",
+    "pytorch_lora_weights.bin",
 ];
 
 /// How many names an error spells out.

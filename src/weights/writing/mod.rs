@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 
+use super::format::appearing::{appearing, expect_nothing};
 use super::format::writer;
 use super::{Checkpoint, EncoderId, Encoders, TensorSource};
 use crate::error::{Error, ErrorKind, Result};
@@ -124,8 +125,8 @@ impl Conversion {
         self
     }
 
-    /// Writes the encoders of `checkpoint` to `out`, which must not exist yet. What was written is
-    /// removed again when anything fails.
+    /// Writes the encoders of `checkpoint` to `out`, which must not exist yet and appears when all of it is written.
+    /// Nothing stays when anything fails; what a run left that was killed, the next one to the same place removes.
     ///
     /// For diffusers, SD 2's encoder loses its 24th layer and its projection, as diffusers' own
     /// converter has it: SD 2 reads the state before that layer, and diffusers the last state.
@@ -172,11 +173,9 @@ impl Conversion {
             progress(path, done, total);
             Ok(())
         };
-        let written = write_all(&plan, &sources, &mut tell);
-        if written.is_err() {
-            plan::remove(&plan, out);
-        }
-        written
+        appearing(out, |place| {
+            write_all(&plan, (out, place), &sources, &mut tell)
+        })
     }
 
     fn check(&self, out: &Path) -> Result<()> {
@@ -186,13 +185,7 @@ impl Conversion {
             let message = format!("weights are written as f32, f16 or bf16, not as {dtype:?}");
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
-        if fs::symlink_metadata(out).is_ok() {
-            let error = Error::new(ErrorKind::Io, "this exists already; nothing was written");
-            return Err(error
-                .at_path(out)
-                .hint("give another name, or remove it first"));
-        }
-        Ok(())
+        expect_nothing(out)
     }
 
     fn sources(&self, checkpoint: &Checkpoint) -> Result<Encoders> {
@@ -216,35 +209,46 @@ struct Source {
 /// What is called before each tensor; an error ends the writing.
 type Tell<'a> = &'a mut dyn FnMut(&Path, usize, usize) -> Result<()>;
 
-fn write_all(plan: &Planned, sources: &[Source], tell: Tell<'_>) -> Result<ConversionReport> {
+/// Writes what is planned for `out` to another `place`, from where it is moved there as a whole. What is told are the
+/// paths that files will have.
+fn write_all(
+    plan: &Planned,
+    (out, place): (&Path, &Path),
+    sources: &[Source],
+    tell: Tell<'_>,
+) -> Result<ConversionReport> {
+    let now = |path: &Path| match path.strip_prefix(out) {
+        Ok(below) if below != Path::new("") => place.join(below),
+        _ => place.to_owned(),
+    };
     let mut report = ConversionReport {
         notes: plan.notes.clone(),
         ..ConversionReport::default()
     };
     for folder in &plan.folders {
-        fs::create_dir_all(folder).map_err(|error| Error::io(folder, error))?;
+        fs::create_dir_all(now(folder)).map_err(|error| Error::io(folder, error))?;
     }
     for (path, text) in &plan.texts {
-        writer::bytes(path, text.as_bytes())?;
+        writer::bytes(&now(path), text.as_bytes())?;
         report.files.push(path.clone());
     }
     for file in &plan.files {
-        write_file(file, &plan.metadata, sources, tell)?;
+        write_file(file, &now(&file.path), (&plan.metadata, sources), tell)?;
         report.n_tensors += file.tensors.len();
         report.files.push(file.path.clone());
     }
     Ok(report)
 }
 
-/// Writes the tensors of one file, each as soon as it is read.
+/// Writes the tensors of one file, each as soon as it is read, to where it is for now.
 fn write_file(
     file: &plan::File,
-    metadata: &BTreeMap<String, String>,
-    sources: &[Source],
+    now: &Path,
+    (metadata, sources): (&BTreeMap<String, String>, &[Source]),
     tell: Tell<'_>,
 ) -> Result<()> {
     let outlines: Vec<_> = file.tensors.iter().map(|one| one.outline.clone()).collect();
-    writer::write(&file.path, metadata, &outlines, |number| {
+    writer::write(now, metadata, &outlines, |number| {
         tell(&file.path, number, outlines.len())?;
         load(&file.tensors[number], sources)
     })

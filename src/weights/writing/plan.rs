@@ -1,7 +1,6 @@
 //! What will be written where, decided before a byte is read.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use candle_core::DType;
@@ -68,16 +67,6 @@ pub(super) fn plan(
         planned.add(path, tensors);
     }
     Ok(planned)
-}
-
-/// Removes what a plan may have written to `out`, which did not exist before.
-pub(super) fn remove(plan: &Planned, out: &Path) {
-    // The error that led here is the one to tell.
-    if plan.folders.is_empty() {
-        let _ = fs::remove_file(out);
-    } else {
-        let _ = fs::remove_dir_all(out);
-    }
 }
 
 /// What of an encoder is written.
