@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::profile::{Choices, EncoderLengths, PooledFrom, SecondText};
 use crate::prompt::compel::Part;
 use crate::prompt::{Dialect, Note, NoteKind, Piece, Prompt};
-use crate::tokens::{Chunk, ChunkRule, Chunks, Lexicon, Split, Tokenizer, Trigger};
+use crate::tokens::{Chunk, ChunkRule, Chunks, Lexicon, Split, Tokenizer};
 use crate::weights::EncoderId;
 
 use super::embeddings::EncoderLexicon;
@@ -200,10 +200,8 @@ fn plan_one(place: usize, towers: &[Tower], request: &Request<'_>, fill: usize) 
     let lexicon = EncoderLexicon {
         embeddings: request.embeddings_given(),
         tower: towers[place],
-        whole: match rules.trigger {
-            Trigger::Ids => towers,
-            _ => &[],
-        },
+        towers,
+        files: rules.embedding_files,
     };
     let planner = Planner {
         rules,
