@@ -318,6 +318,12 @@ fn notes_tell_what_was_guessed() {
             14..15,
         ),
         (Dialect::Compel, "()", NoteKind::Quirk, 0..2),
+        (
+            Dialect::Compel,
+            "(a).swap(b (c).swap(d))",
+            NoteKind::ReferenceError,
+            0..23,
+        ),
     ] {
         let prompt = Prompt::parse(text, dialect);
         let found = prompt

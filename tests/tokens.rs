@@ -199,6 +199,19 @@ fn python_tokenizers_drop_the_iota_below() {
     assert!(!ids("\u{345}", Cleaner::HfFast).is_empty());
 }
 
+/// Characters of later versions of Unicode than those of the `tokenizers` crate (9.0) and of Python 3.11 (14.0).
+#[test]
+fn later_characters_stay_as_they_are() {
+    let mut report = Report::default();
+    let rows: Vec<(String, String, Vec<TokenId>)> =
+        serde_json::from_str(&golden("later.json")).unwrap();
+    for (column, text, ids) in &rows {
+        let (_, rule, _) = COLUMNS.iter().find(|(name, ..)| name == column).unwrap();
+        report.compare(column, text, *rule, ids);
+    }
+    report.finish(15);
+}
+
 #[test]
 fn transformers_5_finds_specials_before_or_after_normalizing() {
     let check = |text: &str, plain: &[TokenId], bang: &[TokenId]| {

@@ -266,7 +266,7 @@ fn what_does_not_fit_is_told_in_every_manner() {
         assert_eq!(note.kind, NoteKind::UnknownEmbedding, "{profile:?}");
         assert_eq!(note.span, span, "{profile:?}");
         assert!(note.message.contains("1280 channels"), "{profile:?}");
-        if profile != Profile::ComfyUi {
+        if !matches!(profile, Profile::ComfyUi | Profile::SdCpp) {
             let rule = profile.choices().chunk_rule(EncoderId::ClipL);
             let prompt = Prompt::parse(text, profile.choices().dialect);
             let without = Chunks::of(&prompt, Tokenizer::clip(), rule);
@@ -274,6 +274,39 @@ fn what_does_not_fit_is_told_in_every_manner() {
             let both: [Vec<Vec<u32>>; 2] = [ids(&chunks), ids(&without)];
             assert_eq!(both[0], both[1], "{profile:?}");
         }
+    }
+}
+
+/// The name is a word of the vocabulary then, without its end, or else id 0.
+#[test]
+fn stable_diffusion_cpp_has_one_id_for_what_does_not_fit() {
+    let ids = |lexicon: &dyn Lexicon, text| {
+        let choices = Profile::SdCpp.choices();
+        let prompt = Prompt::parse(text, choices.dialect);
+        let rule = choices.chunk_rule(EncoderId::ClipL);
+        let chunks = Chunks::of_pieces(prompt.pieces(), Tokenizer::clip(), rule, lexicon);
+        let first = chunks.iter().next().unwrap();
+        first.ids()[..6].to_vec()
+    };
+    let [start, end] = [49406, END_OF_TEXT];
+    assert_eq!(ids(&Two, "a WIDE b"), [start, 320, 19341, 321, end, end]);
+    assert_eq!(ids(&Two, "awideb"), [start, 320, 19341, 321, end, end]);
+    assert_eq!(
+        ids(&Other, "a Bad-Hands-5 b"),
+        [start, 320, 0, 321, end, end]
+    );
+}
+
+/// One name, whose file is for another family.
+struct Other;
+
+impl Lexicon for Other {
+    fn names(&self) -> Vec<String> {
+        vec!["bad-hands-5".into()]
+    }
+
+    fn find(&self, name: &str) -> Known {
+        Longer.find(name)
     }
 }
 

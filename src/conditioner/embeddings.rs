@@ -7,6 +7,7 @@ use std::sync::Arc;
 use candle_core::Tensor;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::profile::EmbeddingFiles;
 use crate::tokens::{FIRST_ADDED_ID, Known, Lexicon, TokenId};
 use crate::weights::{Embedding, EmbeddingFolder, EncoderId, Lora};
 
@@ -57,11 +58,19 @@ impl Embeddings {
 
     /// The same with those of another set that were given by name. A file of the folder keeps its name if it is for
     /// these encoders: A1111 registers no other one.
-    pub(super) fn and(mut self, others: &Embeddings, towers: &[Tower]) -> Embeddings {
+    pub(super) fn and(
+        mut self,
+        others: &Embeddings,
+        towers: &[Tower],
+        files: EmbeddingFiles,
+    ) -> Embeddings {
+        if matches!(files, EmbeddingFiles::Base | EmbeddingFiles::First) {
+            return self;
+        }
         for (name, embedding) in &others.given {
             let is_meant = |path: &str| {
                 let found = self.find(path).ok().flatten();
-                found.is_some_and(|found| expect_whole(&found, towers).is_ok())
+                found.is_some_and(|found| expect_known(&found, towers, files).is_ok())
             };
             let is_taken = self.listed_as(name).any(is_meant);
             if !is_taken {
@@ -130,6 +139,15 @@ impl Embeddings {
         }
     }
 
+    /// The files of the folder that a name means, the one that [`find`](Self::find) takes first; none for one that was
+    /// given with a token.
+    fn meant(&self, name: &str) -> Vec<String> {
+        let folder = self.folder.as_ref();
+        let folder = folder.filter(|_| self.given.iter().all(|(token, _)| token != name));
+        let meant = folder.into_iter().flat_map(|folder| folder.meant(name));
+        meant.map(str::to_owned).collect()
+    }
+
     /// One vector, `[width]`, in f32.
     pub(crate) fn vector(
         &self,
@@ -158,23 +176,28 @@ impl Embeddings {
     }
 }
 
-/// Refuses a file that A1111 and Forge leave out: its widths together have to be the model's
-/// (`load_from_file` in `modules/textual_inversion/textual_inversion.py`). Of the refiner they know
-/// different widths, so there only its encoder's is wanted.
-fn expect_whole(embedding: &Embedding, towers: &[Tower]) -> Result<()> {
-    for tower in towers {
+/// Refuses a file that a tool leaves out for what it holds beside what an encoder needs, or lacks for another one.
+fn expect_known(embedding: &Embedding, towers: &[Tower], files: EmbeddingFiles) -> Result<()> {
+    let needed = match files {
+        EmbeddingFiles::First => &towers[..towers.len().min(1)],
+        _ => towers,
+    };
+    for tower in needed {
         embedding.expect_vectors(tower.id, tower.width)?;
     }
     let is_refiner = matches!(towers, [only] if only.id == EncoderId::OpenClipG);
-    let widths = embedding.widths();
-    if is_refiner || widths.len() == towers.len() {
+    let wanted = match files {
+        EmbeddingFiles::First => return Ok(()),
+        EmbeddingFiles::Base if is_refiner => 2,
+        _ => towers.len(),
+    };
+    let found = embedding.widths().len();
+    if found == wanted {
         return Ok(());
     }
+    let name = embedding.name();
     let message = format!(
-        "the embedding `{}` has vectors of {} widths for a model with {}",
-        embedding.name(),
-        widths.len(),
-        towers.len()
+        "the embedding `{name}` has vectors of {found} widths; the tool wants {wanted} for this model"
     );
     let hint = "it was trained for another family of models";
     Err(Error::new(ErrorKind::Embedding, message).hint(hint))
@@ -184,8 +207,9 @@ fn expect_whole(embedding: &Embedding, towers: &[Tower]) -> Result<()> {
 pub(super) struct EncoderLexicon<'a> {
     pub(super) embeddings: Option<&'a Embeddings>,
     pub(super) tower: Tower,
-    /// All encoders of the model, where the tool wants that it fits them all.
-    pub(super) whole: &'a [Tower],
+    /// All encoders of the model.
+    pub(super) towers: &'a [Tower],
+    pub(super) files: EmbeddingFiles,
 }
 
 impl Lexicon for EncoderLexicon<'_> {
@@ -195,6 +219,11 @@ impl Lexicon for EncoderLexicon<'_> {
 
     fn called(&self) -> Vec<(String, String)> {
         self.embeddings.map(Embeddings::called).unwrap_or_default()
+    }
+
+    fn meant(&self, name: &str) -> Vec<String> {
+        let meant = self.embeddings.map(|embeddings| embeddings.meant(name));
+        meant.unwrap_or_default()
     }
 
     fn find(&self, name: &str) -> Known {
@@ -212,10 +241,11 @@ impl Lexicon for EncoderLexicon<'_> {
             }
         };
         let Tower { id, width } = self.tower;
-        let fits = match self.whole {
-            [] => embedding.expect_vectors(id, width).map(drop),
-            whole => expect_whole(&embedding, whole),
+        let known = match self.files {
+            EmbeddingFiles::Each => Ok(()),
+            files => expect_known(&embedding, self.towers, files),
         };
+        let fits = known.and_then(|()| embedding.expect_vectors(id, width).map(drop));
         match fits {
             Ok(()) => Known::Fit {
                 vectors: embedding.n_vectors(),

@@ -6,7 +6,7 @@ use crate::encoder::Readout;
 use crate::profile::{Choices, EncoderLengths, PooledFrom, SecondText};
 use crate::prompt::compel::Part;
 use crate::prompt::{Dialect, Note, NoteKind, Piece, Prompt};
-use crate::tokens::{Chunk, ChunkRule, Chunks, Lexicon, Split, Tokenizer, Trigger};
+use crate::tokens::{Chunk, ChunkRule, Chunks, Lexicon, Split, Tokenizer};
 use crate::weights::EncoderId;
 
 use super::bounds::FORM_WINDOWS_AT_MOST;
@@ -178,10 +178,8 @@ fn plan_one(place: usize, towers: &[Tower], request: &Request<'_>, fill: usize) 
     let lexicon = EncoderLexicon {
         embeddings: request.embeddings_given(),
         tower: towers[place],
-        whole: match rules.trigger {
-            Trigger::Ids => towers,
-            _ => &[],
-        },
+        towers,
+        files: rules.embedding_files,
     };
     let planner = Planner {
         rules,

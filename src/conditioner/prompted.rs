@@ -194,13 +194,12 @@ impl Prompted {
         if self.brought.is_empty() {
             return go(&self.text, requests);
         }
-        let own = requests.iter().map(Request::embeddings_given);
         let towers = self.text.placed().towers();
-        let dressed = |own: Option<&Embeddings>| {
-            let own = own.cloned().unwrap_or_default();
-            own.and(&self.brought, &towers)
+        let dressed = |request: &Request<'_>| {
+            let own = request.embeddings_given().cloned().unwrap_or_default();
+            own.and(&self.brought, &towers, request.rules().embedding_files)
         };
-        let sets: Vec<Embeddings> = own.map(dressed).collect();
+        let sets: Vec<Embeddings> = requests.iter().map(dressed).collect();
         let dressed = requests.iter().zip(&sets);
         let dressed = dressed.map(|(request, set)| request.clone().embeddings(set));
         go(&self.text, &dressed.collect::<Vec<_>>())
@@ -254,7 +253,7 @@ pub(super) fn brought(request: &Request<'_>, towers: &[Tower]) -> Option<Embeddi
         brought = brought.clone().with_lora(lora.lora()).unwrap_or(brought);
     }
     let own = request.embeddings_given().cloned().unwrap_or_default();
-    (!brought.is_empty()).then(|| own.and(&brought, towers))
+    (!brought.is_empty()).then(|| own.and(&brought, towers, request.rules().embedding_files))
 }
 
 impl Request<'_> {

@@ -157,6 +157,8 @@ fn state(family: Family, config: &ClipConfig, skip: ClipSkip) -> Result<(i64, bo
             (forge_layer(family, default, i64::from(value)), final_norm)
         }
         ClipSkip::Diffusers(value) => (default - i64::from(value), final_norm),
+        // Beyond the embeddings its loop over layers finds no end (`CLIPEncoder` in src/model/te/clip.hpp).
+        ClipSkip::SdCpp(value) if i64::from(value) > full + 1 => (full, final_norm),
         ClipSkip::SdCpp(value) => (full + 1 - i64::from(value), final_norm),
     })
 }

@@ -54,6 +54,23 @@ pub enum SecondText {
     Appended,
 }
 
+/// Which files of embeddings a tool knows.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EmbeddingFiles {
+    /// Each encoder takes what a file has for it.
+    Each,
+    /// Those whose widths together are the model's: for the refiner `ViT-bigG`'s alone
+    /// (`get_expected_shape`, A1111 `modules/textual_inversion/textual_inversion.py`).
+    Model,
+    /// The same, and of the refiner what SDXL's are: `ViT-L`'s and `ViT-bigG`'s
+    /// (`embedding_expected_shape`, Forge `backend/diffusion_engine/sdxl.py`).
+    Base,
+    /// Those that have something for the first encoder. Any other name is one id: its own if the vocabulary
+    /// has the bare name, else 0 (`load_embedding`, stable-diffusion.cpp `src/conditioning/conditioner.hpp`).
+    First,
+}
+
 /// Which prompts a clip skip moves.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -158,6 +175,8 @@ pub struct Choices {
     pub end_rows: EndRows,
     /// How embeddings are named in the text.
     pub trigger: Trigger,
+    /// Which files of embeddings are known.
+    pub embedding_files: EmbeddingFiles,
     /// Which row the pooled vector is read from.
     pub pool_at: PoolAt,
     /// Which window it is read from; with [`Split::LpwSdxl`] always the last.

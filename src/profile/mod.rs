@@ -4,8 +4,8 @@ mod choices;
 mod names;
 
 pub use choices::{
-    Choices, EmptyNegative, EncoderLengths, EqualLengths, PooledDepth, PooledFrom, SecondText,
-    SkipNumbering, SkipScope, TakenOut,
+    Choices, EmbeddingFiles, EmptyNegative, EncoderLengths, EqualLengths, PooledDepth, PooledFrom,
+    SecondText, SkipNumbering, SkipScope, TakenOut,
 };
 pub use names::{DIALECTS, EQUAL_LENGTHS, GELUS, split_named};
 
@@ -92,6 +92,7 @@ const DIFFUSERS: Choices = Choices {
     split: Split::Truncate,
     end_rows: EndRows::Keep,
     trigger: Trigger::Token,
+    embedding_files: EmbeddingFiles::Each,
     pool_at: PoolAt::HighestId,
     pooled_from: PooledFrom::FirstWindow,
     pooled_depth: PooledDepth::Full,
@@ -133,6 +134,7 @@ const A1111: Choices = Choices {
     bang_is_special: false,
     split: Split::Comma { backtrack: 20 },
     trigger: Trigger::Ids,
+    embedding_files: EmbeddingFiles::Model,
     pool_at: PoolAt::FirstEnd,
     skip_numbering: SkipNumbering::A1111,
     skip_scope: SkipScope::Both,
@@ -145,6 +147,7 @@ const A1111: Choices = Choices {
 const FORGE: Choices = Choices {
     cleaner_open_clip: Cleaner::HfSlowFtfy,
     bang_is_special: true,
+    embedding_files: EmbeddingFiles::Base,
     skip_numbering: SkipNumbering::Forge,
     size_precision: SizePrecision::Full,
     ..A1111
@@ -180,6 +183,7 @@ const SD_CPP: Choices = Choices {
     cleaner_open_clip: Cleaner::SdCpp,
     split: Split::SdCpp,
     trigger: Trigger::Anywhere,
+    embedding_files: EmbeddingFiles::First,
     gelu: Gelu::Tanh,
     skip_numbering: SkipNumbering::SdCpp,
     empty_negative: EmptyNegative::ZeroContextWhenEmpty,

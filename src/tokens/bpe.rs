@@ -67,6 +67,11 @@ impl Tokenizer {
         self.vocabulary.piece(id)
     }
 
+    /// The id whose [spelling](Self::piece) this is.
+    pub(super) fn id_of(&self, spelling: &str) -> Option<TokenId> {
+        self.vocabulary.id_of(spelling)
+    }
+
     /// The text that ids stand for: specials and ids beyond the vocabulary dropped, word ends as
     /// spaces, none at either end (`decode` with `skip_special_tokens`, transformers'
     /// `CLIPTokenizer`). Bytes that are no UTF-8 become U+FFFD.

@@ -9,7 +9,7 @@ use unicode_general_category::{GeneralCategory, get_general_category};
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 
 use super::split::{OPEN_AI_SPECIALS, OPEN_CLIP_SPECIALS, Pattern};
-use super::unicode::is_later_than_14;
+use super::unicode::{is_later_than_14, is_normalized_since_9};
 use super::{Cleaner, TokenId, TokenRule, ftfy, html};
 
 /// What a text consists of after cleaning.
@@ -168,13 +168,20 @@ fn hf_fast(text: &str) -> Cow<'_, str> {
     if text.is_ascii() {
         return lower(Cow::Borrowed(text));
     }
-    Cow::Owned(nfc(text).chars().flat_map(char::to_lowercase).collect())
+    let normal = nfc_without(text, is_normalized_since_9);
+    Cow::Owned(normal.chars().flat_map(char::to_lowercase).collect())
 }
 
-/// Python's `str.lower`: full case mapping with the final sigma, which is what Rust's does.
+/// Python's `str.lower`: full case mapping with the final sigma, which is what Rust's does, of the letters that
+/// it knows.
 fn lower(text: Cow<'_, str>) -> Cow<'_, str> {
     if !text.is_ascii() {
-        Cow::Owned(text.to_lowercase())
+        let parts = text.split_inclusive(is_later_than_14);
+        let lowered = parts.map(|part| {
+            let (known, later) = without_last(part, is_later_than_14);
+            known.to_lowercase() + later
+        });
+        Cow::Owned(lowered.collect())
     } else if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
         Cow::Owned(text.to_ascii_lowercase())
     } else {
@@ -182,12 +189,29 @@ fn lower(text: Cow<'_, str>) -> Cow<'_, str> {
     }
 }
 
-/// Unicode's normalization form C.
+/// Python's normalization form C.
 pub(super) fn nfc(text: &str) -> Cow<'_, str> {
-    match is_nfc_quick(text.chars()) {
-        IsNormalized::Yes => Cow::Borrowed(text),
-        IsNormalized::No | IsNormalized::Maybe => Cow::Owned(text.nfc().collect()),
+    nfc_without(text, is_later_than_14)
+}
+
+/// Normalization form C by a version of Unicode that knows no mark or letter for which `is_later`: such a one stays
+/// where it is.
+fn nfc_without(text: &str, is_later: fn(char) -> bool) -> Cow<'_, str> {
+    if is_nfc_quick(text.chars()) == IsNormalized::Yes {
+        return Cow::Borrowed(text);
     }
+    let parts = text.split_inclusive(is_later);
+    let normal = parts.flat_map(|part| {
+        let (known, later) = without_last(part, is_later);
+        known.nfc().chain(later.chars())
+    });
+    Cow::Owned(normal.collect())
+}
+
+/// A part without its last character, and that one, if it is such a one.
+fn without_last(part: &str, is_such: fn(char) -> bool) -> (&str, &str) {
+    let last = part.chars().next_back().filter(|last| is_such(*last));
+    part.split_at(part.len() - last.map_or(0, char::len_utf8))
 }
 
 /// Applies a step that may leave its input as it is.

@@ -15,6 +15,11 @@ pub trait Lexicon {
         names.map(|name| (name.clone(), name)).collect()
     }
 
+    /// The files that a name as written means, the one that is taken first; none where nothing is to be chosen.
+    fn meant(&self, _name: &str) -> Vec<String> {
+        Vec::new()
+    }
+
     /// What is known of one name, as written in a prompt.
     fn find(&self, name: &str) -> Known;
 }

@@ -1,10 +1,21 @@
-//! CHARACTER → WAS IT THERE? What Unicode 14.0 did not know yet.
+//! CHARACTER → WAS IT THERE? What Unicode 14.0 did not know yet, and what normalizing by Unicode 9.0 leaves alone.
 
 /// True for a code point that Unicode 14.0 has not assigned but a later version has. That is the
 /// `unicodedata` of Python 3.11, with which the reference ids were made; Python 3.12 knows 15.0.
 pub(super) fn is_later_than_14(letter: char) -> bool {
-    let after = ASSIGNED_LATER.partition_point(|(first, _)| *first <= letter);
-    after > 0 && letter <= ASSIGNED_LATER[after - 1].1
+    is_in(ASSIGNED_LATER, letter)
+}
+
+/// True for a code point that takes part in normalization since a version after 9.0: before that it is neither put
+/// in order nor composed with another. The tables of the `tokenizers` crate (`unicode-normalization-alignments`)
+/// are of that version.
+pub(super) fn is_normalized_since_9(letter: char) -> bool {
+    is_in(NORMALIZED_LATER, letter)
+}
+
+fn is_in(ranges: &[(char, char)], letter: char) -> bool {
+    let after = ranges.partition_point(|(first, _)| *first <= letter);
+    after > 0 && letter <= ranges[after - 1].1
 }
 
 /// First and last of each range (DerivedAge.txt of the Unicode Character Database). A range may
@@ -40,4 +51,29 @@ const ASSIGNED_LATER: &[(char, char)] = &[
     ('\u{1fbcb}', '\u{1fbef}'), ('\u{1fbfa}', '\u{1fbfa}'), ('\u{2b739}', '\u{2b73f}'),
     ('\u{2b81e}', '\u{2b81e}'), ('\u{2cea2}', '\u{2cead}'), ('\u{2ebf0}', '\u{2ee5d}'),
     ('\u{31350}', '\u{3fc3f}'),
+];
+
+/// First and last of each range: marks with a combining class, and the parts of pairs that are composed (of those,
+/// what lies between).
+#[rustfmt::skip]
+const NORMALIZED_LATER: &[(char, char)] = &[
+    ('\u{5c8}', '\u{5c9}'), ('\u{7fd}', '\u{7fd}'), ('\u{897}', '\u{89f}'), ('\u{8ca}', '\u{8d3}'),
+    ('\u{9fe}', '\u{9fe}'), ('\u{c3c}', '\u{c3c}'), ('\u{d3b}', '\u{d3c}'), ('\u{eba}', '\u{eba}'),
+    ('\u{1715}', '\u{1715}'), ('\u{1abf}', '\u{1af0}'), ('\u{1df6}', '\u{1dfa}'),
+    ('\u{a82c}', '\u{a82c}'), ('\u{105d2}', '\u{105da}'), ('\u{10d24}', '\u{10d27}'),
+    ('\u{10d69}', '\u{10d6d}'), ('\u{10eab}', '\u{10eac}'), ('\u{10ecb}', '\u{10ecf}'),
+    ('\u{10ef0}', '\u{10efb}'), ('\u{10efd}', '\u{10eff}'), ('\u{10f46}', '\u{10f50}'),
+    ('\u{10f82}', '\u{10f85}'), ('\u{11070}', '\u{11070}'), ('\u{1133b}', '\u{1133b}'),
+    ('\u{11382}', '\u{113c9}'), ('\u{113ce}', '\u{113d0}'), ('\u{1145e}', '\u{1145e}'),
+    ('\u{11839}', '\u{1183a}'), ('\u{11930}', '\u{11935}'), ('\u{1193d}', '\u{1193e}'),
+    ('\u{11943}', '\u{11943}'), ('\u{119e0}', '\u{119e0}'), ('\u{11a34}', '\u{11a34}'),
+    ('\u{11a47}', '\u{11a47}'), ('\u{11a99}', '\u{11a99}'), ('\u{11d42}', '\u{11d42}'),
+    ('\u{11d44}', '\u{11d45}'), ('\u{11d97}', '\u{11d97}'), ('\u{11f41}', '\u{11f42}'),
+    ('\u{1611e}', '\u{16129}'), ('\u{1612f}', '\u{1612f}'), ('\u{16d63}', '\u{16d69}'),
+    ('\u{16ff0}', '\u{16ff1}'), ('\u{1d127}', '\u{1d128}'), ('\u{1d250}', '\u{1d252}'),
+    ('\u{1d25b}', '\u{1d25c}'), ('\u{1d25f}', '\u{1d25f}'), ('\u{1d280}', '\u{1d281}'),
+    ('\u{1e08f}', '\u{1e08f}'), ('\u{1e130}', '\u{1e136}'), ('\u{1e2ae}', '\u{1e2ae}'),
+    ('\u{1e2ec}', '\u{1e2ef}'), ('\u{1e4ec}', '\u{1e4ef}'), ('\u{1e5ee}', '\u{1e5ef}'),
+    ('\u{1e6e3}', '\u{1e6e3}'), ('\u{1e6e6}', '\u{1e6e6}'), ('\u{1e6ee}', '\u{1e6ef}'),
+    ('\u{1e6f5}', '\u{1e6f5}'),
 ];

@@ -81,6 +81,13 @@ impl Vocabulary {
         Some(&self.spellings[start..end])
     }
 
+    /// The id that is spelt so.
+    pub(super) fn id_of(&self, spelling: &str) -> Option<TokenId> {
+        (0..)
+            .map_while(|id| Some((id, self.piece(id)?)))
+            .find_map(|(id, piece)| (piece == spelling).then_some(id))
+    }
+
     /// Appends the ids of one word (`bpe`, `clip/simple_tokenizer.py`).
     pub(super) fn append(&self, word: &[u8], ids: &mut Vec<TokenId>) {
         match self.words.get(word) {

@@ -1,5 +1,6 @@
 //! A FOLDER → NAMES. Files of some extensions in a folder and the folders in it, listed once.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -12,6 +13,8 @@ const MOST: usize = 1 << 17;
 /// What was found. Files that come later are not seen.
 #[derive(Debug)]
 pub(super) struct Listing {
+    /// The parts of the folder's path.
+    top: Vec<String>,
     extensions: &'static [&'static str],
     files: Vec<Listed>,
     /// With extension, as on the disk.
@@ -26,6 +29,8 @@ pub(super) struct Listing {
 #[derive(Debug)]
 struct Listed {
     path: PathBuf,
+    /// Below the folder, with extension.
+    file: String,
     /// Place of its extension among those that were asked for.
     rank: usize,
 }
@@ -36,6 +41,7 @@ impl Listing {
     /// comes first in `extensions` has it.
     pub(super) fn open(path: &Path, extensions: &'static [&'static str]) -> Result<Listing> {
         let mut listing = Listing {
+            top: written(path),
             extensions,
             files: Vec::new(),
             by_file: BTreeMap::new(),
@@ -70,6 +76,11 @@ impl Listing {
         &self.files[place].path
     }
 
+    /// What a file is called below the folder, with its extension.
+    pub(super) fn file(&self, place: usize) -> &str {
+        &self.files[place].file
+    }
+
     /// The file of this name, with or without the extension, exactly as it is spelt on the disk. A
     /// name that reaches out of the folder (`../x`) never has one.
     pub(super) fn find(&self, name: &str) -> Option<usize> {
@@ -78,12 +89,26 @@ impl Listing {
         found.copied()
     }
 
-    /// The same, its name being the path below one of the folders: the first that has it.
-    pub(super) fn find_below(&self, name: &str) -> Option<usize> {
-        let name = inside(name).filter(|name| !name.is_empty())?;
-        let folders: BTreeSet<&str> = self.by_file.keys().flat_map(|file| above(file)).collect();
-        let mut there = folders.into_iter().map(|folder| format!("{folder}/{name}"));
-        there.find_map(|name| self.find(&name))
+    /// The same, its name being the path below the top or one of the folders: every place that it has, in the order
+    /// of the folders. A name may lead out of such a folder if it comes back in (`../folder/x`); the folders that it
+    /// leads through need not be there.
+    pub(super) fn find_anywhere(&self, name: &str) -> Vec<usize> {
+        let below: BTreeSet<&str> = self.by_file.keys().flat_map(|file| above(file)).collect();
+        let folders = [""].into_iter().chain(below);
+        let there = folders.filter_map(|folder| self.find(&self.resolve(folder, name)?));
+        let mut seen = BTreeSet::new();
+        there.filter(|place| seen.insert(*place)).collect()
+    }
+
+    /// A name as the path below the top, if it is one below `folder`.
+    fn resolve(&self, folder: &str, name: &str) -> Option<String> {
+        let top: Vec<&str> = self.top.iter().map(String::as_str).collect();
+        let folder: Vec<&str> = [&*top, &folder.split_terminator('/').collect::<Vec<_>>()].concat();
+        let name = slashed(name);
+        let start = if name.starts_with('/') { &[] } else { &*folder };
+        let path = led(start, &name);
+        let is_below = path.len() > folder.len() && path.starts_with(&folder);
+        is_below.then(|| path[top.len()..].join("/"))
     }
 
     /// Folders and files that could not be listed.
@@ -158,8 +183,8 @@ impl Listing {
         if best.is_none_or(|best| rank < best) {
             self.by_name.insert(name, index);
         }
-        self.by_file.insert(file, index);
-        self.files.push(Listed { path, rank });
+        self.by_file.insert(file.clone(), index);
+        self.files.push(Listed { path, file, rank });
     }
 }
 
@@ -183,11 +208,7 @@ fn strip_extension<'a>(file: &'a str, extension: &str) -> Option<&'a str> {
 /// The name with `.`, `..` and doubled slashes worked out; `None` if it begins at the root or leads
 /// out of the folder.
 fn inside(name: &str) -> Option<String> {
-    let name = if cfg!(windows) {
-        name.replace('\\', "/")
-    } else {
-        name.to_owned()
-    };
+    let name = slashed(name);
     if name.starts_with('/') {
         return None;
     }
@@ -202,6 +223,38 @@ fn inside(name: &str) -> Option<String> {
         }
     }
     Some(parts.join("/"))
+}
+
+/// The parts of a path that begins in a folder; nothing is above the root.
+fn led<'a>(folder: &[&'a str], path: &'a str) -> Vec<&'a str> {
+    let mut parts = folder.to_vec();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    parts
+}
+
+/// With `/` between its parts.
+fn slashed(path: &str) -> Cow<'_, str> {
+    if cfg!(windows) {
+        path.replace('\\', "/").into()
+    } else {
+        path.into()
+    }
+}
+
+/// The parts of a folder's whole path as it is written: no link in it is followed.
+fn written(folder: &Path) -> Vec<String> {
+    let whole = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    let whole = whole.to_string_lossy();
+    led(&[], &slashed(&whole))
+        .into_iter()
+        .map(str::to_owned)
+        .collect()
 }
 
 #[cfg(test)]
@@ -220,6 +273,45 @@ mod tests {
         check("a/../../one", None);
         check("/etc/passwd", None);
         check("", Some(""));
+    }
+
+    #[test]
+    fn names_that_come_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let top = folder.path().join("embeddings");
+        std::fs::create_dir_all(top.join("b/c")).unwrap();
+        std::fs::create_dir_all(folder.path().join("embeddings2")).unwrap();
+        for file in ["one", "b/two", "b/c/three", "../one", "../embeddings2/one"] {
+            std::fs::write(top.join(format!("{file}.pt")), "").unwrap();
+        }
+        let listing = Listing::open(&top, &[".pt"]).unwrap();
+        let whole = top.to_str().unwrap();
+        let check = |name: &str, want: &[&str]| {
+            let found = listing.find_anywhere(name).into_iter();
+            let found: Vec<&str> = found.map(|place| listing.file(place)).collect();
+            assert_eq!(found, want, "{name}");
+        };
+        for name in ["../embeddings/one", "x/../../embeddings/./one.pt"] {
+            check(name, &["one.pt"]);
+        }
+        check("../b/two", &["b/two.pt"]);
+        check("../c/three", &["b/c/three.pt"]);
+        check("../../b/c/three", &["b/c/three.pt"]);
+        check(&format!("/..{whole}/b/../one"), &["one.pt"]);
+        for outside in [
+            "../one",
+            "../../one",
+            "../embeddings2/one",
+            "b/../../one",
+            "/one",
+        ] {
+            check(outside, &[]);
+        }
+        for nothing in ["", ".", "..", "../embeddings", "../embeddings.pt/one"] {
+            check(nothing, &[]);
+        }
+        check(&format!("{whole}2/one"), &[]);
+        check(&format!("{whole}/../one"), &[]);
     }
 
     #[test]

@@ -4,6 +4,8 @@ use sd_conditioner::candle_core::{DType, Device, Tensor};
 use sd_conditioner::weights::SyntheticSize;
 use sd_conditioner::{Conditioner, Conditioning, ErrorKind, Family, Guidance, Profile, Request};
 
+use crate::support::close::bits;
+
 fn zeros(shape: &[usize]) -> Tensor {
     Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap()
 }
@@ -94,13 +96,6 @@ fn a_clip_skip_that_does_not_exist_is_told_in_the_callers_numbers() {
         (Profile::A1111, Sd1, 99, "A1111's clip skip 99", "1 to"),
         (Profile::Forge, Sdxl, 99, "Forge's clip skip 99", "1 to"),
         (
-            Profile::SdCpp,
-            Sd1,
-            99,
-            "stable-diffusion.cpp's clip skip 99",
-            "1 to",
-        ),
-        (
             Profile::Diffusers,
             Sd1,
             -3,
@@ -126,4 +121,20 @@ fn a_clip_skip_that_does_not_exist_is_told_in_the_callers_numbers() {
         let taken = [first - 1, first, last, last + 1].map(|number| asked(number).is_ok());
         assert_eq!(taken, [false, true, true, false], "{error}");
     }
+}
+
+/// Its loop over the layers then finds no end.
+#[test]
+fn stable_diffusion_cpp_skips_nothing_where_it_skips_too_much() {
+    let text = Conditioner::builder().random_weights(Family::Sd1, SyntheticSize::Tiny, 73);
+    let text = text.unwrap();
+    let of = |number| {
+        let request = Request::new("a barn").profile(Profile::SdCpp);
+        let made = text.encode(request.clip_skip(number)).unwrap();
+        bits(made.context())
+    };
+    assert!(of(5) == of(1));
+    assert!(of(99) == of(1));
+    assert!(of(4) != of(1));
+    assert!(of(4) != of(3));
 }

@@ -90,6 +90,26 @@ fn each_request_keeps_its_own_embeddings() {
     }
 }
 
+/// Forge reads the LoRA's weights only.
+#[test]
+fn in_forge_no_embeddings_come_along() {
+    let (base, files) = (tiny(Family::Sd1), files());
+    let of = |text| {
+        Request::new(text)
+            .profile(Profile::Forge)
+            .embeddings(&files.mine)
+    };
+    let film = files.loras.get("film").unwrap().unwrap();
+    let worn = base.with_loras(&[film.at(0.8)]).unwrap();
+    let want = worn.encode(of("a zork, glow")).unwrap();
+    let found = base.encode(of(FILM).loras(&files.loras)).unwrap();
+    assert!(same(&found, &want));
+    assert!(!same(
+        &found,
+        &by_hand(&base, &files, of("a zork, glow"), &files.mine)
+    ));
+}
+
 /// A negative's own go before what comes along, and it may name that, too.
 #[test]
 fn a_negative_keeps_its_own_embeddings() {

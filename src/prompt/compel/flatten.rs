@@ -106,8 +106,9 @@ impl Flat {
         self.notes.append(&mut other.notes);
         if self.swaps.len() > outer || !other.swaps.is_empty() {
             self.swaps.truncate(outer);
-            let message = "a swap inside a swap; the inner one is not kept";
-            self.notes.push(Note::quirk(swap.span.clone(), message));
+            let message = "a swap inside a swap, at which compel fails; the inner one is not kept";
+            self.notes
+                .push(Note::reference_error(swap.span.clone(), message));
         }
         let options = swap_options::read(&swap.choices, &swap.span, &mut self.notes);
         let pieces = start..self.pieces.len();

@@ -116,6 +116,7 @@ impl Build<'_> {
     /// Adds the vectors of an embedding to the current stretch, or a note why not. True if there is
     /// such an embedding.
     pub(super) fn embedding(&mut self, name: &str, span: Range<usize>) -> bool {
+        self.chosen(name, &self.lexicon.meant(name), &span);
         match self.lexicon.find(name) {
             Known::No => {
                 let message = format!("no embedding is called {name:?}; it is left out");
@@ -138,9 +139,35 @@ impl Build<'_> {
     /// Says, once, why the name of an embedding stays text.
     pub(super) fn stays_text(&mut self, name: &str, why: &str, span: Range<usize>) {
         let message = format!("the embedding {name:?} is left out, its name stays text: {why}");
-        if self.done.notes.iter().all(|note| note.message != message) {
-            self.note(NoteKind::UnknownEmbedding, span, message);
+        self.note_once(NoteKind::UnknownEmbedding, span, message);
+    }
+
+    /// Says, once, which of several files is taken: the first.
+    pub(super) fn chosen(&mut self, name: &str, files: &[String], span: &Range<usize>) {
+        if let [taken, others @ ..] = files
+            && !others.is_empty()
+        {
+            let others = others.join("`, `");
+            let message = format!(
+                "of the embeddings that {name:?} may mean, `{taken}` is taken, not `{others}`"
+            );
+            self.note_once(NoteKind::Quirk, span.clone(), message);
         }
+    }
+
+    /// Adds a note whose words are not there yet.
+    pub(super) fn note_once(&mut self, kind: NoteKind, span: Range<usize>, message: String) {
+        if self.done.notes.iter().all(|note| note.message != message) {
+            self.note(kind, span, message);
+        }
+    }
+
+    /// Adds the id that stands for the name of an embedding, and says, once, why.
+    pub(super) fn becomes(&mut self, name: &str, id: TokenId, why: &str, span: Range<usize>) {
+        self.ids(&[id]);
+        let message =
+            format!("the embedding {name:?} is left out, the id {id} stands for its name: {why}");
+        self.note_once(NoteKind::UnknownEmbedding, span, message);
     }
 
     /// Adds some vectors of an embedding.

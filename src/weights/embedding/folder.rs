@@ -69,10 +69,19 @@ impl EmbeddingFolder {
     }
 
     /// The same; where there is none, the name is looked for in each folder below, in the order of their names
-    /// (`load_embed` in `comfy/sd1_clip.py`, which takes any of several).
+    /// (`load_embed` in `comfy/sd1_clip.py`, which takes any of several). There a name may lead out of a folder that
+    /// it comes back into (`../embeddings/x`).
     pub(crate) fn get_anywhere(&self, name: &str) -> Result<Option<Arc<Embedding>>> {
         let found = self.listing.find(name);
-        self.read(found.or_else(|| self.listing.find_below(name)))
+        self.read(found.or_else(|| self.listing.find_anywhere(name).first().copied()))
+    }
+
+    /// The names of all files that a name means in one folder or another; one where the top has it.
+    pub(crate) fn meant(&self, name: &str) -> Vec<&str> {
+        let found = self.listing.find(name).map(|place| vec![place]);
+        let places = found.unwrap_or_else(|| self.listing.find_anywhere(name));
+        let names = places.into_iter().map(|place| self.listing.file(place));
+        names.collect()
     }
 
     fn read(&self, place: Option<usize>) -> Result<Option<Arc<Embedding>>> {

@@ -6,10 +6,11 @@ use crate::tokens::{Known, TokenId};
 
 use super::Build;
 
-/// A name, and the ids of how it is called.
+/// What is called by a name, the name's ids, and by what it is found.
 struct Name {
     ids: Vec<TokenId>,
-    name: String,
+    called: String,
+    key: String,
 }
 
 pub(super) fn place(build: &mut Build<'_>, text: &str, span: Range<usize>) {
@@ -32,14 +33,16 @@ pub(super) fn place(build: &mut Build<'_>, text: &str, span: Range<usize>) {
 /// name has. Where none fits, the longest is noted.
 fn embedding<'a>(
     build: &mut Build<'_>,
-    here: impl Iterator<Item = &'a Name>,
+    mut here: impl Iterator<Item = &'a Name>,
     span: &Range<usize>,
 ) -> Option<usize> {
     let mut unfit = None;
-    for name in here {
-        match build.lexicon.find(&name.name) {
+    while let Some(name) = here.next() {
+        match build.lexicon.find(&name.key) {
             Known::Fit { vectors, first_id } => {
-                build.vectors(&name.name, 0..vectors, (vectors, first_id, true));
+                build.vectors(&name.key, 0..vectors, (vectors, first_id, true));
+                let files = alike(build, name, here);
+                build.chosen(&name.called, &files, span);
                 return Some(name.ids.len());
             }
             Known::Unfit { why, .. } => {
@@ -49,18 +52,31 @@ fn embedding<'a>(
         }
     }
     if let Some((name, why)) = unfit {
-        build.stays_text(&name.name, &why, span.clone());
+        build.stays_text(&name.key, &why, span.clone());
     }
     None
+}
+
+/// The name that is taken and those of `others` that are called the same and fit, too.
+fn alike<'a>(
+    build: &Build<'_>,
+    taken: &'a Name,
+    others: impl Iterator<Item = &'a Name>,
+) -> Vec<String> {
+    let fits = |name: &&Name| matches!(build.lexicon.find(&name.key), Known::Fit { .. });
+    let others = others.filter(|name| name.called == taken.called && name.key != taken.key);
+    let all = [taken].into_iter().chain(others.filter(fits));
+    all.map(|name| name.key.clone()).collect()
 }
 
 /// All names as ids, longest first. The tool forgets what does not fit the model when it loads it;
 /// here that is asked for only when a name occurs.
 fn names(build: &Build<'_>) -> Vec<Name> {
     let called = build.lexicon.called().into_iter();
-    let names = called.map(|(called, name)| Name {
+    let names = called.map(|(called, key)| Name {
         ids: build.encode(&called),
-        name,
+        called,
+        key,
     });
     let mut names: Vec<Name> = names.filter(|name| !name.ids.is_empty()).collect();
     names.sort_by_key(|name| std::cmp::Reverse(name.ids.len()));

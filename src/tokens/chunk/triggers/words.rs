@@ -20,6 +20,15 @@ pub(super) fn place(build: &mut Build<'_>, text: &str, span: Range<usize>) {
     for found in occurrences(build, text) {
         let (vectors, first_id) = match build.lexicon.find(&found.name) {
             Known::Fit { vectors, first_id } => (vectors, first_id),
+            Known::Unfit { why, .. } if build.rule.trigger == Trigger::Anywhere => {
+                let ids = build.encode(&text[from..found.at.start]);
+                build.ids(&ids);
+                from = found.at.end;
+                let bare = build.tokenizer.id_of(&found.name.to_ascii_lowercase());
+                let id = bare.unwrap_or_default();
+                build.becomes(&found.name, id, &why, place_in(&span, text, &found.at));
+                continue;
+            }
             Known::Unfit { why, .. } => {
                 build.stays_text(&found.name, &why, place_in(&span, text, &found.at));
                 continue;
@@ -73,15 +82,23 @@ fn occurrences(build: &Build<'_>, text: &str) -> Vec<Found> {
     found
 }
 
-/// How each name is spelt in a text, and the name.
+/// How each name is spelt in a text, and the name. `InvokeAI` calls a file by its own name, and looks for names of
+/// these signs only (`extract_ti_triggers_from_prompt` in `invokeai/app/util/ti_utils.py`).
 fn spellings(build: &Build<'_>) -> Vec<(String, String)> {
-    let spelt = |name: &String| match build.rule.trigger {
-        Trigger::Angled => format!("<{name}>"),
-        _ => name.clone(),
+    if build.rule.trigger != Trigger::Angled {
+        let names = build.lexicon.names().into_iter();
+        return names.map(|name| (name.clone(), name)).collect();
+    }
+    let is_sign = |byte| matches!(byte, b'.' | b',' | b' ' | b'_' | b'-');
+    let is_found = |called: &str| {
+        let mut bytes = called.bytes();
+        bytes.all(|byte| byte.is_ascii_alphanumeric() || is_sign(byte))
     };
-    let names = build.lexicon.names();
-    let spelt = names.iter().map(|name| (spelt(name), name.clone()));
-    spelt.collect()
+    let called = build.lexicon.called().into_iter();
+    let found = called.filter(|(called, _)| is_found(called));
+    found
+        .map(|(called, name)| (format!("<{called}>"), name))
+        .collect()
 }
 
 /// The name, if it is what begins at this place.
