@@ -21,6 +21,10 @@ pub(super) struct Listing {
     by_file: BTreeMap<String, usize>,
     /// Without extension.
     by_name: BTreeMap<String, usize>,
+    /// What files are called, with extension and without, whatever folder they lie in.
+    own: BTreeSet<String>,
+    /// The folders that have some.
+    folders: BTreeSet<String>,
     notes: Vec<String>,
     /// Files and folders that may still be looked at.
     left: usize,
@@ -46,6 +50,8 @@ impl Listing {
             files: Vec::new(),
             by_file: BTreeMap::new(),
             by_name: BTreeMap::new(),
+            own: BTreeSet::new(),
+            folders: BTreeSet::new(),
             notes: Vec::new(),
             left: MOST,
         };
@@ -93,8 +99,17 @@ impl Listing {
     /// of the folders. A name may lead out of such a folder if it comes back in (`../folder/x`); the folders that it
     /// leads through need not be there.
     pub(super) fn find_anywhere(&self, name: &str) -> Vec<usize> {
-        let below: BTreeSet<&str> = self.by_file.keys().flat_map(|file| above(file)).collect();
-        let folders = [""].into_iter().chain(below);
+        let slashed = slashed(name);
+        // A text may hold thousands of names that no file has.
+        if !led(&[], &slashed)
+            .last()
+            .is_some_and(|own| self.own.contains(*own))
+        {
+            return Vec::new();
+        }
+        let folders = [""]
+            .into_iter()
+            .chain(self.folders.iter().map(String::as_str));
         let there = folders.filter_map(|folder| self.find(&self.resolve(folder, name)?));
         let mut seen = BTreeSet::new();
         there.filter(|place| seen.insert(*place)).collect()
@@ -178,6 +193,11 @@ impl Listing {
             return;
         };
         let name = name.to_owned();
+        for called in [&file, &name] {
+            let own = called.rsplit('/').next().unwrap_or(called);
+            self.own.insert(own.to_owned());
+        }
+        self.folders.extend(above(&file).map(str::to_owned));
         let index = self.files.len();
         let best = self.by_name.get(&name).map(|other| self.files[*other].rank);
         if best.is_none_or(|best| rank < best) {
