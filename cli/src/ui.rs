@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind, Write as _};
 use std::process::ExitCode;
 
 use sd_conditioner::Error;
+use unicode_width::UnicodeWidthStr as _;
 
 use crate::paint;
 
@@ -57,6 +58,17 @@ fn escaped(text: &str, kept: impl Fn(&str) -> usize) -> String {
         }
     }
     out + rest
+}
+
+/// How many columns of a terminal a text takes: two for each ideograph and most emoji, none for joiners.
+pub(crate) fn columns(text: &str) -> usize {
+    harmless(text).width()
+}
+
+/// The text, followed by spaces up to a number of columns.
+pub(crate) fn padded(text: &str, to: usize) -> String {
+    let missing = to.saturating_sub(columns(text));
+    format!("{text}{}", " ".repeat(missing))
 }
 
 /// A number without the digits that only rounding left: 1.1 × 1.1 is 1.21.
@@ -134,6 +146,24 @@ fn tell(kind: &str, text: &str) {
 mod tests {
     use super::*;
     use crate::paint::{Look, Paint};
+
+    #[test]
+    fn columns_are_counted_as_terminals_do() {
+        let family = "\u{1f468}\u{200d}\u{1f469}\u{200d}\u{1f467}";
+        let cases = [
+            ("", 0),
+            ("abc", 3),
+            ("\u{732b}a", 3),
+            ("e\u{301}", 1),
+            (family, 2),
+            ("\u{1b}", 6),
+        ];
+        for (text, want) in cases {
+            assert_eq!(columns(text), want, "{text:?}");
+            assert_eq!(columns(&padded(text, 8)), 8, "{text:?}");
+        }
+        assert_eq!(padded("abc", 2), "abc");
+    }
 
     #[test]
     fn nothing_that_a_terminal_acts_on_is_left() {

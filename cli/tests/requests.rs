@@ -217,3 +217,27 @@ fn a_file_that_is_not_there_is_said_before_anything_is_loaded() {
     assert!(ran.error().contains("missing.jsonl"));
     assert!(!ran.stderr.contains("mean nothing"));
 }
+
+/// Two of them are warned of, whether they are encoded or copied; packed ones have no names of files.
+#[test]
+fn ids_that_some_disks_take_for_one_are_told_once() {
+    let folder = tempdir().unwrap();
+    let lines = concat!(
+        r#"{"id":"Dusk","positive":"a cat"}"#,
+        "\n",
+        r#"{"id":"dusk","positive":"a cat"}"#,
+        "\n",
+        r#"{"id":"DUSK","positive":"a dog"}"#,
+        "\n",
+        r#"{"id":"dawn","positive":"a dog"}"#,
+    );
+    let warning = "line 2: the id differs from that of a line before in case or accents alone";
+    let ran = requests(folder.path(), "sd1", lines, &[]).expect(0);
+    assert!(ran.stderr.contains(warning), "{}", ran.stderr);
+    assert_eq!(ran.stderr.matches("the id differs").count(), 1);
+    let ran = requests(folder.path(), "sd1", lines, &["--resume"]).expect(0);
+    assert!(!ran.stderr.contains("the id differs"), "{}", ran.stderr);
+    let packed = tempdir().unwrap();
+    let ran = requests(packed.path(), "sd1", lines, &["--pack", "1GB"]).expect(0);
+    assert!(!ran.stderr.contains("the id differs"), "{}", ran.stderr);
+}

@@ -106,6 +106,43 @@ fn masks_areas_and_strengths() {
     assert_eq!(mask[5 * 16..], [0.75; 48]);
 }
 
+/// Values of `ComfyUI`'s `MaskComposite`, which rounds before it compares.
+#[test]
+fn masks_are_rounded_before_they_are_compared() {
+    let masks = |first: f64, second: f64, operation: &str| {
+        let solid = |value| {
+            node(
+                "SolidMask",
+                json!({"value": value, "width": 8, "height": 8}),
+            )
+        };
+        let both = json!({"destination": ["3", 0], "source": ["4", 0], "x": 0, "y": 0,
+            "operation": operation});
+        let set = json!({"conditioning": ["2", 0], "mask": ["5", 0], "strength": 1,
+            "set_cond_area": "default"});
+        let list = positive(&with(
+            json!({
+                "3": solid(first),
+                "4": solid(second),
+                "5": node("MaskComposite", both),
+                "6": node("ConditioningSetMask", set),
+            }),
+            "6",
+        ));
+        values(list.entries()[0].mask().unwrap().tensor())[0] != 0.0
+    };
+    let cases = [
+        (0.5, 1.0, [false, true, true]),
+        (0.51, 1.0, [true, true, false]),
+        (0.3, 0.5, [false, false, false]),
+        (0.3, 0.6, [false, true, true]),
+    ];
+    for (first, second, want) in cases {
+        let found = ["and", "or", "xor"].map(|operation| masks(first, second, operation));
+        assert_eq!(found, want, "{first} {second}");
+    }
+}
+
 #[test]
 fn loaders_and_what_they_give() {
     let family = |nodes: Value, clip: Value| {

@@ -29,6 +29,7 @@ pub(super) struct Item {
     pub(super) place: Place,
     pub(super) id: String,
     pub(super) what: Task,
+    pub(super) warnings: Vec<String>,
 }
 
 /// What is to be done with a line.
@@ -53,7 +54,6 @@ pub(super) struct Ready {
     pub(super) windows: Vec<u64>,
     /// Bytes of its results in f32.
     pub(super) bytes: u64,
-    pub(super) warnings: Vec<String>,
 }
 
 /// Bytes of the results of some lines in f32.
@@ -194,12 +194,12 @@ mod tests {
             plan: None,
             windows: vec![1, 2],
             bytes,
-            warnings: Vec::new(),
         };
         Item {
             place: Place::default(),
             id: String::new(),
             what: Task::Encode(Box::new(ready)),
+            warnings: Vec::new(),
         }
     }
 

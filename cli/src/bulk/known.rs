@@ -1,7 +1,10 @@
 //! What a run remembers of lines that are behind it, in bounded memory.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher, Hash};
+
+use unicode_normalization::UnicodeNormalization as _;
 
 use crate::job::Key;
 
@@ -19,16 +22,61 @@ pub(super) fn hashed(value: impl Hash) -> u64 {
     BuildHasherDefault::<DefaultHasher>::default().hash_one(value)
 }
 
-/// The ids of all lines, as hashes of 64 bits: 9 to 18 bytes a line. Among ten million ids, two share
-/// one by accident in one of 370,000 runs; the second is then refused as if it were the first.
-#[derive(Debug, Default)]
-pub(super) struct Ids(HashSet<u64>);
+/// The ids of all lines, as hashes of 64 bits: 9 to 18 bytes a line, and as much again for an id that is not
+/// its own [`folded`] form. Among ten million ids, two share one by accident in one of 370,000 runs; the second is
+/// then refused as if it were the first.
+#[derive(Debug)]
+pub(super) struct Ids {
+    all: HashSet<u64>,
+    /// The folded forms of those that are others than their own; `None` where nobody asks.
+    folded: Option<HashSet<u64>>,
+}
+
+/// What there was of an id before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Met {
+    Nothing,
+    Itself,
+    /// Another one that some disks take for the same.
+    Alike,
+}
 
 impl Ids {
-    /// False if it was there before.
-    pub(super) fn add(&mut self, id: &str) -> bool {
-        self.0.insert(hashed(id))
+    /// None yet, and whether those that are alike are told apart from new ones.
+    pub(super) fn new(alike: bool) -> Ids {
+        Ids {
+            all: HashSet::new(),
+            folded: alike.then(HashSet::new),
+        }
     }
+
+    pub(super) fn add(&mut self, id: &str) -> Met {
+        let own = hashed(id);
+        if !self.all.insert(own) {
+            return Met::Itself;
+        }
+        let Some(others) = &mut self.folded else {
+            return Met::Nothing;
+        };
+        let folded = folded(id);
+        let is_alike = if folded == id {
+            others.contains(&own)
+        } else {
+            let form = hashed(&*folded);
+            !others.insert(form) || self.all.contains(&form)
+        };
+        if is_alike { Met::Alike } else { Met::Nothing }
+    }
+}
+
+/// What a name is to disks that tell neither case nor the ways to write an accent apart (macOS, Windows).
+fn folded(id: &str) -> Cow<'_, str> {
+    let is_plain = |byte: &u8| byte.is_ascii() && !byte.is_ascii_uppercase();
+    if id.as_bytes().iter().all(is_plain) {
+        return Cow::Borrowed(id);
+    }
+    let small = id.nfc().flat_map(char::to_lowercase);
+    Cow::Owned(small.nfc().collect())
 }
 
 /// Requests that earlier runs have packed: two hashes of 64 bits, 18 to 36 bytes each.
@@ -144,6 +192,25 @@ mod tests {
             [None, Some(2), Some(3)]
         );
         assert_eq!((recent.jobs.len(), recent.order.len()), (2, 2));
+    }
+
+    #[test]
+    fn ids_that_a_disk_may_take_for_one() {
+        use Met::{Alike, Itself, Nothing};
+        let mut ids = Ids::new(true);
+        let found = [
+            "a", "A", "a", "B", "b", "B", "c", "\u{e9}", "E\u{301}", "e", "\u{c9}",
+        ];
+        let found = found.map(|id| ids.add(id));
+        let want = [
+            Nothing, Alike, Itself, Nothing, Alike, Itself, Nothing, Nothing, Alike, Nothing, Alike,
+        ];
+        assert_eq!(found, want);
+        let mut apart = Ids::new(false);
+        assert_eq!(
+            ["a", "A", "a"].map(|id| apart.add(id)),
+            [Nothing, Nothing, Itself]
+        );
     }
 
     /// What is asked for last counts; what was there before is there all the same.

@@ -8,7 +8,7 @@ use anyhow::{anyhow, bail};
 
 use super::batch::{Batches, Item, Ready, Task, hashed};
 use super::finished;
-use super::known::{Finished, Ids, Recent, Said};
+use super::known::{Finished, Ids, Met, Recent, Said};
 use super::lines::{Lines, Place};
 use super::orders::Orders;
 use super::size::Scale;
@@ -30,6 +30,10 @@ pub(super) enum Earlier {
     /// Packed files, which were read at the start.
     Packed(Finished),
 }
+
+/// What is told of the first id that is another one in all but case or the way an accent is written.
+const ALIKE: &str = "the id differs from that of a line before in case or accents alone; where a disk does not \
+    tell such names apart, the later file replaces the earlier (not told again)";
 
 /// Reads, checks and plans.
 pub(super) struct Reader {
@@ -75,7 +79,8 @@ impl Reader {
             earlier,
             batches: Batches::new(orders.batch_windows),
             full: orders.batch_windows,
-            ids: Ids::default(),
+            // Names of tensors are not names of files.
+            ids: Ids::new(orders.pack.is_none()),
             recent: Recent::ahead(),
             said: Said::default(),
             kind: orders.kind,
@@ -109,22 +114,34 @@ impl Reader {
 
     /// Adds one line to a batch. Returns those that are full.
     fn take(&mut self, place: Place, text: &str) -> Vec<Vec<Item>> {
-        let (id, job) = match self.read(text) {
+        let (id, met, job) = match self.read(text) {
             Ok(read) => read,
             Err(error) => return self.batches.add_idle(failed(place, String::new(), error)),
         };
         let loras = job.lora_files().unwrap_or_default().to_vec();
-        match self.task(&id, job) {
-            Ok(what) => self.batches.add(Item { place, id, what }, &loras),
-            Err(error) => self.batches.add_idle(failed(place, id, error)),
-        }
+        let mut about = job.unused(self.scribe.family());
+        about.extend((met == Met::Alike).then(|| ALIKE.to_owned()));
+        let what = match self.task(&id, job) {
+            Ok(what) => what,
+            Err(error) => return self.batches.add_idle(failed(place, id, error)),
+        };
+        // Nothing is told of lines that are skipped.
+        about.retain(|text| !matches!(what, Task::Skip) && self.said.first(text));
+        let item = Item {
+            place,
+            id,
+            what,
+            warnings: about,
+        };
+        self.batches.add(item, &loras)
     }
 
     /// Reads and checks one line.
-    fn read(&mut self, text: &str) -> anyhow::Result<(String, Job)> {
+    fn read(&mut self, text: &str) -> anyhow::Result<(String, Met, Job)> {
         let line = Line::parse(text).map_err(|error| anyhow!(error))?;
         let id = line.id().map_err(|error| anyhow!(error))?;
-        if !self.ids.add(&id) {
+        let met = self.ids.add(&id);
+        if met == Met::Itself {
             bail!("the id `{id}` was used by a line before");
         }
         let only = line.only(self.only).map_err(|error| anyhow!(error))?;
@@ -132,7 +149,7 @@ impl Reader {
         let job = wishes.job().map_err(|error| anyhow!(error))?;
         let job = job.with_only(only.or(self.kind.only()));
         self.kind.expect_job(&job)?;
-        Ok((id, self.supplies.supply(job)?))
+        Ok((id, met, self.supplies.supply(job)?))
     }
 
     /// What is to be done with a job.
@@ -154,8 +171,6 @@ impl Reader {
         };
         // One that is large is made again when its turn comes, so that few of them are in memory.
         let plan = plan.filter(|_| windows.len() <= 2 * self.full);
-        let unused = job.unused(self.scribe.family()).into_iter();
-        let warnings = unused.filter(|text| self.said.first(text)).collect();
         self.recent.insert(key, ());
         Ok(Task::Encode(Box::new(Ready {
             job,
@@ -163,7 +178,6 @@ impl Reader {
             plan,
             windows,
             bytes,
-            warnings,
         })))
     }
 
@@ -219,5 +233,10 @@ impl Reader {
 
 fn failed(place: Place, id: String, error: anyhow::Error) -> Item {
     let what = Task::Fail(error);
-    Item { place, id, what }
+    Item {
+        place,
+        id,
+        what,
+        warnings: Vec::new(),
+    }
 }

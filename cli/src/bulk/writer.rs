@@ -135,8 +135,16 @@ impl<'a> Writer<'a> {
     }
 
     fn take(&mut self, item: Item, encoded: Option<Encoded>) -> anyhow::Result<()> {
-        let Item { place, id, what } = item;
-        let mut words = Words::default();
+        let Item {
+            place,
+            id,
+            what,
+            warnings,
+        } = item;
+        let mut words = Words {
+            warnings,
+            ..Words::default()
+        };
         let is_copy = matches!(what, Task::Copy { .. });
         let done = match what {
             Task::Fail(error) => Err(Trouble::Line(error)),
@@ -145,7 +153,7 @@ impl<'a> Writer<'a> {
                 return Ok(());
             }
             Task::Copy { key } => self.copy(&id, &key),
-            Task::Encode(ready) => self.write(&id, *ready, encoded, &mut words),
+            Task::Encode(ready) => self.write(&id, &ready, encoded, &mut words),
         };
         let done = unless_all(done)?;
         self.waiting.push(Line {
@@ -196,11 +204,10 @@ impl<'a> Writer<'a> {
     fn write(
         &mut self,
         id: &str,
-        ready: Ready,
+        ready: &Ready,
         encoded: Option<Encoded>,
         words: &mut Words,
     ) -> Result<(), Trouble> {
-        words.warnings = ready.warnings;
         let put = self.put(id, &ready.job, encoded, words);
         let (place, done) = match put {
             Ok(place) => (Some(place), Ok(())),

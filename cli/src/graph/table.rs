@@ -5,6 +5,8 @@ use std::fmt::{self, Write as _};
 use sd_conditioner::ConditioningList;
 use sd_conditioner::graph::{Folder, Library, Plan, Socket, Subfolder, entries_json};
 
+use crate::ui::{columns, padded};
+
 /// One line for each entry.
 #[derive(Debug, Default)]
 pub(super) struct Table {
@@ -42,13 +44,13 @@ impl fmt::Display for Table {
         let heads = HEADS.map(str::to_owned);
         let widths = [0, 1, 2, 3].map(|column| {
             let cells = self.rows.iter().chain([&heads]);
-            let widths = cells.map(|row| row[column].chars().count());
+            let widths = cells.map(|row| columns(&row[column]));
             widths.max().unwrap_or(0)
         });
         for (place, row) in [&heads].into_iter().chain(&self.rows).enumerate() {
             let mut line = String::new();
             for (cell, width) in row.iter().zip(widths) {
-                write!(line, "{cell:width$}  ")?;
+                write!(line, "{}  ", padded(cell, width))?;
             }
             let end = if place == self.rows.len() { "" } else { "\n" };
             write!(f, "{}{end}", line.trim_end())?;

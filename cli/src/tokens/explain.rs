@@ -4,7 +4,7 @@ use super::Named;
 use super::shown::{Encoder, Shown};
 use crate::notes::quoted;
 use crate::paint::{Look, Paint};
-use crate::ui::short;
+use crate::ui::{columns, padded, short};
 
 /// The lines for people.
 pub(super) fn text(shown: &Shown, paint: Paint) -> String {
@@ -44,7 +44,7 @@ fn table(encoder: &Encoder, paint: Paint) -> Vec<String> {
     for named in encoder.named_windows() {
         let rows = rows(&named, &encoder.text);
         let width = |cell: fn(&Row) -> &str, least: usize| {
-            let widths = rows.iter().map(|row| cell(row).chars().count());
+            let widths = rows.iter().map(|row| columns(cell(row)));
             widths.max().unwrap_or(0).max(least)
         };
         let widths = [
@@ -73,7 +73,7 @@ fn line(row: &Row, [piece, strength, span]: [usize; 3], paint: Paint) -> String 
     let start = format!("{:>6}  {:>5}  ", row.number, row.id);
     let middle = paint.text(
         row.look,
-        format!("{:<piece$}  {:<strength$}", row.piece, row.strength),
+        format!("{}  {:<strength$}", padded(&row.piece, piece), row.strength),
     );
     let end = format!("  {:<span$}  {}", row.span, row.source);
     format!("{start}{middle}{end}").trim_end().to_owned()
@@ -163,6 +163,29 @@ mod tests {
         };
         assert_eq!(trimmed(&colored), trimmed(&plain));
         assert!(!plain.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn wide_names_keep_the_columns() {
+        let row = |piece: &str| Row {
+            look: Look::Vector,
+            number: "1 ".to_owned(),
+            id: "–".to_owned(),
+            piece: piece.to_owned(),
+            strength: "1.2".to_owned(),
+            span: "0..3".to_owned(),
+            source: "`x`".to_owned(),
+        };
+        let starts = [
+            "\u{732b}\u{732b}[0]",
+            "cats[0]",
+            "\u{1f468}\u{200d}\u{1f467}[0]",
+        ]
+        .map(|piece| {
+            let line = line(&row(piece), [9, 8, 5], Paint::Off);
+            columns(line.split("1.2").next().unwrap_or_default())
+        });
+        assert_eq!(starts, [26; 3]);
     }
 
     #[test]

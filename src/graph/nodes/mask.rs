@@ -123,7 +123,8 @@ fn clamped(mut values: Vec<f32>, shape: (usize, usize, usize)) -> Result<Mask> {
 impl MaskOperation {
     fn of(self, one: f32, two: f32) -> f32 {
         let truth = |value: bool| f32::from(u8::from(value));
-        let (first, second) = (one != 0.0, two != 0.0);
+        // Half is rounded to even, that is, to nothing.
+        let [first, second] = [one, two].map(|value| value.round_ties_even() != 0.0);
         match self {
             MaskOperation::Multiply => one * two,
             MaskOperation::Add => one + two,
