@@ -16,7 +16,7 @@ pub mod compose;
 mod kohya;
 pub mod networks;
 mod note;
-mod python;
+pub(crate) mod python;
 mod scan;
 pub mod schedule;
 mod sdcpp;

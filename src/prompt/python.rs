@@ -4,7 +4,7 @@
 //! functions answer as Python 3.11 does (Unicode 14).
 
 /// `str.isspace`, which is also `\s` of a Unicode pattern.
-pub(super) fn is_space(character: char) -> bool {
+pub(crate) fn is_space(character: char) -> bool {
     character.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&character)
 }
 

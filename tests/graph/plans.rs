@@ -172,7 +172,7 @@ fn sockets_of_samplers_and_others() {
 fn texts_and_numbers_are_worked_out() {
     let all = with(
         json!({
-            "3": node("PrimitiveString", json!({"value": " a cat "})),
+            "3": node("PrimitiveString", json!({"value": " \u{1c}a cat\u{1f} "})),
             "4": node("StringTrim", json!({"string": ["3", 0], "mode": "Both"})),
             "5": node("StringReplace", json!({"string": ["4", 0], "find": "cat", "replace": "dog"})),
             "6": node("StringSubstring", json!({"string": "with a hat", "start": 5, "end": -1})),

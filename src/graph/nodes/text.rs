@@ -6,6 +6,7 @@ use crate::graph::call::Call;
 use crate::graph::class::Inlet;
 use crate::graph::recipe::{of_bytes, of_length};
 use crate::graph::value::{Kind, Value};
+use crate::prompt::python::is_space;
 
 const STRING: Inlet = Inlet::required("string", Kind::Text);
 
@@ -137,9 +138,9 @@ fn substring(call: &mut Call<'_>) -> Result<Vec<Value>> {
 fn trim(call: &mut Call<'_>) -> Result<Vec<Value>> {
     let string = call.text("string")?;
     let trimmed = match &*call.text("mode")? {
-        "Both" => string.trim(),
-        "Left" => string.trim_start(),
-        "Right" => string.trim_end(),
+        "Both" => string.trim_matches(is_space),
+        "Left" => string.trim_start_matches(is_space),
+        "Right" => string.trim_end_matches(is_space),
         _ => &string,
     };
     made(trimmed.to_owned())
